@@ -1,0 +1,1 @@
+"""Backends: each makes a layout run. Strangers to one another; `registry` names them."""

@@ -1,0 +1,189 @@
+"""Run-time tensors as the kernels read them, made on the device without waiting for it.
+
+Sizes come from shapes alone: nothing here reads a value back to the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from spattn.codegen.parameters import BlockLists, Membership, Role, TokenList, Values, dimensions
+from spattn.errors import ArgumentError
+from spattn.expressions.evaluation import evaluate
+from spattn.expressions.nodes import GivenTable, RandomTable, Tokens
+from spattn.expressions.tensors import Tensors
+from spattn.philox import random_blocks
+
+NOWHERE = 1 << 30
+
+
+class Prepared:
+    """The tensors of one call by role, each made at most once.
+
+    Args:
+        tensors: The user's tensors.
+        kv_len, num_heads: Of the call.
+        rows, columns: Positions of queries and keys, half-open.
+        device: Where they must be.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        kv_len: int,
+        num_heads: int,
+        rows: tuple[int, int],
+        device: torch.device,
+    ) -> None:
+        self._tensors = tensors
+        self._kv_len, self._heads, self._rows, self._device = kv_len, num_heads, rows, device
+        self._made: dict[Role, tuple[torch.Tensor, int]] = {}
+        self._segments: dict[str, dict[str, torch.Tensor]] = {}
+
+    def arguments(self, role: Role) -> list[torch.Tensor | int]:
+        """Pointer, strides of batch and head, size and stride of each dimension, and of lists the first row."""
+        if role not in self._made:
+            self._made[role] = self._make(role)
+        tensor, first_row = self._made[role]
+        rank = dimensions(role)
+        extra = tensor.dim() - rank
+        strides = [0 if tensor.shape[i] == 1 else tensor.stride(i) for i in range(extra)]
+        leading = strides + [0] * (2 - extra)
+        arguments: list[torch.Tensor | int] = [tensor, *leading]
+        for i in range(extra, tensor.dim()):
+            arguments += [tensor.shape[i], tensor.stride(i)]
+        return [*arguments, first_row] if isinstance(role, BlockLists) else arguments
+
+    def size(self, role: TokenList) -> int:
+        """Length of a token list, places of repeated tokens included."""
+        value = self.arguments(role)[3]
+        assert isinstance(value, int)
+        return value
+
+    def _make(self, role: Role) -> tuple[torch.Tensor, int]:
+        match role:
+            case Values(name, rank, documents):
+                return self._values(name, rank, documents), 0
+            case TokenList(tokens):
+                return self._token_list(tokens), 0
+            case Membership(tokens, length):
+                return self._membership(tokens, int(evaluate(length, {"kv_len": self._kv_len}, Tensors({}, 0)))), 0
+            case BlockLists(table, size, transposed):
+                return self._block_lists(table, size, transposed)
+
+    def _values(self, name: str, rank: int, documents: bool) -> torch.Tensor:
+        base, dot, field = name.partition(".")
+        if dot:
+            return self._segment(base)[field]
+        tensor = self._documents(name) if documents else self._tensors[name]
+        if tensor.dtype == torch.bool:
+            tensor = tensor.to(torch.int8)
+        if tensor.dim() < rank:
+            tensor = tensor.reshape([1] * (rank - tensor.dim()) + list(tensor.shape))
+        if tensor.dim() > rank + 2:
+            raise ArgumentError("E060", f"{name} has {tensor.dim()} dimensions; it is read with {rank}, so at most {rank + 2}")
+        return tensor
+
+    def _documents(self, name: str) -> torch.Tensor:
+        """Ids of a documents tensor: as given, or from cumulative lengths."""
+        tensor = self._tensors[name]
+        if tensor.shape[-1] == self._kv_len or tensor.dim() > 1:
+            return tensor
+        position = torch.arange(self._kv_len, device=self._device)
+        return torch.searchsorted(tensor.to(position.dtype), position, right=True) - 1
+
+    def _segment(self, name: str) -> dict[str, torch.Tensor]:
+        if name not in self._segments:
+            self._segments[name] = segments(self._documents(name))
+        return self._segments[name]
+
+    def _token_list(self, tokens: Tokens) -> torch.Tensor:
+        """Ascending; a token that is repeated or outside stands at the end as NOWHERE."""
+        if not tokens.tensors:
+            known = sorted({v if v >= 0 else v + self._kv_len for v in tokens.values})
+            inside = [v for v in known if 0 <= v < self._kv_len] or [NOWHERE]
+            return torch.tensor(inside, dtype=torch.int32, device=self._device)
+        found = torch.sort(self._gathered(tokens), -1).values
+        repeated = torch.zeros_like(found, dtype=torch.bool)
+        repeated[..., 1:] = found[..., 1:] == found[..., :-1]
+        return torch.sort(found.masked_fill(repeated, NOWHERE), -1).values.to(torch.int32)
+
+    def _gathered(self, tokens: Tokens) -> torch.Tensor:
+        """All tokens side by side, `[n]` or `[batch, n]`, those outside as NOWHERE."""
+        known = torch.tensor(tokens.values, dtype=torch.int64, device=self._device)
+        parts = [known, *(torch.atleast_1d(self._tensors[name]).to(torch.int64) for name in tokens.tensors)]
+        batch = max((part.shape[0] for part in parts if part.dim() > 1), default=0)
+        if batch:
+            parts = [part.expand(batch, part.shape[-1]) for part in parts]
+        found = torch.cat(parts, -1)
+        found = torch.where(found < 0, found + self._kv_len, found)
+        return found.masked_fill((found < 0) | (found >= self._kv_len), NOWHERE)
+
+    def _membership(self, tokens: Tokens, length: int) -> torch.Tensor:
+        found = self._gathered(tokens) if length == self._kv_len else self._for_length(tokens, length)
+        marks = torch.zeros((*found.shape[:-1], length + 1), dtype=torch.int8, device=self._device)
+        return marks.scatter_(-1, found.clamp(max=length), 1)[..., :length].contiguous()
+
+    def _for_length(self, tokens: Tokens, length: int) -> torch.Tensor:
+        return Prepared(self._tensors, length, self._heads, self._rows, self._device)._gathered(tokens)
+
+    def _block_lists(self, table: RandomTable | GivenTable, size: int, transposed: bool) -> tuple[torch.Tensor, int]:
+        first = self._rows[0] // size
+        last = max(-(-self._rows[1] // size), first + 1)
+        match table:
+            case RandomTable():
+                return self._random_lists(table, first, last), first
+            case GivenTable(name):
+                marks = self._tensors[name].bool()
+                return listed(marks.transpose(-1, -2) if transposed else marks, first, last), first
+
+    def _random_lists(self, table: RandomTable, first: int, last: int) -> torch.Tensor:
+        blocks = int(evaluate(table.key_blocks, {"kv_len": self._kv_len}, Tensors({}, 0)))
+        heads, rows = np.arange(self._heads), np.arange(first, last)
+        drawn = np.sort(random_blocks(table.count, table.seed, table.past, blocks, heads, rows), -1)
+        drawn = np.where(drawn < 0, NOWHERE, drawn)
+        drawn = np.sort(drawn, -1)
+        count = (drawn < NOWHERE).sum(-1, keepdims=True)
+        lists = np.concatenate([count, np.where(drawn == NOWHERE, -1, drawn)], -1).astype(np.int32)
+        return torch.from_numpy(lists).to(self._device)[None]
+
+
+def listed(marks: torch.Tensor, first: int, last: int) -> torch.Tensor:
+    """int32 [.., last - first, 1 + columns]: count, marked columns ascending, -1; rows outside the table mark none."""
+    rows, columns = marks.shape[-2:]
+    row = torch.arange(first, last, device=marks.device)
+    inside = (row >= 0) & (row < rows)
+    chosen = marks.index_select(-2, row.clamp(0, max(rows - 1, 0))) & inside[:, None]
+    order = torch.argsort(chosen.to(torch.int8), dim=-1, descending=True, stable=True)
+    count = chosen.sum(-1, keepdim=True)
+    order = torch.where(torch.arange(columns, device=marks.device) < count, order, -1)
+    return torch.cat([count, order], -1).to(torch.int32).contiguous()
+
+
+def segments(ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    """For each position: first and one past the last occurrence of its id, and the adjacent run that holds it."""
+    position = torch.arange(ids.shape[-1], device=ids.device, dtype=torch.int32).expand(ids.shape)
+    run_start, run_stop = _runs(ids, position)
+    ordered, order = torch.sort(ids, dim=-1, stable=True)
+    group_start, group_stop = _runs(ordered, position)
+    order = order.to(torch.int32)
+    first = order.gather(-1, group_start.long())
+    last = order.gather(-1, (group_stop - 1).long())
+    start = torch.empty_like(order).scatter_(-1, order.long(), first)
+    stop = torch.empty_like(order).scatter_(-1, order.long(), last + 1)
+    return {"start": start, "stop": stop, "run_start": run_start, "run_stop": run_stop}
+
+
+def _runs(values: torch.Tensor, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Start and stop of the run of equal neighbours around each position."""
+    changes = torch.ones_like(values, dtype=torch.bool)
+    changes[..., 1:] = values[..., 1:] != values[..., :-1]
+    start = torch.cummax(torch.where(changes, position, 0), -1).values
+    ends = torch.ones_like(changes)
+    ends[..., :-1] = changes[..., 1:]
+    stops = torch.where(ends, position + 1, values.shape[-1])
+    stop = torch.flip(torch.cummin(torch.flip(stops, [-1]), -1).values, [-1])
+    return start.to(torch.int32), stop.to(torch.int32)

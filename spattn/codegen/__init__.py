@@ -1,0 +1,1 @@
+"""Layout -> text: the Jinja environment, the printer of expressions, the parts of a kernel."""

@@ -1,0 +1,73 @@
+"""Run-time tensors that a generated kernel takes besides q, k, v: what each holds, so that a launcher can make it.
+
+Identifiers in generated text are ours (`t0`, `t1`, ..); users' names stand in comments only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from spattn.expressions.nodes import Expr, GivenTable, RandomTable, Tokens
+
+
+@dataclass(frozen=True)
+class Values:
+    """A tensor by name, with as many dimensions as it is indexed by: `ids.start`, `lengths`, a user's own.
+
+    Attributes:
+        documents: Holds documents: ids, or cumulative lengths to make them of.
+    """
+
+    name: str
+    rank: int
+    documents: bool = False
+
+
+@dataclass(frozen=True)
+class TokenList:
+    """int32 [batch, n]: positions ascending, repeated and outside ones moved to the end as NOWHERE."""
+
+    tokens: Tokens
+
+
+@dataclass(frozen=True)
+class Membership:
+    """int8 [batch, length]: is the position one of the tokens?"""
+
+    tokens: Tokens
+    length: Expr
+
+
+@dataclass(frozen=True)
+class BlockLists:
+    """int32 [batch, heads, row blocks, 1 + width]: how many blocks the table marks, then these, ascending, then -1."""
+
+    table: RandomTable | GivenTable
+    size: int
+    transposed: bool
+
+
+Role = Values | TokenList | Membership | BlockLists
+
+
+def dimensions(role: Role) -> int:
+    """Dimensions after batch and head."""
+    match role:
+        case Values(_, rank):
+            return rank
+        case BlockLists():
+            return 2
+    return 1
+
+
+@dataclass
+class Parameters:
+    """The tensors that a kernel asks for, in order of first use."""
+
+    roles: list[Role] = field(default_factory=list)
+
+    def name(self, role: Role) -> str:
+        """The identifier under which the kernel has the tensor."""
+        if role not in self.roles:
+            self.roles.append(role)
+        return f"t{self.roles.index(role)}"

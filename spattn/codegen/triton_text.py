@@ -1,0 +1,192 @@
+"""Expressions as Triton: scalars at a tile's clock, broadcast vectors at a pair's.
+
+Triton's `//` and `%` truncate, ours round down: powers of two become shifts and bit masks, the rest calls the two
+functions of the kernel's preamble. A remainder compared with 0 is the same either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from spattn.codegen.parameters import BlockLists, Membership, Parameters, Values
+from spattn.expressions.algebra import add, conj, le, relative_inner
+from spattn.expressions.nodes import (
+    And,
+    Bool,
+    Eq,
+    Expr,
+    FloorDiv,
+    GivenTable,
+    InTable,
+    Int,
+    Le,
+    Max,
+    Member,
+    Min,
+    Mod,
+    Mul,
+    Not,
+    Or,
+    RandomTable,
+    Read,
+    Relative,
+    SameSegment,
+    Select,
+    Sum,
+    Sym,
+    Truth,
+)
+
+MAX_COMPARED = 8  # tokens compared one by one; more are looked up
+
+
+@dataclass(frozen=True)
+class TritonText:
+    """A printer: `names` says how each symbol is written, `parameters` collects the tensors that are read."""
+
+    names: Mapping[str, str]
+    parameters: Parameters
+
+    def of(self, node: Expr | Bool) -> str:
+        """`node` as Triton, without parentheses around it."""
+        text = self._term(node)
+        return text[1:-1] if text.startswith("(") and _closes_at_end(text) else text
+
+    def _term(self, node: Expr | Bool) -> str:
+        match node:
+            case Int(value):
+                return str(value) if value >= 0 else f"({value})"
+            case Sym(name):
+                return self.names.get(name, name)
+            case Sum(terms, constant):
+                return self._sum(terms, constant)
+            case Mul(left, right):
+                return f"({self._term(left)} * {self._term(right)})"
+            case FloorDiv(dividend, Int(d)) if _power(d):
+                return f"({self._term(dividend)} >> {d.bit_length() - 1})"
+            case FloorDiv(dividend, divisor):
+                return f"floor_div({self.of(dividend)}, {self.of(divisor)})"
+            case Mod(dividend, Int(d)) if _power(d):
+                return f"({self._term(dividend)} & {d - 1})"
+            case Mod(dividend, divisor):
+                return f"floor_mod({self.of(dividend)}, {self.of(divisor)})"
+            case Min(args):
+                return self._nested("tl.minimum", args)
+            case Max(args):
+                return self._nested("tl.maximum", args)
+            case Select(condition, then, otherwise):
+                return f"tl.where({self.of(condition)}, {self.of(then)}, {self.of(otherwise)})"
+            case Read(tensor, index):
+                return self._read(Values(tensor, len(index)), index)
+            case Bool():
+                return self._bool(node)
+        raise AssertionError(node)
+
+    def _bool(self, node: Bool) -> str:
+        match node:
+            case Truth(value):
+                return str(value)
+            case Le(left, Sum(terms, constant)) if constant == -1:
+                return f"({self._term(left)} < {self._term(add(Sum(terms, -1), 1))})"
+            case Le(Sum(terms, 1), right):
+                return f"({self._term(add(Sum(terms, 1), -1))} < {self._term(right)})"
+            case Le(left, right):
+                return f"({self._term(left)} <= {self._term(right)})"
+            case Eq(Mod(dividend, Int(d)), Int(0)):
+                return f"({self._term(dividend)} % {d} == 0)"
+            case Eq(left, right):
+                return f"({self._term(left)} == {self._term(right)})"
+            case And(args):
+                return f"({' & '.join(map(self._term, args))})"
+            case Or(args):
+                return f"({' | '.join(map(self._term, args))})"
+            case Not(Eq(Mod(dividend, Int(d)), Int(0))):
+                return f"({self._term(dividend)} % {d} != 0)"
+            case Not(Eq(left, right)):
+                return f"({self._term(left)} != {self._term(right)})"
+            case Not(arg):
+                return f"(~{self._term(arg)})"
+            case Member(position, tokens, length):
+                return self._member(position, tokens, length)
+            case SameSegment(ids, left, right):
+                placed = conj(le(0, left), le(add(left, 1), Sym("kv_len")), le(0, right), le(add(right, 1), Sym("kv_len")))
+                same = f"{self._read(Values(ids, 1, documents=True), (left,))} == {self._read(Values(ids, 1, documents=True), (right,))}"
+                return f"({self._term(placed)} & ({same}))"
+            case Relative():
+                return self._term(relative_inner(node))
+            case InTable(table, row, column):
+                return self._in_table(table, row, column)
+        raise AssertionError(node)
+
+    def _sum(self, terms: tuple[tuple[Expr, int], ...], constant: int) -> str:
+        text = ""
+        for term, coefficient in terms:
+            size = abs(coefficient)
+            factor = self._term(term) if size == 1 else f"{size} * {self._term(term)}"
+            if not text:
+                text = factor if coefficient > 0 else f"-{factor}"
+            else:
+                text += f" + {factor}" if coefficient > 0 else f" - {factor}"
+        if constant:
+            text += f" + {constant}" if constant > 0 else f" - {-constant}"
+        return f"({text})"
+
+    def _nested(self, function: str, args: tuple[Expr, ...]) -> str:
+        text = self.of(args[0])
+        for arg in args[1:]:
+            text = f"{function}({text}, {self.of(arg)})"
+        return text
+
+    def _read(self, role: Values, index: tuple[Expr, ...]) -> str:
+        t = self.parameters.name(role)
+        parts = [f"{t}_ptr"]
+        for i, expr in enumerate(index):
+            parts += [self.of(expr), f"{t}_size_{i}", f"{t}_stride_{i}"]
+        return f"read_{len(index)}({', '.join(parts)})"
+
+    def _member(self, position: Expr, tokens: object, length: Expr) -> str:
+        role = Membership(tokens, length)  # type: ignore[arg-type]
+        if not role.tokens.tensors and len(role.tokens.values) <= MAX_COMPARED:
+            inside = conj(le(0, position), le(add(position, 1), length))
+            places = [self._term(Eq(position, Int(v) if v >= 0 else add(length, v))) for v in role.tokens.values]
+            return f"({self._term(inside)} & ({' | '.join(places)}))"
+        t = self.parameters.name(role)
+        inside = conj(le(0, position), le(add(position, 1), Sym(f"{t}_size_0")))
+        return f"({self._term(inside)} & (read_1({t}_ptr, {self.of(position)}, {t}_size_0, {t}_stride_0) != 0))"
+
+    def _in_table(self, table: RandomTable | GivenTable, row: Expr, column: Expr) -> str:
+        match table:
+            case GivenTable(tensor):
+                role = Values(tensor, 2)
+                t = self.parameters.name(role)
+                inside = conj(
+                    le(0, row), le(add(row, 1), Sym(f"{t}_size_0")), le(0, column), le(add(column, 1), Sym(f"{t}_size_1"))
+                )
+                return f"({self._term(inside)} & ({self._read(role, (row, column))} != 0))"
+            case RandomTable():
+                t = self.parameters.name(BlockLists(table, _row_size(row), False))
+                sizes = f"{t}_first_row, {t}_size_0, {t}_size_1, {t}_stride_0"
+                return f"in_list({t}_ptr, {self.of(row)}, {self.of(column)}, {sizes})"
+
+
+def _row_size(row: Expr) -> int:
+    """Positions in a row of the table, where `row` is a position divided by a constant."""
+    match row:
+        case FloorDiv(Sym(), Int(size)):
+            return size
+    return 1
+
+
+def _power(d: int) -> bool:
+    return d > 0 and d & (d - 1) == 0
+
+
+def _closes_at_end(text: str) -> bool:
+    """Does the parenthesis that opens `text` close at its very end?"""
+    depth = 0
+    for i, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if depth == 0:
+            return i == len(text) - 1
+    return False

@@ -1,0 +1,74 @@
+"""The whole road in one function.
+
+| stage | from | to | by |
+|---|---|---|---|
+| 1 parse | text | `Node`: the pattern as written, names bound | `frontend.parser` |
+| 2 mean | Node | `Bool` over q, k, h, b | `frontend.meaning` |
+| 3 part | Bool | a Bool for each group of heads and batch entries | `relation.heads` |
+| 4 plan | Bool | `Layout`: passes, walks, ranges; no length in it | `layout.planner` |
+| 5 emit | Layout | `ModuleSource`: text, deterministic to the byte | `codegen.module` |
+| 6 load | ModuleSource | kernels, from a file of the cache | `backends` |
+
+Each stage can be looked at (`spattnc emit --stage`) and run against the oracle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from spattn.codegen.module import ModuleSource, module_source
+from spattn.expressions.nodes import Bool
+from spattn.frontend.meaning import free_names, meaning
+from spattn.frontend.parser import parse
+from spattn.frontend.syntax import Node
+from spattn.layout.ir import Layout
+from spattn.layout.planner import plan
+from spattn.relation.heads import pair_conditions, specialised
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A pattern after stage 3.
+
+    Attributes:
+        text: The pattern as it prints.
+        condition: Its meaning.
+        pair_conditions: What parts heads and batch entries into groups.
+        roles: Free names and what each is: "tokens", "documents", "blocks", "lengths", "tensor".
+    """
+
+    text: str
+    condition: Bool
+    pair_conditions: tuple[Bool, ...]
+    roles: tuple[tuple[str, str], ...]
+
+    def layout(self, values: tuple[bool, ...] = (), direction: str = "queries") -> Layout:
+        """Stage 4, for the group of heads in which the pair conditions have these values."""
+        return _layout(self.condition, tuple(zip(self.pair_conditions, values, strict=True)), direction)
+
+    def source(self, values: tuple[bool, ...] = ()) -> ModuleSource:
+        """Stage 5."""
+        return _source(self.layout(values), self.text)
+
+
+def compile_pattern(pattern: str | Node, layer: int | None = None, **bindings: int) -> Compiled:
+    """Stages 1 to 3.
+
+    Raises:
+        PatternError: The text is no pattern.
+        BindError: A name is missing or of the wrong kind.
+    """
+    node = parse(pattern, bindings, layer) if isinstance(pattern, str) else pattern
+    condition = meaning(node)
+    return Compiled(str(node), condition, pair_conditions(condition), tuple(free_names(node).items()))
+
+
+@lru_cache(maxsize=512)
+def _layout(condition: Bool, known: tuple[tuple[Bool, bool], ...], direction: str) -> Layout:
+    return plan(specialised(condition, dict(known)), direction)
+
+
+@lru_cache(maxsize=512)
+def _source(layout: Layout, text: str) -> ModuleSource:
+    return module_source(layout, text)

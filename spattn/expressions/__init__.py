@@ -1,0 +1,1 @@
+"""Integer and Boolean expressions over queries, keys, tiles and lengths."""

@@ -1,0 +1,1 @@
+"""From text to patterns, and from patterns to their meaning."""

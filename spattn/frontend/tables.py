@@ -1,0 +1,91 @@
+"""Atoms that read tensors given at each call, or draw their blocks."""
+
+from __future__ import annotations
+
+from spattn.expressions.algebra import add, conj, floordiv, lt
+from spattn.expressions.nodes import (
+    KV_LEN,
+    B,
+    Bool,
+    GivenTable,
+    InTable,
+    K,
+    Q,
+    RandomTable,
+    Read,
+    Relative,
+    SameSegment,
+)
+from spattn.frontend.arithmetic import condition
+from spattn.frontend.spec import Arguments, AtomSpec, Kind, Parameter
+from spattn.frontend.syntax import Flag, Integer
+
+
+def _random(a: Arguments) -> Bool:
+    block = a.integer("block")
+    key_blocks = floordiv(add(KV_LEN, block - 1), block)
+    table = RandomTable(a.integer("n"), a.integer("seed"), a.flag("past"), key_blocks)
+    return InTable(table, floordiv(Q, block), floordiv(K, block))
+
+
+def _within(a: Arguments) -> Bool:
+    ids = a.word("ids")
+    return conj(SameSegment(ids, Q, K), Relative(ids, a.pattern("A")))
+
+
+def _blocks(a: Arguments) -> Bool:
+    size = a.integer("size")
+    return InTable(GivenTable(a.word("table")), floordiv(Q, size), floordiv(K, size))
+
+
+TABLES = (
+    AtomSpec(
+        "random",
+        (
+            (
+                Parameter("n", minimum=0),
+                Parameter("block", Kind.INTEGER, Integer(64), minimum=1, keyword_only=True),
+                Parameter("seed", Kind.INTEGER, Integer(0), minimum=0, keyword_only=True),
+                Parameter("past", Kind.FLAG, Flag(False), keyword_only=True),
+            ),
+        ),
+        _random,
+        "k's block is one of n distinct blocks drawn for q's block and head by Philox keyed with the seed; where there "
+        "are fewer, all; past=true draws among the blocks up to q's own.",
+        outermost=True,
+    ),
+    AtomSpec(
+        "documents",
+        ((Parameter("ids", Kind.DOCUMENTS),),),
+        lambda a: SameSegment(a.word("ids"), Q, K),
+        "Tokens of one document: ids[q] = ids[k]; ids is a tensor of ids or of cumulative lengths.",
+        outermost=True,
+    ),
+    AtomSpec(
+        "within",
+        ((Parameter("ids", Kind.DOCUMENTS), Parameter("A", Kind.PATTERN)),),
+        _within,
+        "Tokens of one document, and A on positions counted from the document's start.",
+        outermost=True,
+    ),
+    AtomSpec(
+        "blocks",
+        ((Parameter("table", Kind.BLOCKS), Parameter("size", Kind.INTEGER, Integer(64), minimum=1)),),
+        _blocks,
+        "Blocks marked in a tensor: table[b, h, q//size, k//size].",
+        outermost=True,
+    ),
+    AtomSpec(
+        "valid",
+        ((Parameter("lengths", Kind.LENGTHS),),),
+        lambda a: lt(K, Read(a.word("lengths"), (B,))),
+        "Keys before the end of their batch entry: k < lengths[b].",
+    ),
+    AtomSpec(
+        "where",
+        ((Parameter("condition", Kind.CONDITION),),),
+        lambda a: condition(a.values["condition"]),
+        "Arithmetic in q, k, h, b, kv_len, num_heads, batch_size, integers and names: + - * // %, abs, min, max, "
+        "comparisons, and, or, not, t[k].",
+    ),
+)

@@ -1,0 +1,90 @@
+"""A layout in words: for `emit --stage layout`, `explain` and the head of generated source."""
+
+from __future__ import annotations
+
+from spattn.expressions.nodes import FALSE, TRUE
+from spattn.expressions.text import table_text, text, tokens_text
+from spattn.layout.ir import Blocks, Clamp, FrameClamp, Layout, LimitClamp, Listed, Pass, SegmentClamp, Walk
+from spattn.relation.bounds import EMPTY_FULL, Range
+from spattn.relation.lattice import Affine, IndexMap, Runs
+
+
+def describe(layout: Layout) -> list[str]:
+    """The layout, a line a pass, walk and range."""
+    lines = []
+    for i, one in enumerate(layout.passes):
+        lines.append(f"pass {i}: {pass_title(one)}")
+        for walk in one.walks:
+            lines.append(f"  walk {walk_title(walk)}")
+            lines += [f"    {line}" for line in walk_lines(walk)]
+    return lines
+
+
+def pass_title(one: Pass) -> str:
+    """Which rows a pass has, and what it does with their results."""
+    rows = positions_text(one.rows, "q", "u")
+    parts = [f"queries {rows}" if rows else "all queries"]
+    if one.residues > 1:
+        parts.append(f"for each residue c of {one.residues}")
+    if one.block > 1:
+        parts.append(f"in blocks of {one.block}")
+    if one.owns:
+        parts.append("which it owns")
+    if one.skip != FALSE:
+        parts.append(f"less rows where {text(one.skip)}")
+    return ", ".join(parts)
+
+
+def walk_title(walk: Walk) -> str:
+    """Which keys a walk visits."""
+    return f"keys {positions_text(walk.keys, 'k', 'v') or 'k = v'}"
+
+
+def walk_lines(walk: Walk) -> list[str]:
+    """Ranges, clamps and mask of a walk."""
+    lines = [range_text(r) for r in walk.ranges]
+    if not walk.ordered:
+        lines.append("ranges brought in order by each tile")
+    lines += [f"clamped to {clamp_text(clamp)}" for clamp in walk.clamps]
+    if walk.interval:
+        lines.append("partial tiles masked by the row's own range")
+    if walk.residual != TRUE:
+        lines.append(f"partial tiles masked by {text(walk.residual)}")
+    return lines
+
+
+def range_text(r: Range) -> str:
+    """`[lo .. hi], full [lo .. hi]`."""
+    touched = f"[{text(r.lo)} .. {text(r.hi)}]"
+    if (r.full_lo, r.full_hi) == EMPTY_FULL:
+        return f"{touched}, none full"
+    return f"{touched}, full [{text(r.full_lo)} .. {text(r.full_hi)}]"
+
+
+def clamp_text(clamp: Clamp) -> str:
+    """What a clamp leaves."""
+    match clamp:
+        case SegmentClamp(ids):
+            return f"the documents {ids} of the tile's rows"
+        case FrameClamp(ids, r):
+            return f"{range_text(r)} from the document's start in {ids}"
+        case LimitClamp(last):
+            return f"k <= {text(last)}"
+
+
+def positions_text(side: IndexMap, position: str, coordinate: str) -> str:
+    """An index map as a formula; nothing for all positions."""
+    match side:
+        case Affine(1, phase) if text(phase) == "0":
+            return ""
+        case Affine(step, phase):
+            shift = "" if text(phase) == "0" else f" + {text(phase)}"
+            return f"{position} = {step}*{coordinate}{shift}"
+        case Runs(period, run, first):
+            return f"{position} = {period}*({coordinate} // {run}) + {first} + {coordinate} % {run}"
+        case Listed(tokens):
+            return f"{position} in {tokens_text(tokens)}"
+        case Blocks(table, size, transposed):
+            how = " transposed" if transposed else ""
+            return f"in the blocks of {size} that {table_text(table)}{how} lists"
+    raise AssertionError(side)

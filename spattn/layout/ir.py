@@ -1,0 +1,108 @@
+"""The block-layout IR: what a kernel does, for every length, tile size and device.
+
+A *pass* tiles the rows; its *walks* visit the keys and share one online softmax. Rows are queries and columns keys in a
+layout of direction "queries"; a layout of direction "keys", for dK and dV, has them the other way round. An *index map*
+says where a coordinate lies; both sides of a pass have one. Symbols at a tile's clock: u0, u1 (first and last row
+coordinate), c (residue); at a launch's: kv_len, row_begin, row_end, column_begin, column_end (positions, half-open).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spattn.expressions.nodes import FALSE, Bool, Expr, GivenTable, RandomTable, Sym, Tokens
+from spattn.relation.bounds import Range
+from spattn.relation.lattice import IndexMap
+
+
+@dataclass(frozen=True)
+class Listed(IndexMap):
+    """`tokens[v]`, ascending."""
+
+    tokens: Tokens
+
+
+@dataclass(frozen=True)
+class Blocks(IndexMap):
+    """`size * list[v // size] + v % size`, the list of the row's block in a table; `transposed`: of the column's."""
+
+    table: RandomTable | GivenTable
+    size: int
+    transposed: bool = False
+
+
+@dataclass(frozen=True)
+class SegmentClamp:
+    """Keys from the first to the last of the rows' documents; full inside the run that holds all rows."""
+
+    ids: str
+
+
+@dataclass(frozen=True)
+class FrameClamp:
+    """The range that a pattern counted from the document's start allows; the whole document where rows have several."""
+
+    ids: str
+    range: Range
+
+
+@dataclass(frozen=True)
+class LimitClamp:
+    """Positions up to `last`, a formula at the launch's clock (lengths of a batch)."""
+
+    last: Expr
+
+
+Clamp = SegmentClamp | FrameClamp | LimitClamp
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Keys under one index map: ranges, clamps on them, and the mask of partial tiles.
+
+    The mask is `residual`, and with `interval` also that the key lies in its row's own range.
+    """
+
+    keys: IndexMap
+    ranges: tuple[Range, ...]
+    ordered: bool
+    clamps: tuple[Clamp, ...]
+    interval: bool
+    residual: Bool
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A tiling of the rows and the walks of its tiles.
+
+    Attributes:
+        rows: Their index map; `residues` of it, one for each c in 0 .. residues-1.
+        block: Tiles do not straddle multiples of this (1: they may), since a walk follows a table.
+        skip: Rows that an earlier pass owns.
+        owns: Stores final results: no other pass adds to its rows.
+    """
+
+    rows: IndexMap
+    walks: tuple[Walk, ...]
+    residues: int = 1
+    block: int = 1
+    skip: Bool = FALSE
+    owns: bool = False
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Passes in launch order. Owners first; those that own nothing are merged through (out, lse).
+
+    Attributes:
+        notes: What the planner approximated, for `explain`.
+    """
+
+    passes: tuple[Pass, ...]
+    condition: Bool
+    direction: str = "queries"
+    notes: tuple[str, ...] = ()
+
+
+ROW_BEGIN, ROW_END = Sym("row_begin"), Sym("row_end")
+COLUMN_BEGIN, COLUMN_END = Sym("column_begin"), Sym("column_end")

@@ -1,0 +1,1 @@
+"""Exact sets of pairs: the one door to islpy (integer sets) and to SymPy (formulas)."""

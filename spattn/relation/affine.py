@@ -1,0 +1,268 @@
+"""Bool -> integer set: the affine fragment as text for isl, and isl's answers back as expressions.
+
+isl has worst cases, so every question is asked under a cap on its operations; `Sets.ask` answers None over the cap, and
+whoever asks has a safe answer ready. One context a compilation: isl's default context is shared and not thread-safe.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from spattn.expressions.algebra import (
+    add,
+    conj,
+    disj,
+    eq,
+    floordiv,
+    le,
+    lt,
+    maximum,
+    minimum,
+    mod,
+    mul,
+    negate,
+    scale,
+    select,
+    sub,
+    subexpressions,
+    symbols,
+)
+from spattn.expressions.nodes import (
+    FALSE,
+    TRUE,
+    And,
+    Bool,
+    Eq,
+    Expr,
+    FloorDiv,
+    InTable,
+    Int,
+    Le,
+    Max,
+    Member,
+    Min,
+    Mod,
+    Mul,
+    Not,
+    Or,
+    Read,
+    Relative,
+    SameSegment,
+    Select,
+    Sum,
+    Sym,
+    Truth,
+)
+
+try:
+    import islpy as isl
+except ImportError:  # no wheel for Windows
+    isl = None
+
+if TYPE_CHECKING:
+    IslMap = Any
+    IslSet = Any
+
+T = TypeVar("T")
+OPERATIONS = 20_000  # a step of an ordinary pattern needs 1k to 5k (measured over 24 patterns)
+available = isl is not None
+
+
+def is_affine(node: Bool) -> bool:
+    """Can isl hold `node`: sums, floors and remainders by constants, minima, maxima, and nothing read from a tensor?"""
+    for part in subexpressions(node):
+        match part:
+            case Mul() | Read() | Member() | InTable() | SameSegment() | Relative() | Select():
+                return False
+            case FloorDiv(_, divisor) | Mod(_, divisor) if not isinstance(divisor, Int) or divisor.value < 1:
+                return False
+    return True
+
+
+def isl_text(node: Bool | Expr) -> str:
+    """An affine expression in isl's notation; only integers and our own names can occur in it."""
+    match node:
+        case Int(value):
+            return str(value)
+        case Sym(name):
+            assert name.isidentifier()
+            return name
+        case Sum(terms, constant):
+            parts = [f"{coefficient}*({isl_text(term)})" for term, coefficient in terms]
+            return " + ".join([*parts, f"({constant})"])
+        case FloorDiv(dividend, Int(divisor)):
+            return f"floor(({isl_text(dividend)})/{divisor})"
+        case Mod(dividend, Int(divisor)):
+            return f"(({isl_text(dividend)}) mod {divisor})"
+        case Min(args):
+            return f"min({', '.join(map(isl_text, args))})"
+        case Max(args):
+            return f"max({', '.join(map(isl_text, args))})"
+        case Truth(value):
+            return "1=1" if value else "1=0"
+        case Le(left, right):
+            return f"{isl_text(left)} <= {isl_text(right)}"
+        case Eq(left, right):
+            return f"{isl_text(left)} = {isl_text(right)}"
+        case And(args):
+            return " and ".join(f"({isl_text(arg)})" for arg in args)
+        case Or(args):
+            return " or ".join(f"({isl_text(arg)})" for arg in args)
+        case Not(arg):
+            return f"not ({isl_text(arg)})"
+    raise AssertionError(f"not affine: {node!r}")
+
+
+class Sets:
+    """A context and the questions that are asked in it.
+
+    Attributes:
+        capped: Names of the questions that met the cap.
+    """
+
+    def __init__(self, operations: int = OPERATIONS) -> None:
+        self.context = isl.Context()
+        self.operations = operations
+        self.capped: list[str] = []
+
+    def ask(self, what: str, question: Callable[[], T]) -> T | None:
+        """The answer, or None where isl needs more operations than it may have.
+
+        A cap shows as isl's own error, but also as a syntax error of a parse or as None where text was due.
+        """
+        self.context.reset_operations()
+        self.context.set_max_operations(self.operations)
+        try:
+            return question()
+        except (isl.Error, TypeError, ValueError):
+            self.capped.append(what)
+            return None
+        finally:
+            self.context.set_max_operations(0)
+            self.context.reset_operations()
+
+    def map(self, text: str) -> IslMap:
+        """A map from isl's notation."""
+        return isl.Map(text, context=self.context)
+
+    def set(self, text: str) -> IslSet:
+        """A set from isl's notation."""
+        return isl.Set(text, context=self.context)
+
+    def pairs(self, condition: Bool) -> IslMap | None:
+        """{[q] -> [k]} where an affine `condition` holds; None over the cap."""
+        names = sorted(symbols(condition) - {"q", "k"})
+        parameters = f"[{', '.join(names)}] -> " if names else ""
+        text = f"{parameters}{{ [q] -> [k] : {isl_text(condition)} }}"
+        return self.ask("parse", lambda: self.map(text).coalesce())
+
+    def condition(self, pairs: IslMap, context: IslSet | None = None) -> Bool | None:
+        """A map {[q] -> [k]} back as a condition."""
+        return self.ask("print", lambda: self._condition_of(pairs.wrap().flatten(), context))
+
+    def parameters_condition(self, domain: IslSet, context: IslSet) -> Bool:
+        """A set of parameters as a condition, given that `context` holds."""
+        return self._condition_of(domain, context)
+
+    def _condition_of(self, points: IslSet, context: IslSet | None) -> Bool:
+        count = points.dim(isl.dim_type.set)
+        if count:
+            points = points.move_dims(isl.dim_type.param, points.dim(isl.dim_type.param), isl.dim_type.set, 0, count)
+        points = points.params()
+        if points.plain_is_universe():
+            return TRUE
+        if points.is_empty():
+            return FALSE
+        build = isl.AstBuild.from_context(self.set("{ : }") if context is None else context)
+        result = from_ast(build.expr_from_set(points))
+        assert isinstance(result, Bool)
+        return result
+
+
+_ARITHMETIC: dict[str, Callable[..., Expr]] = {
+    "max": maximum,
+    "min": minimum,
+    "add": add,
+    "sub": sub,
+    "mul": mul,
+    "fdiv_q": floordiv,
+    "pdiv_q": floordiv,
+    "div": floordiv,
+    "pdiv_r": mod,
+    "zdiv_r": mod,
+    "minus": lambda x: scale(x, -1),
+}
+_LOGIC: dict[str, Callable[..., Bool]] = {
+    "and_": conj,
+    "and_then": conj,
+    "or_": disj,
+    "or_else": disj,
+    "eq": eq,
+    "le": le,
+    "lt": lt,
+    "ge": lambda x, y: le(y, x),
+    "gt": lambda x, y: lt(y, x),
+}
+
+
+def from_ast(ast: Any) -> Expr | Bool:
+    """isl's syntax tree as an expression."""
+    kind = ast.get_type()
+    if kind == isl.ast_expr_type.int:
+        return Int(int(ast.get_val().to_python()))
+    if kind == isl.ast_expr_type.id:
+        return Sym(ast.get_id().get_name())
+    name = ast.op_get_type().name
+    args: list[Any] = [from_ast(ast.op_get_arg(i)) for i in range(ast.op_get_n_arg())]
+    if name in ("cond", "select"):
+        return select(_boolean(args[0]), args[1], args[2])
+    if name in _ARITHMETIC:
+        return _ARITHMETIC[name](*args)
+    if name in ("and_", "and_then", "or_", "or_else"):
+        args = [_boolean(arg) for arg in args]
+    return _LOGIC[name](*args)
+
+
+def _boolean(value: Expr | Bool) -> Bool:
+    return negate(eq(value, 0)) if isinstance(value, Expr) else value
+
+
+def piecewise(pieces: Any, context: IslSet, sets: Sets) -> Expr:
+    """isl's piecewise affine expression; one that is a maximum or minimum of its pieces is recognised as such."""
+    pieces = pieces.gist(context).coalesce()
+    build = isl.AstBuild.from_context(context)
+
+    def plain(value: Any) -> Expr:
+        result = from_ast(build.expr_from_pw_aff(value))
+        assert isinstance(result, Expr)
+        return result
+
+    if pieces.n_piece() == 1:
+        return plain(pieces)
+    distinct: list[Any] = []
+    for _, piece in pieces.get_pieces():
+        value = isl.PwAff.from_aff(piece)
+        if not any(value.is_equal(other) for other in distinct):
+            distinct.append(value)
+    domain = pieces.domain()
+    if not domain.is_params():
+        return plain(pieces)
+
+    def same(value: Any) -> bool:
+        return bool(value.intersect_params(domain).is_equal(pieces.intersect_params(domain)))
+
+    for name, node in (("max", maximum), ("min", minimum)):
+        value = distinct[0]
+        for other in distinct[1:]:
+            value = getattr(value, name)(other)
+        if same(value):
+            return node(*map(plain, distinct))
+    if len(distinct) == 3:
+        for x, y, z in itertools.permutations(distinct):
+            for outer, inner in ((maximum, minimum), (minimum, maximum)):
+                names = ("max", "min") if outer is maximum else ("min", "max")
+                if same(getattr(getattr(x, names[1])(y), names[0])(z)):
+                    return outer(inner(plain(x), plain(y)), plain(z))
+    return plain(pieces)

@@ -1,0 +1,78 @@
+"""A condition as a disjunction of terms: an affine part, which isl holds exactly, times guards, which it never sees.
+
+Token lists, tables, documents and tensors are guards: 64 tokens as points are more than isl can subtract from a band.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spattn.expressions.algebra import conj, disj, negate
+from spattn.expressions.nodes import FALSE, TRUE, And, Bool, Not, Or, Relative
+from spattn.relation.affine import is_affine
+
+MAX_TERMS = 64
+
+
+@dataclass(frozen=True)
+class Term:
+    """`affine & guards[0] & ..`; a guard is no And and no Or, it may be a Not."""
+
+    affine: Bool
+    guards: tuple[Bool, ...] = ()
+
+    @property
+    def condition(self) -> Bool:
+        """The term as one condition."""
+        return conj(self.affine, *self.guards)
+
+
+def disjunction(condition: Bool) -> tuple[Term, ...] | None:
+    """The terms of `condition` as written, `&` distributed over `|`; None where they are more than MAX_TERMS."""
+    try:
+        return tuple(term for term in _terms(condition) if term.condition != FALSE)
+    except _TooMany:
+        return None
+
+
+class _TooMany(Exception):
+    """More terms than anybody plans."""
+
+
+def _terms(condition: Bool) -> list[Term]:
+    match condition:
+        case Or(args):
+            return _checked([term for arg in args for term in _terms(arg)])
+        case And(args):
+            product = [Term(TRUE)]
+            for arg in args:
+                product = _checked([_both(left, right) for left in product for right in _terms(arg)])
+            return product
+        case Not(arg) if not is_affine(arg) and isinstance(arg, And | Or):
+            return _terms(_de_morgan(arg))
+        case Relative(ids, inner):
+            return [Term(TRUE, (Relative(ids, term.condition),)) for term in _terms(inner)]
+        case _ if is_affine(condition):
+            return [Term(condition)]
+        case _:
+            return [Term(TRUE, (condition,))]
+
+
+def _de_morgan(arg: And | Or) -> Bool:
+    parts = tuple(negate(part) for part in arg.args)
+    return disj(*parts) if isinstance(arg, And) else conj(*parts)
+
+
+def _both(left: Term, right: Term) -> Term:
+    affine = conj(left.affine, right.affine)
+    guards = conj(*left.guards, *right.guards)
+    if guards == FALSE:
+        return Term(FALSE)
+    return Term(affine, guards.args if isinstance(guards, And) else () if guards == TRUE else (guards,))
+
+
+def _checked(terms: list[Term]) -> list[Term]:
+    distinct = list(dict.fromkeys(term for term in terms if term.affine != FALSE))
+    if len(distinct) > MAX_TERMS:
+        raise _TooMany
+    return distinct

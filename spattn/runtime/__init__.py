@@ -1,0 +1,1 @@
+"""What happens between a call and a kernel: arguments, the cache, gradients, custom operators."""
