@@ -58,7 +58,8 @@ def natten(grid, kernel, stride=None, dilation=None, causal=None, cut=False):
     def rule(q, k, length):
         if not (0 <= q < np.prod(grid) and 0 <= k < np.prod(grid)):
             return False
-        axes = zip(np.unravel_index(q, grid), np.unravel_index(k, grid), grid, kernel, stride, dilation, causal)
+        at, of = np.unravel_index(q, grid), np.unravel_index(k, grid)
+        axes = zip(at, of, grid, kernel, stride, dilation, causal, strict=True)
         return all(natten_axis(*axis, cut) for axis in axes)
 
     return rule
@@ -94,7 +95,7 @@ ATOMS = {
     "columns([:-30])": lambda q, k, n: picks(k, n, slice(None, -30)),
     "columns([::4])": lambda q, k, n: picks(k, n, slice(None, None, 4)),
     "columns([1:-1:3])": lambda q, k, n: picks(k, n, slice(1, -1, 3)),
-    "columns([%s])" % ", ".join(map(str, range(3, 25))): lambda q, k, n: 3 <= k < 25,
+    f"columns({list(range(3, 25))})": lambda q, k, n: 3 <= k < 25,
     "rows([0, -2])": lambda q, k, n: picks(q, n, 0, -2),
     "rows([-4::2])": lambda q, k, n: picks(q, n, slice(-4, None, 2)),
     "global([1, -1])": lambda q, k, n: picks(q, n, 1, -1) or picks(k, n, 1, -1),

@@ -1,11 +1,18 @@
-"""What one call asks of a backend, checked: shapes, scale, offset and run-time tensors."""
+"""What one call asks of a backend: tensors, scale, offset; and the plans that serve it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+
+from spattn.codegen.module import ModuleSource
+from spattn.layout.ir import Layout
 
 
 @dataclass(frozen=True)
@@ -48,3 +55,23 @@ class Request:
     def kv_len(self) -> int:
         """Keys, in tokens."""
         return self.k.shape[2]
+
+
+class Plans(Protocol):
+    """A compiled pattern, as backends see it."""
+
+    def groups(self, batch_size: int, num_heads: int) -> Mapping[tuple[bool, ...], NDArray[np.int64]]:
+        """Groups of pairs `b * num_heads + h` with one layout each."""
+        ...
+
+    def layout(self, values: tuple[bool, ...]) -> Layout:
+        """The layout of a group."""
+        ...
+
+    def source(self, values: tuple[bool, ...]) -> ModuleSource:
+        """The generated module of a group."""
+        ...
+
+    def publish(self, text: str) -> Path:
+        """A file with just this text."""
+        ...

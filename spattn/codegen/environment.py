@@ -13,7 +13,6 @@ import jinja2
 from spattn._resources import TEMPLATE_DIR
 
 
-
 class _Code(str):
     """Text made by a printer of this package."""
 

@@ -41,6 +41,20 @@ PAIR = {"q": "q_pos[:, None]", "k": "k_pos[None, :]"}
 ROW = {"u0": "u", "u1": "u"}
 
 
+TENSOR_ARGUMENTS = (
+    "q_ptr, stride_qb, stride_qh, stride_qm",
+    "k_ptr, stride_kb, stride_kh, stride_kn",
+    "v_ptr, stride_vb, stride_vh, stride_vn",
+    "out_ptr, stride_ob, stride_oh, stride_om",
+    "lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr",
+)
+NUMBERS = ("num_q_heads", "group_size", "q_len", "kv_len", "q_offset", "tiles", "programs", "qk_scale")
+CONSTANTS = (
+    "HEAD_DIM", "V_HEAD_DIM", "BLOCK_D", "BLOCK_DV", "BLOCK_M", "BLOCK_N", "PAIRED", "PRECISION", "CAREFUL",
+)  # fmt: skip
+SCANNED = 256  # tiles that a program of the careful launch looks through
+
+
 @dataclass(frozen=True)
 class RangeText:
     """One range of a walk; every field is an expression of Triton."""
@@ -102,6 +116,11 @@ class WalkText:
     needs_k: bool = False
 
     @property
+    def unmasked(self) -> bool:
+        """Is every pair of a listed block allowed?"""
+        return self.kind == "blocks" and not self.residual
+
+    @property
     def has_full(self) -> bool:
         """Can a tile be full?"""
         return any((r.full_lo, r.full_hi) != ("0", "-1") for r in self.ranges)
@@ -141,6 +160,44 @@ class KernelText:
     segments: tuple[SegmentText, ...]
     tensors: tuple[TensorText, ...]
     parameters: Parameters
+
+    @property
+    def leaky(self) -> bool:
+        """Does some key tile hold a key for one row that another row may not see?"""
+        return any(walk.row_lo or walk.row_hi or walk.residual for walk in self.walks)
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What the kernel is launched with, in order, a line a group."""
+        lines = [*TENSOR_ARGUMENTS]
+        for tensor in self.tensors:
+            names = [f"{tensor.name}_ptr", f"{tensor.name}_stride_b", f"{tensor.name}_stride_h"]
+            for i in range(tensor.dims):
+                names += [f"{tensor.name}_size_{i}", f"{tensor.name}_stride_{i}"]
+            lines.append(", ".join([*names, f"{tensor.name}_first_row"] if tensor.is_list else names))
+        lines += [", ".join(NUMBERS), ", ".join(CONSTANTS[:4]), ", ".join(CONSTANTS[4:])]
+        return tuple(code(f"{line},") for line in lines)
+
+    @property
+    def signature(self) -> tuple[str, ...]:
+        """The same as parameters."""
+        constants = (", ".join(f"{name}: tl.constexpr" for name in part) for part in (CONSTANTS[:4], CONSTANTS[4:]))
+        return (*self.arguments[:-2], *(code(f"{line},") for line in constants))
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """What the kernel knows of its tile when the walks begin, besides the state of the softmax."""
+        names = ["q_pos", "row_ok", "u", "u0", "u1", "c", "b", "h", "q_len", "kv_len", "q_offset"]
+        for s in self.segments:
+            parts = ("first", "last", "run_first", "run_last", "length", "single")
+            names += [f"segment_{s.number}_{part}" for part in parts]
+        names += ["q0", "q1"]
+        for tensor in self.tensors:
+            names.append(f"{tensor.name}_ptr")
+            for i in range(tensor.dims):
+                names += [f"{tensor.name}_size_{i}", f"{tensor.name}_stride_{i}"]
+            names.append(f"{tensor.name}_first_row")
+        return tuple(names)
 
 
 @dataclass(frozen=True)
@@ -241,15 +298,21 @@ class _Printer:
             case Blocks(table, size, transposed):
                 name = code(self.parameters.name(BlockLists(table, size, transposed)))
                 return WalkText(
-                    number, "blocks", title, residual=residual, table=name, size=size, step=1, base=code("start"), needs_k=True
+                    number,
+                    "blocks",
+                    title,
+                    residual=residual,
+                    table=name,
+                    size=size,
+                    step=1,
+                    base=code("start"),
+                    needs_k=True,
                 )
             case Affine() | Runs() as keys:
                 return self.range_walk(number, walk, keys, residual, title, needs_k)
         raise AssertionError(walk.keys)
 
-    def range_walk(
-        self, number: int, walk: Walk, keys: Regular, residual: str, title: str, needs_k: bool
-    ) -> WalkText:
+    def range_walk(self, number: int, walk: Walk, keys: Regular, residual: str, title: str, needs_k: bool) -> WalkText:
         begin = substitute(keys.coordinate(COLUMN_BEGIN), LENGTHS)
         last = substitute(sub(keys.coordinate(COLUMN_END), 1), LENGTHS)
         ends = {BEGIN: begin, LAST: Sym("last")}
@@ -305,7 +368,12 @@ class _Printer:
 
     def frame(self, number: int, s: str, r: Range, first: object, final: object) -> ClampText:
         """A range counted from the document's start, where all rows are in one; else the whole document."""
-        names = {"u0": f"(q0 - {s}_first)", "u1": f"(q1 - {s}_first)", "kv_len": f"{s}_length", "last": f"({s}_length - 1)"}
+        names = {
+            "u0": f"(q0 - {s}_first)",
+            "u1": f"(q1 - {s}_first)",
+            "kv_len": f"{s}_length",
+            "last": f"({s}_length - 1)",
+        }
         lines = []
         for end, whole in (("lo", f"{s}_first"), ("hi", f"{s}_last"), ("full_lo", "0"), ("full_hi", "-1")):
             inner = substitute(getattr(r, end), {BEGIN: Int(0)})
@@ -314,4 +382,3 @@ class _Printer:
         bounds = (first(f"frame_{number}_lo"), final(f"frame_{number}_hi"))  # type: ignore[operator]
         fulls = (first(f"frame_{number}_full_lo"), final(f"frame_{number}_full_hi"))  # type: ignore[operator]
         return ClampText(tuple(lines), *bounds, *fulls)
-

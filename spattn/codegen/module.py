@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 
 from spattn._version import __version__
-from spattn.codegen.environment import comment, environment
-from spattn.codegen.kernel import KernelText, kernel_text
+from spattn.codegen.environment import code, comment, environment
+from spattn.codegen.kernel import SCANNED, KernelText, WalkText, kernel_text
 from spattn.codegen.parameters import Role
 from spattn.expressions.text import text
 from spattn.layout.describe import describe
@@ -24,6 +24,7 @@ class PassSource:
     roles: tuple[Role, ...]
     final: bool
     resume: bool
+    leaky: bool
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class ModuleSource:
 def module_source(layout: Layout, pattern: str, language: str = "triton") -> ModuleSource:
     """The kernels of `layout`, forward. `pattern` stands in the head, escaped."""
     kernels = [kernel_text(layout, i) for i in range(len(layout.passes))]
-    body = "".join(_render(f"{language}/forward.py.jinja", kernel=kernel) for kernel in kernels)
+    body = "".join(_kernel(kernel, language) for kernel in kernels)
     head = _render(
         f"{language}/_head.py.jinja",
         version=comment(__version__),
@@ -45,12 +46,34 @@ def module_source(layout: Layout, pattern: str, language: str = "triton") -> Mod
         condition=comment(text(layout.condition)),
         layout=[comment(line) for line in describe(layout)],
     )
-    preamble = _render(f"{language}/_preamble.py.jinja", needed=_needed(body, language))
+    preamble = _render(f"{language}/_preamble.py.jinja", needed=_needed(body, language), scanned=SCANNED)
     return ModuleSource(_tidied(head + preamble + body), tuple(map(_pass_source, kernels)))
 
 
+@dataclass(frozen=True)
+class WalkFunction:
+    """A walk as a function: `names` are the kernel's variables that its body speaks of, each with a comma."""
+
+    name: str
+    title: str
+    names: str
+    body: str
+
+
+def _kernel(kernel: KernelText, language: str) -> str:
+    walks = [_walk_function(kernel, walk, language) for walk in kernel.walks]
+    return _render(f"{language}/forward.py.jinja", kernel=kernel, walks=walks)
+
+
+def _walk_function(kernel: KernelText, walk: WalkText, language: str) -> WalkFunction:
+    body = _render(f"{language}/_walk.py.jinja", walk=walk).rstrip("\n")
+    spoken = set(re.findall(r"[a-zA-Z_]\w*", body))
+    names = code(" ".join(f"{name}," for name in kernel.variables if name in spoken))
+    return WalkFunction(code(f"{kernel.name}_walk_{walk.number}"), walk.title, names, code(body))
+
+
 def _pass_source(kernel: KernelText) -> PassSource:
-    return PassSource(str(kernel.name), tuple(kernel.parameters.roles), kernel.final, kernel.resume)
+    return PassSource(str(kernel.name), tuple(kernel.parameters.roles), kernel.final, kernel.resume, kernel.leaky)
 
 
 def _render(name: str, **values: object) -> str:
@@ -62,7 +85,8 @@ def _needed(body: str, language: str) -> frozenset[str]:
     loader = environment().loader
     assert loader is not None
     source, _, _ = loader.get_source(environment(), f"{language}/_preamble.py.jinja")
-    return frozenset(name for name in PREAMBLE.findall(source) if f"{name}(" in body)
+    needed = {name for name in PREAMBLE.findall(source) if f"{name}(" in body}
+    return frozenset(needed | ({"online_softmax"} if "careful_softmax" in needed else set()))
 
 
 def _tidied(source: str) -> str:

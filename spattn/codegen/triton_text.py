@@ -110,7 +110,9 @@ class TritonText:
             case Member(position, tokens, length):
                 return self._member(position, tokens, length)
             case SameSegment(ids, left, right):
-                placed = conj(le(0, left), le(add(left, 1), Sym("kv_len")), le(0, right), le(add(right, 1), Sym("kv_len")))
+                placed = conj(
+                    le(0, left), le(add(left, 1), Sym("kv_len")), le(0, right), le(add(right, 1), Sym("kv_len"))
+                )
                 same = f"{self._read(Values(ids, 1, documents=True), (left,))} == {self._read(Values(ids, 1, documents=True), (right,))}"
                 return f"({self._term(placed)} & ({same}))"
             case Relative():
@@ -161,7 +163,10 @@ class TritonText:
                 role = Values(tensor, 2)
                 t = self.parameters.name(role)
                 inside = conj(
-                    le(0, row), le(add(row, 1), Sym(f"{t}_size_0")), le(0, column), le(add(column, 1), Sym(f"{t}_size_1"))
+                    le(0, row),
+                    le(add(row, 1), Sym(f"{t}_size_0")),
+                    le(0, column),
+                    le(add(column, 1), Sym(f"{t}_size_1")),
                 )
                 return f"({self._term(inside)} & ({self._read(role, (row, column))} != 0))"
             case RandomTable():

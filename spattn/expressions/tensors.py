@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from spattn.errors import ArgumentError, BindError
 from spattn.expressions.evaluation import BoolArray, Env, IntArray
-from spattn.expressions.nodes import RandomTable
+from spattn.expressions.nodes import RandomTable, Tokens
 from spattn.philox import random_blocks
 
 Array = NDArray[Any]
@@ -38,8 +38,13 @@ class Tensors:
     def __init__(self, values: Mapping[str, Any], kv_len: int, batch_size: int = 1, num_heads: int = 1) -> None:
         self._values = {name: _array(name, value) for name, value in values.items()}
         self._kv_len, self._sizes = kv_len, (batch_size, num_heads)
-        self._documents: dict[str, tuple[IntArray, IntArray, IntArray]] = {}
+        self._documents: dict[str, tuple[IntArray, ...]] = {}
         self._random: dict[tuple[RandomTable, int, int, int, int], BoolArray] = {}
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The tensors that were given."""
+        return frozenset(self._values)
 
     def require(self, names: Iterable[str]) -> None:
         """Refuses a call that lacks a tensor or has one too many."""
@@ -54,13 +59,29 @@ class Tensors:
         """Entries of a tensor, each index clipped into it."""
         name, dot, field = tensor.partition(".")
         if dot:
-            array = self._segments(name)[{"start": 1, "stop": 2}[field]]
+            array = self._segments(name)[("ids", "start", "stop", "run_start", "run_stop").index(field)]
         else:
             array = self._get(tensor)
             if array.ndim == 0:
                 # one number serves for a list, as one length for all batch entries
                 return array.astype(np.int64)
         return self._entries(tensor, array, index, env).astype(np.int64)
+
+    def tokens(self, tokens: Tokens, length: int, env: Env) -> IntArray:
+        """The positions in `0 .. length-1` that a list names, ascending, without repetition."""
+        given = (self._get(name) for name in tokens.tensors)
+        rows = (array[env["b"] % len(array)] if array.ndim == 2 else array.ravel() for array in given)
+        named = np.concatenate([np.asarray(tokens.values, np.int64), *rows]).astype(np.int64)
+        found = np.unique(np.where(named < 0, named + length, named))
+        return found[(found >= 0) & (found < length)]
+
+    def spread(self, tensor: str, indexed: int) -> tuple[bool, bool]:
+        """Whether the tensor differs between batch entries, and between heads."""
+        name, dot, _ = tensor.partition(".")
+        array = self._segments(name)[0] if dot else self._get(tensor)
+        leading = array.shape[: max(array.ndim - indexed, 0)]
+        batch, heads = (*(size > 1 for size in leading), False, False)[:2]
+        return batch, heads
 
     def has_token(self, tensor: str, position: IntArray, length: IntArray, env: Env) -> BoolArray:
         """Is `position` among the tensor's tokens, negative ones counted from `length`?"""
@@ -142,13 +163,13 @@ class Tensors:
         inner = [np.clip(i, 0, size - 1) for i, size in zip(index, array.shape[leading:], strict=True)]
         return np.asarray(array[(*outer, *inner)])
 
-    def _segments(self, name: str) -> tuple[IntArray, IntArray, IntArray]:
-        """(id, first position of that id, last one + 1) at each position."""
+    def _segments(self, name: str) -> tuple[IntArray, ...]:
+        """(id, first position of that id, last one + 1, first of its adjacent run, last one + 1) at each position."""
         if name not in self._documents:
             ids = self._ids(name)
-            bounds = [_bounds(row) for row in np.atleast_2d(ids)]
-            start, stop = (np.array([b[i] for b in bounds], np.int64).reshape(ids.shape) for i in (0, 1))
-            self._documents[name] = ids, start, stop
+            bounds = [(*_bounds(row), *_run(row)) for row in np.atleast_2d(ids)]
+            columns = (np.array([b[i] for b in bounds], np.int64).reshape(ids.shape) for i in range(4))
+            self._documents[name] = ids, *columns
         return self._documents[name]
 
     def _ids(self, name: str) -> IntArray:
@@ -191,3 +212,10 @@ def _bounds(ids: IntArray) -> tuple[IntArray, IntArray]:
     _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
     _, last = np.unique(ids[::-1], return_index=True)
     return first[inverse].astype(np.int64), (len(ids) - last)[inverse].astype(np.int64)
+
+
+def _run(ids: IntArray) -> tuple[IntArray, IntArray]:
+    """Of each position the first place of the run of equal, adjacent ids that holds it, and the place after it."""
+    edges = np.flatnonzero(np.diff(ids)) + 1
+    edges = np.concatenate([[0], edges, [len(ids)]]).astype(np.int64)
+    return np.repeat(edges[:-1], np.diff(edges)), np.repeat(edges[1:], np.diff(edges))

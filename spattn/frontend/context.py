@@ -43,6 +43,7 @@ class Context:
         kinds: How that body uses them.
         errors: What is wrong so far.
         used: Bindings that were needed.
+        nesting: How many atoms the one being read stands in.
     """
 
     source: str
@@ -55,19 +56,20 @@ class Context:
     kinds: dict[str, Parameter] = field(default_factory=dict)
     errors: list[SpattnError] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
+    nesting: int = 0
 
     def fail(self, code: str, message: str, at: Item | Span, label: str = "", hint: str = "") -> None:
         """Notes an error."""
         span = at if isinstance(at, Span) else span_of(at)
         self.errors.append(PatternError(code, message, source=self.source, span=span, label=label, hint=hint))
 
-    def check(self, atom: Atom, is_word: bool) -> None:
-        """Notes what the meaning of `atom` refuses; a word's own insides have no place in this text."""
+    def check(self, atom: Atom) -> None:
+        """Notes what the meaning of `atom` refuses."""
         try:
             self.meaning(atom)
         except SpattnError as error:
             error.source = self.source
-            error.span = atom.span if is_word or error.span is None else error.span
+            error.span = error.span or atom.span
             self.errors.append(error)
 
     def note(self, name: str, parameter: Parameter) -> None:

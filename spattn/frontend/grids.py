@@ -21,9 +21,8 @@ from spattn.expressions.algebra import (
     mod,
     scale,
     sub,
-    substitute_bool,
 )
-from spattn.expressions.nodes import KV_LEN, Bool, Expr, K, Q
+from spattn.expressions.nodes import Bool, Expr, K, Q
 from spattn.frontend.spec import Arguments, AtomSpec, Kind, Parameter
 from spattn.frontend.syntax import Flag, Integer, Name
 
@@ -84,17 +83,6 @@ def coordinates(position: Expr, grid: tuple[int, ...]) -> list[Expr]:
     return result
 
 
-def _blockwise(a: Arguments) -> Bool:
-    s = a.integer("s")
-    key_blocks = floordiv(add(KV_LEN, s - 1), s)
-    blocks: dict[Expr | Bool, Expr | Bool] = {
-        Q: floordiv(Q, s),
-        K: floordiv(K, s),
-        KV_LEN: key_blocks,
-    }
-    return substitute_bool(a.pattern("A"), blocks)
-
-
 GRIDS = (
     AtomSpec(
         "neighborhood",
@@ -115,7 +103,7 @@ GRIDS = (
     AtomSpec(
         "blockwise",
         ((Parameter("s", minimum=1), Parameter("A", Kind.PATTERN)),),
-        _blockwise,
+        lambda a: a.pattern("A", a.integer("s")),
         "A on blocks of s tokens: A holds for q//s, k//s and ceil(kv_len/s).",
     ),
 )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 
 from spattn.errors import BindError, PatternError, UnsupportedError
-from spattn.expressions.algebra import conj, disj, negate
-from spattn.expressions.nodes import Bool
+from spattn.expressions.algebra import add, conj, disj, floordiv, negate, substitute_bool
+from spattn.expressions.nodes import KV_LEN, Bool, Expr, K, Q
 from spattn.frontend.arithmetic import SYMBOLS
 from spattn.frontend.context import Word
 from spattn.frontend.prelude import expand, lookup
@@ -32,11 +34,34 @@ def meaning(node: Node) -> Bool:
     Raises:
         SpattnError: A name has no value, or an atom stands where it has no meaning.
     """
-    return _meaning(node, None)
+    return _meaning(node, _OUTSIDE)
 
 
-def _meaning(node: Node, frame: str | None) -> Bool:
-    """`node` inside the combinator `frame`."""
+@dataclass(frozen=True)
+class _Frame:
+    """The combinator that a pattern stands in, and the size of the blocks whose indices stand for its positions."""
+
+    name: str
+    block: int
+
+    def inside(self, name: str, block: int) -> _Frame:
+        # blocks of blocks: floor(floor(q/a)/b) = floor(q/(a*b)); no position passes 2**31
+        return _Frame(self.name or name, min(self.block * block, 2**31))
+
+    def coarsen(self, condition: Bool) -> Bool:
+        """`condition` on block indices."""
+        s = self.block
+        if s == 1:
+            return condition
+        blocks: dict[Expr | Bool, Expr | Bool] = {Q: floordiv(Q, s), K: floordiv(K, s)}
+        return substitute_bool(condition, {**blocks, KV_LEN: floordiv(add(KV_LEN, s - 1), s)})
+
+
+_OUTSIDE = _Frame("", 1)
+
+
+def _meaning(node: Node, frame: _Frame) -> Bool:
+    """`node` inside a combinator."""
     match node:
         case Union(operands):
             return disj(*(_meaning(operand, frame) for operand in operands))
@@ -51,17 +76,35 @@ def _meaning(node: Node, frame: str | None) -> Bool:
     raise AssertionError(f"no meaning for {type(node).__name__}")
 
 
-def _atom(atom: Atom, frame: str | None) -> Bool:
+def _atom(atom: Atom, frame: _Frame) -> Bool:
     match lookup(atom.name):
         case Word() as word:
             return _meaning(expand(word, atom), frame)
         case AtomSpec() as spec:
-            if frame is not None and spec.outermost:
-                raise _inside(atom, frame)
-            values = {p.name: p.default for p in _signature(spec, atom) if p.default is not None}
-            values.update({argument.parameter: argument.value for argument in atom.arguments})
-            return spec.meaning(Arguments(atom, values, lambda inner: _meaning(inner, frame or atom.name)))
+            if frame.name and spec.outermost:
+                raise _inside(atom, frame.name)
+            if not any(isinstance(argument.value, Node) for argument in atom.arguments):
+                return _leaf(spec, atom, frame)
+            return spec.meaning(
+                Arguments(atom, _values(spec, atom), lambda node, s: _meaning(node, frame.inside(atom.name, s)))
+            )
     raise PatternError("E012", f"there is no pattern {atom.name!r}", span=atom.span, label="unknown name")
+
+
+@lru_cache(maxsize=1024)
+def _leaf(spec: AtomSpec, atom: Atom, frame: _Frame) -> Bool:
+    """An atom without patterns in it. Kept, because parsing asks once to see errors and the compiler once more."""
+    return frame.coarsen(spec.meaning(Arguments(atom, _values(spec, atom), _no_pattern)))
+
+
+def _no_pattern(node: Node, block: int) -> Bool:
+    raise AssertionError(f"no pattern stands in {node}")
+
+
+def _values(spec: AtomSpec, atom: Atom) -> dict[str, Value]:
+    """The value of each parameter, defaults filled in."""
+    values = {p.name: p.default for p in _signature(spec, atom) if p.default is not None}
+    return values | {argument.parameter: argument.value for argument in atom.arguments}
 
 
 def _signature(spec: AtomSpec, atom: Atom) -> tuple[Parameter, ...]:

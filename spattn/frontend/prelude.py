@@ -13,6 +13,7 @@ from types import MappingProxyType
 from lark import Tree
 
 from spattn._resources import GRAMMAR_DIR
+from spattn.errors import Span
 from spattn.expressions.nodes import TRUE, Bool
 from spattn.frontend.atoms import ATOMS
 from spattn.frontend.context import Context, Word
@@ -66,9 +67,9 @@ def names() -> tuple[str, ...]:
 
 
 def _definitions(text: str) -> Iterator[tuple[str, str]]:
-    """(documentation, definition) pairs; comment lines above a definition document it."""
+    """(documentation, definition) pairs; comment lines above a definition document it, indented lines go on."""
     doc: list[str] = []
-    for line in text.splitlines():
+    for line in text.replace("\n    ", " ").splitlines():
         if line.startswith("#"):
             doc.append(line.removeprefix("#").strip())
         elif line.strip():
@@ -111,48 +112,50 @@ def expand(word: Word, atom: Atom) -> Node:
     """What `atom`, an instance of `word`, stands for."""
     values = {parameter.name: parameter.default for parameter in word.parameters}
     values.update({argument.parameter: argument.value for argument in atom.arguments})
-    return _fill_pattern(word.body, {name: value for name, value in values.items() if value is not None})
+    filled = {name: value for name, value in values.items() if value is not None}
+    return _fill_pattern(word.body, filled, atom.span)
 
 
-def _fill_pattern(node: Node, values: Mapping[str, Value]) -> Node:
+def _fill_pattern(node: Node, values: Mapping[str, Value], span: Span | None) -> Node:
+    """`node` with its parameters replaced; its atoms stand where the word stood."""
     match node:
         case Atom(name, arguments):
-            return Atom(name, tuple(Argument(a.parameter, _fill(a.value, values)) for a in arguments))
+            return Atom(name, tuple(Argument(a.parameter, _fill(a.value, values, span)) for a in arguments), span=span)
         case Union(operands):
-            return Union(tuple(_fill_pattern(operand, values) for operand in operands))
+            return Union(tuple(_fill_pattern(operand, values, span) for operand in operands))
         case Intersection(operands):
-            return Intersection(tuple(_fill_pattern(operand, values) for operand in operands))
+            return Intersection(tuple(_fill_pattern(operand, values, span) for operand in operands))
         case Difference(left, right):
-            return Difference(_fill_pattern(left, values), _fill_pattern(right, values))
+            return Difference(_fill_pattern(left, values, span), _fill_pattern(right, values, span))
         case Complement(operand):
-            return Complement(_fill_pattern(operand, values))
+            return Complement(_fill_pattern(operand, values, span))
     raise AssertionError(f"no rule for {type(node).__name__}")
 
 
-def _fill(value: Value, values: Mapping[str, Value]) -> Value:
+def _fill(value: Value, values: Mapping[str, Value], span: Span | None) -> Value:
     match value:
         case Name(name):
             return values.get(name, value)
         case IndexSet(items):
-            return IndexSet(tuple(filled for item in items for filled in _fill_item(item, values)))
+            return IndexSet(tuple(filled for item in items for filled in _fill_item(item, values, span)))
         case Operation(operator, args):
-            return Operation(operator, tuple(_fill(arg, values) for arg in args))
+            return Operation(operator, tuple(_fill(arg, values, span) for arg in args))
         case Lookup(tensor, index):
-            filled = _fill(tensor, values)
+            filled = _fill(tensor, values, span)
             assert isinstance(filled, Name)
-            return Lookup(filled, tuple(_fill(i, values) for i in index))
+            return Lookup(filled, tuple(_fill(i, values, span) for i in index))
         case Node():
-            return _fill_pattern(value, values)
+            return _fill_pattern(value, values, span)
     return value
 
 
-def _fill_item(item: Syntax, values: Mapping[str, Value]) -> Iterator[Integer | Name | Slice]:
+def _fill_item(item: Syntax, values: Mapping[str, Value], span: Span | None) -> Iterator[Integer | Name | Slice]:
     """An item of a set; a parameter that is itself a set is spliced in."""
     match item:
         case Slice(start, stop, step):
-            yield Slice(*(None if part is None else _bound(_fill(part, values)) for part in (start, stop, step)))
+            yield Slice(*(None if part is None else _bound(_fill(part, values, span)) for part in (start, stop, step)))
         case Integer() | Name():
-            filled = _fill(item, values)
+            filled = _fill(item, values, span)
             yield from filled.items if isinstance(filled, IndexSet) else (_bound(filled),)
 
 

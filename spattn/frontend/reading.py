@@ -44,7 +44,10 @@ def read_pattern(context: Context, item: Item) -> Node:
         case Tree("negation", [operand]):
             return Complement(read_pattern(context, operand), span=span_of(item))
         case Tree("where", [inner]):
+            before = len(context.errors)
             value = read_condition(context, inner)
+            if len(context.errors) > before:
+                return _NONE
             return _finish(context, Atom("where", (Argument("condition", value),), span=span_of(item)))
         case Tree("call", [Token() as name, *arguments]):
             return _read_atom(context, item, name, [_given(argument) for argument in arguments])
@@ -79,7 +82,10 @@ def _read_atom(context: Context, item: Item, name: Token, given: _Given) -> Node
 
 def _read_argument(context: Context, item: Item, parameter: Parameter) -> Value | None:
     if parameter.kind is Kind.PATTERN:
-        return read_pattern(context, item)
+        context.nesting += 1
+        node = read_pattern(context, item)
+        context.nesting -= 1
+        return node
     return read_value(context, item, parameter)
 
 
@@ -138,11 +144,13 @@ def _bind(
 
 def _finish(context: Context, atom: Atom) -> Node:
     """`atom` checked; `layers` of a known layer becomes `full` or `none`."""
-    if context.errors or context.parameters:
+    if context.parameters:
         return atom
     if atom.name == "layers":
         return atom if context.layer is None else _fold_layers(context, atom, context.layer)
-    context.check(atom, isinstance(context.lookup(atom.name), Word))
+    if context.nesting == 0 or not any(isinstance(argument.value, Node) for argument in atom.arguments):
+        # nested combinators are checked by the outermost one, or deep nesting would cost its square
+        context.check(atom)
     return atom
 
 

@@ -92,12 +92,12 @@ class Arguments:
     Attributes:
         atom: Where they were written.
         values: The value of each parameter of the signature.
-        meaning: The meaning of a pattern that stands as an argument.
+        meaning: The meaning of a pattern that stands as an argument, on blocks of that many positions.
     """
 
     atom: Atom
     values: Mapping[str, Value]
-    meaning: Callable[[Node], Bool]
+    meaning: Callable[[Node, int], Bool]
 
     def __contains__(self, name: object) -> bool:
         return name in self.values
@@ -152,12 +152,12 @@ class Arguments:
             raise self.wrong(f"{name} is a name")
         return value.name
 
-    def pattern(self, name: str) -> Bool:
-        """The meaning of a pattern."""
+    def pattern(self, name: str, block: int = 1) -> Bool:
+        """The meaning of a pattern; with `block`, on block indices (q//block, k//block)."""
         value = self.values[name]
         if not isinstance(value, Node):
             raise self.wrong(f"{name} is a pattern")
-        return self.meaning(value)
+        return self.meaning(value, block)
 
     def wrong(self, message: str) -> PatternError:
         """E027 at the atom."""

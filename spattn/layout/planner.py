@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from spattn.expressions.algebra import conj, disj, eq, le, mod, negate, sub, subexpressions, substitute_bool, symbols
 from spattn.expressions.nodes import (
     FALSE,
+    KV_LEN,
     TRUE,
     Bool,
     Expr,
@@ -24,7 +25,6 @@ from spattn.expressions.nodes import (
     GivenTable,
     Int,
     InTable,
-    KV_LEN,
     Le,
     Member,
     RandomTable,
@@ -35,7 +35,7 @@ from spattn.expressions.nodes import (
 from spattn.layout.intervals import calculated_range
 from spattn.layout.ir import Blocks, Clamp, FrameClamp, Layout, LimitClamp, Listed, Pass, SegmentClamp, Walk
 from spattn.relation import affine
-from spattn.relation.affine import Sets
+from spattn.relation.affine import Sets, isl
 from spattn.relation.bounds import WHOLE, Range, Ranges, everything, ranges_of
 from spattn.relation.lattice import (
     CONTIGUOUS,
@@ -92,8 +92,8 @@ def _swap_frames(condition: Bool) -> Bool:
 def owned_lists(condition: Bool) -> list[Member]:
     """Lists of row tokens that add pairs somewhere: in some term, not negated."""
     terms = disjunction(condition) or ()
-    found = [guard for term in terms for guard in term.guards if isinstance(guard, Member) and guard.position == Q]
-    return list(dict.fromkeys(found))
+    members = (guard for term in terms for guard in term.guards if isinstance(guard, Member))
+    return list(dict.fromkeys(m for m in members if m.position == Q and m.length == KV_LEN))
 
 
 def _plan_rest(condition: Bool, skip: Bool, direction: str) -> tuple[list[Pass], list[str]]:
@@ -263,7 +263,7 @@ def _extent(sets: Sets, pairs: IslMap) -> int:
     """How many pairs a row near position 512 has, about: for the order of terms, never for an answer."""
     row = pairs.intersect_domain(sets.set("{ [q] : q = 512 }")).intersect_range(sets.set("{ [k] : 0 <= k < 1024 }"))
     keys = row.range()
-    keys = keys.project_out(affine.isl.dim_type.param, 0, keys.dim(affine.isl.dim_type.param))
+    keys = keys.project_out(isl.dim_type.param, 0, keys.dim(isl.dim_type.param))
     return sets.ask("extent", lambda: int(keys.count_val().to_python())) or 0
 
 
@@ -287,7 +287,8 @@ def _driver(guard: Bool) -> tuple[Bool, IndexMap] | None:
         case InTable(table, row, column):
             for transposed, (a, b) in ((False, (Q, K)), (True, (K, Q))):
                 size = _divisor(row, a)
-                if size is not None and size == _divisor(column, b) and not _framed(table):
+                # tiles of one row each gain nothing over a mask
+                if size not in (None, 1) and size == _divisor(column, b) and not _framed(table):
                     return guard, Blocks(table, size, transposed)
     return None
 
@@ -350,7 +351,7 @@ def _difference(sets: Sets, group: list[_Piece], earlier: list[_Piece]) -> _Rest
             continue
         less = [sets.ask("difference", lambda m=m, p=piece: m.subtract(p.pairs).coalesce()) for m in maps]  # type: ignore[misc]
         if set(piece.guards) <= guards and all(m is not None and m.n_basic_map() <= MAX_PIECES for m in less):
-            maps = [m for m in less if not m.is_empty()]
+            maps = [m for m in less if m is not None and not m.is_empty()]
             written = conj(written, negate(piece.affine)) if written is not None and piece.whole else None
         else:
             excluded.append(negate(piece.condition))
@@ -377,14 +378,13 @@ class _Unplannable(Exception):
 
 def _ranges(sets: Sets, lattice: Sublattice, maps: list[IslMap], masked: bool) -> Ranges:
     inside = [in_coordinates(sets, lattice, pairs) for pairs in maps]
-    isl = affine.isl
-    names = {m.get_dim_name(isl.dim_type.param, i) for m in inside for i in range(m.dim(isl.dim_type.param))}
+    found = {m.get_dim_name(isl.dim_type.param, i) for m in inside for i in range(m.dim(isl.dim_type.param))}
     residue = f" and 0 <= c < {lattice.residues}" if lattice.residues > 1 else ""
-    length = " and kv_len >= 1" if "kv_len" in names else ""
-    names = sorted(names | ({"c"} if residue else set()))
+    length = " and kv_len >= 1" if "kv_len" in found else ""
+    names = sorted(found | ({"c"} if residue else set()))
     context = sets.set(f"[{', '.join(['u0', 'u1', *names])}] -> {{ : u0 <= u1{length}{residue} }}")
     if len(inside) == 1 and inside[0].is_equal(isl.Map.universe(inside[0].get_space())):
-        return Ranges((replace(everything(), exact=True),))
+        return Ranges((everything(masked),))
     return ranges_of(sets, inside, context, masked)
 
 

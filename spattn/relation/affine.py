@@ -37,8 +37,8 @@ from spattn.expressions.nodes import (
     Eq,
     Expr,
     FloorDiv,
-    InTable,
     Int,
+    InTable,
     Le,
     Max,
     Member,
@@ -57,9 +57,10 @@ from spattn.expressions.nodes import (
 )
 
 try:
-    import islpy as isl
+    import islpy
 except ImportError:  # no wheel for Windows
-    isl = None
+    islpy = None  # type: ignore[assignment]
+isl: Any = islpy
 
 if TYPE_CHECKING:
     IslMap = Any

@@ -29,7 +29,7 @@ class Range:
     """Walk coordinates `lo .. hi` that some row touches, of which `full_lo .. full_hi` every row has.
 
     Formulas in u0, u1 (the tile's first and last row coordinate), c (its residue) and parameters; `begin` and `last`
-    stand for the walk's own ends. Empty where lo > hi. With `exact`, the row u itself allows just lo .. hi at u0 = u1 = u.
+    stand for the walk's own ends. Empty where lo > hi. With `exact`, row u allows just lo .. hi at u0 = u1 = u.
     """
 
     lo: Expr
@@ -43,9 +43,9 @@ EMPTY_FULL = (Int(0), Int(-1))
 WHOLE = Range(BEGIN, LAST, *EMPTY_FULL)
 
 
-def everything() -> Range:
-    """Every row has every key."""
-    return Range(BEGIN, LAST, BEGIN, LAST, exact=True)
+def everything(masked: bool) -> Range:
+    """Every row has every key; with `masked` no key is claimed for every row."""
+    return replace(WHOLE if masked else Range(BEGIN, LAST, BEGIN, LAST), exact=True)
 
 
 @dataclass(frozen=True)
@@ -234,8 +234,10 @@ def bounds(sets: Sets, keys: IslSet, context: IslSet) -> tuple[Expr, Expr]:
 
 
 def _extreme(sets: Sets, keys: IslSet, context: IslSet, low: bool) -> Expr:
-    """The least (greatest) element; the walk's own end where there is none. Asked of each basic set alone:
-    isl disagrees with itself about bounds of unions whose parts are partly unbounded."""
+    """The least (greatest) element; the walk's own end where there is none.
+
+    Asked of each basic set alone: isl disagrees with itself about bounds of unions whose parts are partly unbounded.
+    """
     own = BEGIN if low else LAST
     optimum: Callable[[Any], Any] = (lambda s: s.dim_min(0)) if low else (lambda s: s.dim_max(0))
     bounded = unbounded = None
@@ -261,18 +263,17 @@ def _extreme(sets: Sets, keys: IslSet, context: IslSet, low: bool) -> Expr:
 
 def _ascending(sets: Sets, groups: list[IslSet | None]) -> list[int] | None:
     """An order in which first elements ascend for all parameters, or None where none can be proved."""
-    if any(group is None for group in groups):
+    known = [group for group in groups if group is not None]
+    if len(known) < len(groups):
         return None
-    inside = sets.set("{ [v] : v >= 0 }")
-    clipped = [group.intersect(inside) for group in groups if group is not None]
 
     def before(a: IslSet, b: IslSet) -> bool:
         at_least = a.apply(sets.map("{ [v] -> [w] : w >= v }"))
         return bool(b.intersect_params(a.params()).subtract(at_least).is_empty())
 
-    left, order = list(range(len(clipped))), []
+    left, order = list(range(len(known))), []
     while left:
-        first = next((i for i in left if all(i == j or before(clipped[i], clipped[j]) for j in left)), None)
+        first = next((i for i in left if all(i == j or before(known[i], known[j]) for j in left)), None)
         if first is None:
             return None
         order.append(first)

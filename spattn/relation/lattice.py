@@ -1,7 +1,7 @@
 """Regular sublattices of positions, and which of them the rows and keys of a set of pairs lie on.
 
-`columns([::512])` lies on keys 512*v: a dense walk of a strided view. `strided(4)` has q = k mod 4: rows and keys are both
-tiled by residue, and the pairs become a dense band of a quarter of the length.
+`columns([::512])` lies on keys 512*v: a dense walk of a strided view. `strided(4)` has q = k mod 4: rows and keys are
+both tiled by residue, and the pairs become a dense band of a quarter of the length.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def sublattice(sets: Sets, pairs: IslMap, residues: bool) -> Sublattice:
 
 
 def _stride(pairs: IslMap) -> tuple[int, int, int]:
-    """(s, a, b) with k = a*q + b modulo s for all pairs; s = 1 where there is none or isl's offset is no such formula."""
+    """(s, a, b) with k = a*q + b modulo s for all pairs; s = 1 where there is none or it is another formula."""
     info = pairs.get_range_stride_info(0)
     step = int(info.get_stride().to_python())
     offset = info.get_offset()

@@ -90,6 +90,7 @@ BAD = {
     "where_huge": "where(q * 2147483647 * 2147483647 * 2147483647 > 0)",
     "hostile_jinja": "local(1)}}{% import os %}",
     "hostile_newline": "local(1)\nimport os; os.system('id')  #",
+    "meanings_at_once": "locl(3) | where(q // 0 == k) | within(ids, random(2))",
     "three_at_once": "locl(3) | local(-1) & random(1.5)",
 }  # fmt: skip
 

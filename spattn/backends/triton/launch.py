@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 
 from spattn.backends.request import Request
 from spattn.backends.triton.prepare import Prepared
-from spattn.backends.triton.tiles import Tile, choose, next_power
+from spattn.backends.triton.tiles import Tile, choose, expected_keys, next_power
+from spattn.backends.triton.run import run
+from spattn.codegen.kernel import SCANNED
 from spattn.codegen.module import ModuleSource, PassSource
 from spattn.codegen.parameters import TokenList
 from spattn.layout.ir import Layout, Listed, Pass
@@ -48,38 +51,74 @@ def launch(
     prepared = Prepared(request.tensors, request.kv_len, request.num_q_heads, rows, request.q.device)
     count = request.batch_size * request.num_q_heads if pairs is None else len(pairs)
     listed = outputs.lse if pairs is None else torch.from_numpy(pairs.astype(np.int32)).to(request.q.device)
-    merged = any(p.resume for p in source.passes)
-    part = torch.empty_like(outputs.out, dtype=torch.float32) if merged else outputs.lse
-    part_lse = torch.empty_like(outputs.lse) if merged else outputs.lse
+    parts = _Parts.of(source, outputs)
     q, scale = _positive_scale(request)
-    common = _common_arguments(q, request, outputs, part, part_lse, listed)
     for one, text in zip(layout.passes, source.passes, strict=True):
-        chosen = tile or choose(one, q.dtype, max(q.shape[-1], request.v.shape[-1]), _rows_each(one, request))
+        chosen = tile or _chosen(
+            one, q.dtype, max(q.shape[-1], request.v.shape[-1]), _rows_each(one, request), request.kv_len
+        )
         tiles = _tile_count(one, text, request, prepared, chosen)
         if tiles * count == 0:
             continue
-        tensors = [argument for role in text.roles for argument in prepared.arguments(role)]
-        kernels[text.name][(tiles * count,)](
-            *common,
-            *tensors,
+        programs = tiles * count
+        arguments = [
+            *_common_arguments(q, request, outputs),
+            *parts.of_pass(text),
+            listed,
+            torch.empty(programs if text.leaky else 0, dtype=torch.int32, device=q.device),
+            *(argument for role in text.roles for argument in prepared.arguments(role)),
             request.num_q_heads,
             request.num_q_heads // request.k.shape[1],
             request.q_len,
             request.kv_len,
             request.q_offset,
             tiles,
+            programs,
             scale * math.log2(math.e),
-            HEAD_DIM=q.shape[-1],
-            V_HEAD_DIM=request.v.shape[-1],
-            BLOCK_D=next_power(q.shape[-1]),
-            BLOCK_DV=next_power(request.v.shape[-1]),
-            BLOCK_M=chosen.block_m,
-            BLOCK_N=chosen.block_n,
-            PAIRED=pairs is not None,
-            PRECISION="tf32" if request.tf32 else "ieee",
-            num_warps=chosen.num_warps,
-            num_stages=chosen.num_stages,
-        )
+        ]
+        kernel = kernels[text.name]
+        constants = _constants(request, chosen, paired=pairs is not None)
+        run(kernel, programs, arguments, (*constants, False), chosen)
+        if text.leaky:
+            run(kernel, -(-programs // SCANNED), arguments, (*constants, True), replace(chosen, num_stages=1))
+
+
+def _constants(request: Request, tile: Tile, paired: bool) -> tuple[Any, ...]:
+    """What Triton compiles in, in the order of the kernels' signature, but for CAREFUL."""
+    head_dim, v_head_dim = request.q.shape[-1], request.v.shape[-1]
+    precision = "tf32" if request.tf32 else "ieee"
+    widths = next_power(head_dim), next_power(v_head_dim)
+    return (head_dim, v_head_dim, *widths, tile.block_m, tile.block_n, paired, precision)
+
+
+@dataclass
+class _Parts:
+    """Results between passes: what one writes the next reads, never in place, since a careful launch reads again."""
+
+    spare: list[tuple[torch.Tensor, torch.Tensor]]
+
+    @staticmethod
+    def of(source: ModuleSource, outputs: Outputs) -> _Parts:
+        """As many buffers as the chain of passes needs, two at most."""
+        between = sum(not one.final for one in source.passes)
+        buffers = [
+            (torch.empty_like(outputs.out, dtype=torch.float32), torch.empty_like(outputs.lse))
+            for _ in range(min(between, 2))
+        ]
+        return _Parts(buffers or [(outputs.lse, outputs.lse)])
+
+    def of_pass(self, one: PassSource) -> list[torch.Tensor]:
+        """What a pass reads and what it writes, each with its lse."""
+        if not (one.resume or not one.final):
+            return [*self.spare[0], *self.spare[0]]
+        read, write = self.spare[-1], self.spare[0]
+        self.spare.reverse()
+        return [*read, *write]
+
+
+@lru_cache(maxsize=1024)
+def _chosen(one: Pass, dtype: torch.dtype, head_dim: int, rows: int, kv_len: int) -> Tile:
+    return choose(one, dtype, head_dim, rows, expected_keys(one, kv_len))
 
 
 def _positive_scale(request: Request) -> tuple[torch.Tensor, float]:
@@ -93,14 +132,11 @@ def _common_arguments(
     q: torch.Tensor,
     request: Request,
     outputs: Outputs,
-    part: torch.Tensor,
-    part_lse: torch.Tensor,
-    pairs: torch.Tensor,
 ) -> list[Any]:
     arguments: list[Any] = []
     for tensor in (q, request.k, request.v, outputs.out):
         arguments += [tensor, *tensor.stride()[:3]]
-    return [*arguments, outputs.lse, part, part_lse, pairs]
+    return [*arguments, outputs.lse]
 
 
 def _rows_each(one: Pass, request: Request) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from spattn.backends.triton.memory import Memory
 from spattn.codegen.parameters import BlockLists, Membership, Role, TokenList, Values, dimensions
 from spattn.errors import ArgumentError
 from spattn.expressions.evaluation import evaluate
@@ -18,10 +19,23 @@ from spattn.expressions.tensors import Tensors
 from spattn.philox import random_blocks
 
 NOWHERE = 1 << 30
+MEMORY = Memory(capacity=256)
+
+
+def source_names(role: Role) -> tuple[str, ...]:
+    """The user's tensors that a role is made of."""
+    match role:
+        case Values(name, _):
+            return (name.partition(".")[0],)
+        case TokenList(tokens) | Membership(tokens, _):
+            return tokens.tensors
+        case BlockLists(GivenTable(tensor), _, _):
+            return (tensor,)
+    return ()
 
 
 class Prepared:
-    """The tensors of one call by role, each made at most once.
+    """The tensors of one call by role; what was made is kept for later calls (`Memory`).
 
     Args:
         tensors: The user's tensors.
@@ -40,14 +54,12 @@ class Prepared:
     ) -> None:
         self._tensors = tensors
         self._kv_len, self._heads, self._rows, self._device = kv_len, num_heads, rows, device
-        self._made: dict[Role, tuple[torch.Tensor, int]] = {}
-        self._segments: dict[str, dict[str, torch.Tensor]] = {}
 
     def arguments(self, role: Role) -> list[torch.Tensor | int]:
         """Pointer, strides of batch and head, size and stride of each dimension, and of lists the first row."""
-        if role not in self._made:
-            self._made[role] = self._make(role)
-        tensor, first_row = self._made[role]
+        sources = [self._tensors[name] for name in source_names(role)]
+        key = (role, self._kv_len, self._heads, self._rows, self._device)
+        tensor, first_row = MEMORY.get(key, sources, lambda: self._make(role))
         rank = dimensions(role)
         extra = tensor.dim() - rank
         strides = [0 if tensor.shape[i] == 1 else tensor.stride(i) for i in range(extra)]
@@ -84,7 +96,9 @@ class Prepared:
         if tensor.dim() < rank:
             tensor = tensor.reshape([1] * (rank - tensor.dim()) + list(tensor.shape))
         if tensor.dim() > rank + 2:
-            raise ArgumentError("E060", f"{name} has {tensor.dim()} dimensions; it is read with {rank}, so at most {rank + 2}")
+            raise ArgumentError(
+                "E060", f"{name} has {tensor.dim()} dimensions; it is read with {rank}, so at most {rank + 2}"
+            )
         return tensor
 
     def _documents(self, name: str) -> torch.Tensor:
@@ -96,9 +110,8 @@ class Prepared:
         return torch.searchsorted(tensor.to(position.dtype), position, right=True) - 1
 
     def _segment(self, name: str) -> dict[str, torch.Tensor]:
-        if name not in self._segments:
-            self._segments[name] = segments(self._documents(name))
-        return self._segments[name]
+        key = (name, self._kv_len, self._device)
+        return MEMORY.get(key, [self._tensors[name]], lambda: segments(self._documents(name)))
 
     def _token_list(self, tokens: Tokens) -> torch.Tensor:
         """Ascending; a token that is repeated or outside stands at the end as NOWHERE."""

@@ -1,0 +1,188 @@
+"""`compile` and `attention`: a pattern as a function of q, k, v."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spattn.codegen.module import ModuleSource
+from spattn.compiler import Compiled, compile_pattern
+from spattn.errors import BindError, MissingDependencyError
+from spattn.layout.ir import Layout
+from spattn.pattern import Pattern
+from spattn.relation.heads import pair_groups
+from spattn.runtime.cache import default_cache
+
+if TYPE_CHECKING:
+    import torch
+
+BACKEND_NAMES = ("auto", "triton", "torch")
+
+
+class Attention:
+    """Exact attention over the pairs of a pattern; made by `spattn.compile`.
+
+    Attributes:
+        pattern: What it computes.
+        backend: "auto", "triton" or "torch".
+    """
+
+    def __init__(self, pattern: Pattern, compiled: Compiled, backend: str = "auto", tf32: bool = False) -> None:
+        self.pattern = pattern
+        self.backend = backend
+        self._compiled = compiled
+        self._tf32 = tf32
+
+    def __call__(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        *,
+        return_lse: bool = False,
+        scale: float | None = None,
+        q_offset: int | None = None,
+        **tensors: Any,
+    ) -> Any:
+        """softmax(scale * q k^T) v over the pattern's pairs.
+
+        Args:
+            q: `[batch, num_q_heads, q_len, head_dim]`, any strides, last dimension dense.
+            k: `[batch, num_kv_heads, kv_len, head_dim]`; num_q_heads is a multiple of num_kv_heads.
+            v: `[batch, num_kv_heads, kv_len, v_head_dim]`.
+            return_lse: Also give the log-sum-exp of each row's scores.
+            scale: 1/sqrt(head_dim) by default.
+            q_offset: Position of the first query among the keys; kv_len - q_len by default.
+            tensors: The pattern's free names.
+
+        Returns:
+            out `[batch, num_q_heads, q_len, v_head_dim]` in q's dtype, and with `return_lse` the natural-log lse in
+            float32, `[batch, num_q_heads, q_len]`. A row without keys has out 0 and lse -inf.
+
+        Raises:
+            ArgumentError: Shapes, dtypes or devices do not fit.
+            BindError: A tensor is missing or one too many.
+            UnsupportedError: The backend cannot serve this; the message says why.
+        """
+        execution = _execution()
+        request = execution.checked(
+            q,
+            k,
+            v,
+            scale=scale,
+            q_offset=q_offset,
+            need_lse=return_lse,
+            tf32=self._tf32,
+            roles=dict(self._compiled.roles),
+            tensors=tensors,
+        )
+        out, lse = execution.execute(self, request, self.backend)
+        return (out, lse) if return_lse else out
+
+    def groups(self, batch_size: int, num_heads: int) -> Mapping[tuple[bool, ...], NDArray[np.int64]]:
+        """Groups of pairs `b * num_heads + h` that have a layout of their own."""
+        return _groups(self._compiled, batch_size, num_heads)
+
+    def layout(self, values: tuple[bool, ...] | None = None) -> Layout:
+        """The block layout of a group of heads; of a pattern without head conditions there is one.
+
+        It holds for every length: its bounds are formulas.
+        """
+        return self._compiled.layout(self._values(values))
+
+    def source(self, values: tuple[bool, ...] | None = None) -> ModuleSource:
+        """The generated Triton module of a group of heads; `.text` is the file."""
+        return self._compiled.source(self._values(values))
+
+    def _values(self, values: tuple[bool, ...] | None) -> tuple[bool, ...]:
+        if values is not None:
+            return values
+        return next(iter(self.groups(1, 64))) if self._compiled.pair_conditions else ()
+
+    def publish(self, text: str) -> Path:
+        """The file of the cache that holds generated text."""
+        return _published(text)
+
+    def __repr__(self) -> str:
+        return f"spattn.compile({str(self.pattern)!r}, backend={self.backend!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (str(self.pattern), self.backend, self._tf32)
+
+
+def compile(  # noqa: A001  the name that users expect
+    pattern: str | Pattern, *, backend: str = "auto", layer: int | None = None, tf32: bool = False, **bindings: int
+) -> Attention:
+    """An attention function for a pattern.
+
+    Args:
+        pattern: The language's text, or a Pattern.
+        backend: "triton", "torch", or "auto": the first that can serve a call, by call.
+        layer: The layer that `layers(..)` asks about.
+        tf32: Let float32 products use TF32; else they are IEEE.
+        bindings: Integers for names in the pattern; other names stay free and are given as tensors at each call.
+
+    Raises:
+        PatternError: The text is no pattern.
+        BindError: A binding is of the wrong kind or not in the pattern.
+
+    >>> attn = compile("local(256) | global([0, cls])", cls=7)
+    >>> attn.pattern
+    Pattern('local(256) | global([0, 7])')
+    """
+    if backend not in BACKEND_NAMES:
+        raise BindError("E041", f"no backend is called {backend!r}", hint=", ".join(BACKEND_NAMES))
+    parsed = Pattern.of(pattern, layer=layer, **bindings)
+    return Attention(parsed, compile_pattern(parsed.syntax), backend, tf32)
+
+
+def attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    pattern: str | Pattern,
+    *,
+    backend: str = "auto",
+    return_lse: bool = False,
+    scale: float | None = None,
+    q_offset: int | None = None,
+    **names: Any,
+) -> Any:
+    """`compile(pattern)(q, k, v)` through a cache of this process; integers among `names` are bound, the rest tensors."""
+    bindings = {name: int(value) for name, value in names.items() if isinstance(value, int | np.integer)}
+    tensors = {name: value for name, value in names.items() if name not in bindings}
+    attn = _compiled(str(pattern), backend, tuple(sorted(bindings.items())))
+    return attn(q, k, v, return_lse=return_lse, scale=scale, q_offset=q_offset, **tensors)
+
+
+@lru_cache(maxsize=256)
+def _compiled(pattern: str, backend: str, bindings: tuple[tuple[str, int], ...]) -> Attention:
+    return compile(pattern, backend=backend, **dict(bindings))
+
+
+def _restored(pattern: str, backend: str, tf32: bool) -> Attention:
+    return compile(pattern, backend=backend, tf32=tf32)
+
+
+@lru_cache(maxsize=256)
+def _groups(compiled: Compiled, batch_size: int, num_heads: int) -> Mapping[tuple[bool, ...], NDArray[np.int64]]:
+    return pair_groups(compiled.pair_conditions, batch_size, num_heads)
+
+
+@lru_cache(maxsize=256)
+def _published(text: str) -> Path:
+    return default_cache().publish(text)
+
+
+def _execution() -> Any:
+    """The part that needs torch, imported at the first call."""
+    try:
+        from spattn.runtime import execution
+    except ImportError as error:
+        raise MissingDependencyError("E050", f"running needs torch: {error}", hint="pip install 'spattn[torch]'") from error
+    return execution

@@ -1,0 +1,58 @@
+"""Backend names -> modules, in the order in which `auto` asks them; nothing is imported before it is asked for.
+
+A backend module has `refusal(request) -> str | None` and `run(plans, request) -> (out, lse)`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Protocol, cast
+
+import torch
+
+from spattn.backends.request import Plans, Request
+from spattn.errors import UnsupportedError
+
+BACKENDS = {
+    "triton": "spattn.backends.triton.backend",
+    "torch": "spattn.backends.torch.backend",
+}
+
+
+class Backend(Protocol):
+    """What a backend module offers."""
+
+    def refusal(self, request: Request) -> str | None:
+        """Why it cannot serve the request, as a sentence; None if it can."""
+        ...
+
+    def run(self, plans: Plans, request: Request) -> tuple[torch.Tensor, torch.Tensor]:
+        """(out, lse) of a request that it does not refuse; lse may be empty where it is not wanted."""
+        ...
+
+
+def backend(name: str) -> Backend:
+    """The module of a backend.
+
+    Raises:
+        UnsupportedError: E041, there is no such backend.
+    """
+    if name not in BACKENDS:
+        raise UnsupportedError("E041", f"no backend is called {name!r}", hint=f"auto, {', '.join(BACKENDS)}")
+    return cast(Backend, import_module(BACKENDS[name]))
+
+
+def choose(name: str, request: Request) -> str:
+    """The backend that serves a request: the one named, or for `auto` the first that does not refuse.
+
+    Raises:
+        UnsupportedError: E061, it (or each of them) refuses; the message says why.
+    """
+    refusals = {}
+    for candidate in BACKENDS if name == "auto" else (name,):
+        why = backend(candidate).refusal(request)
+        if why is None:
+            return candidate
+        refusals[candidate] = why
+    reasons = "; ".join(f"backend {candidate!r}: {why}" for candidate, why in refusals.items())
+    raise UnsupportedError("E061", reasons, hint="" if name == "auto" else "backend='auto' takes the first that can")

@@ -1,0 +1,51 @@
+"""What was made from tensors, kept while the same tensors come again unchanged.
+
+A tensor is the same while it is the same object at the same version: its address may be another tensor's tomorrow. Training
+and serving hand the same documents or block table to each layer, and sorting them once is enough.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+import torch
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    value: object
+    sources: tuple[tuple[weakref.ref[torch.Tensor], int], ...]
+
+    def fresh(self, sources: Sequence[torch.Tensor]) -> bool:
+        """Was it made from just these tensors, and are they as they were?"""
+        known = zip(self.sources, sources, strict=True)
+        return all(reference() is tensor and version == tensor._version for (reference, version), tensor in known)
+
+
+class Memory:
+    """Values by key and source tensors, the `capacity` last used."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+
+    def get(self, key: Hashable, sources: Sequence[torch.Tensor], make: Callable[[], T]) -> T:
+        """The value made before from the same sources, or a new one."""
+        if any(tensor.is_inference() for tensor in sources):  # these do not count their versions
+            return make()
+        key = (key, *map(id, sources))
+        entry = self._entries.get(key)
+        if entry is None or not entry.fresh(sources):
+            value = make()
+            entry = _Entry(value, tuple((weakref.ref(tensor), tensor._version) for tensor in sources))
+            self._entries[key] = entry
+            if len(self._entries) > self._capacity:
+                self._entries.popitem(last=False)
+        self._entries.move_to_end(key)
+        return cast(T, entry.value)

@@ -1,0 +1,45 @@
+"""One launch of a compiled kernel. Triton's own call inspects every argument each time; here a like call finds its kernel.
+
+Two calls are alike if Triton would specialise them alike: the same dtypes, alignments, strides and sizes. Lengths are no
+part of it: the kernels are told not to specialise on them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from spattn.backends.triton.tiles import Tile
+from spattn.codegen.kernel import NUMBERS
+
+UNSPECIALISED = len(NUMBERS)
+MAX_KERNELS = 4096
+_compiled: dict[Any, Any] = {}
+
+
+def run(kernel: Any, programs: int, arguments: list[Any], constants: tuple[Any, ...], tile: Tile) -> None:
+    """Launches `programs` programs of a kernel on the current stream."""
+    key = (
+        kernel,
+        torch.cuda.current_device() if torch.cuda.is_available() else -1,
+        tuple(map(_kind, arguments[:-UNSPECIALISED])),
+        arguments[1 - UNSPECIALISED],  # the group size, 1 of which is compiled in
+        constants,
+        tile,
+    )
+    compiled = _compiled.get(key)
+    if compiled is not None:
+        compiled[programs, 1, 1](*arguments, *constants)
+        return
+    compiled = kernel[programs,](*arguments, *constants, num_warps=tile.num_warps, num_stages=tile.num_stages)
+    if compiled is not None:  # the interpreter compiles nothing
+        if len(_compiled) >= MAX_KERNELS:
+            _compiled.clear()
+        _compiled[key] = compiled
+
+
+def _kind(argument: Any) -> Any:
+    if isinstance(argument, torch.Tensor):
+        return argument.dtype, argument.data_ptr() % 16 == 0
+    return argument

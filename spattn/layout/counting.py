@@ -1,0 +1,104 @@
+"""How many pairs a pattern allows: from cuts and periods where it has them, else from the tiles that its layout visits.
+
+The second way looks at partial tiles only, so a sparse pattern never costs q_len x kv_len.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from spattn.expressions.nodes import Bool
+from spattn.expressions.tensors import Tensors
+from spattn.layout.ir import Pass
+from spattn.layout.launch import Call, calls, spread
+from spattn.layout.planner import plan
+from spattn.layout.tiles import Tiles, kept_rows, row_tiles
+from spattn.layout.visits import keys_of, visit_mask, visits
+from spattn.oracle import is_spread
+from spattn.relation import counting
+
+BLOCK = 64
+TILES = 64  # row tiles at a time
+VISITS = 512  # partial tiles at a time: 2 million pairs
+
+
+def count(
+    condition: Bool,
+    q_len: int,
+    kv_len: int,
+    tensors: Mapping[str, Any] | None = None,
+    q_offset: int | None = None,
+    num_heads: int = 1,
+    batch_size: int = 1,
+) -> int:
+    """Allowed pairs, exactly: the sum of the oracle's mask.
+
+    Args:
+        condition: A pattern's meaning.
+        q_len: Number of queries.
+        kv_len: Number of keys.
+        tensors: An array for each of the pattern's free names.
+        q_offset: Position of the first query; the last query stands at the last key where it is not given.
+        num_heads: Number of query heads.
+        batch_size: Number of batch entries.
+
+    Returns:
+        Pairs of all heads and batch entries; of one where these cannot differ.
+    """
+    found = counting.count(condition, q_len, kv_len, tensors, q_offset, num_heads, batch_size)
+    if found is None:
+        found = count_by_layout(condition, q_len, kv_len, tensors, q_offset, num_heads, batch_size)
+    return found
+
+
+def density(condition: Bool, q_len: int, kv_len: int, **call: Any) -> float:
+    """Allowed pairs over all pairs, 0.0 where there are none; arguments as those of `count`."""
+    given = Tensors(call.get("tensors") or {}, kv_len, call.get("batch_size", 1), call.get("num_heads", 1))
+    pairs = q_len * kv_len
+    if is_spread(condition, given):
+        pairs *= call.get("batch_size", 1) * call.get("num_heads", 1)
+    return count(condition, q_len, kv_len, **call) / pairs if pairs else 0.0
+
+
+def count_by_layout(
+    condition: Bool,
+    q_len: int,
+    kv_len: int,
+    tensors: Mapping[str, Any] | None = None,
+    q_offset: int | None = None,
+    num_heads: int = 1,
+    batch_size: int = 1,
+) -> int:
+    """`count` by the visits of the plan: full tiles whole, partial ones by their mask."""
+    given = Tensors(tensors or {}, kv_len, batch_size, num_heads)
+    layout = plan(condition)
+    over = spread(condition, given)
+    launch = calls(layout, q_len, kv_len, given, q_offset=q_offset, batch_size=batch_size, num_heads=num_heads)
+    total = sum(_pass_count(one, call) for call in launch for one in layout.passes)
+    if not is_spread(condition, given):
+        return total
+    return total * (1 if over.batch else batch_size) * (1 if over.heads else num_heads)
+
+
+def _pass_count(one: Pass, call: Call) -> int:
+    tiles = row_tiles(one, call, BLOCK)
+    every = np.arange(len(tiles.rows))
+    parts = (tiles.taken(every[begin : begin + TILES]) for begin in range(0, len(every), TILES))
+    return sum(_tiles_count(one, part, call) for part in parts)
+
+
+def _tiles_count(one: Pass, tiles: Tiles, call: Call) -> int:
+    kept = kept_rows(one, tiles, call)
+    total = 0
+    for walk in one.walks:
+        seen = visits(walk, tiles, call, BLOCK)
+        total += int(kept[seen.tile[seen.full]].sum()) * BLOCK
+        partial = np.flatnonzero(~seen.full)
+        for begin in range(0, len(partial), VISITS):
+            some = seen.taken(partial[begin : begin + VISITS])
+            mask = visit_mask(walk, tiles, some, keys_of(walk, tiles, some, call, BLOCK), call)
+            total += int((mask & kept[some.tile][:, :, None]).sum())
+    return total

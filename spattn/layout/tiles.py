@@ -1,0 +1,103 @@
+"""The row tiles of a pass at a call: which positions each tile holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from spattn.expressions.evaluation import BoolArray, IntArray
+from spattn.expressions.nodes import Sym
+from spattn.layout.ir import Listed, Pass
+from spattn.layout.launch import Call
+from spattn.relation.lattice import Affine, Regular, Runs
+
+NOWHERE = 2**40  # past every position
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The row tiles of a pass.
+
+    Attributes:
+        rows: Positions [tiles, BLOCK_M]; the call's first where not valid.
+        coordinates: Row coordinates [tiles, BLOCK_M].
+        valid: Is the row one of the call's? [tiles, BLOCK_M]
+        residue: [tiles].
+    """
+
+    rows: IntArray
+    coordinates: IntArray
+    valid: BoolArray
+    residue: IntArray
+
+    def ends(self, of: IntArray) -> tuple[IntArray, IntArray]:
+        """(first, last) of `of` over the valid rows of each tile."""
+        return (
+            np.where(self.valid, of, NOWHERE).min(1, initial=NOWHERE),
+            np.where(self.valid, of, -NOWHERE).max(1, initial=-NOWHERE),
+        )
+
+    def taken(self, which: IntArray) -> Tiles:
+        """Some of the tiles."""
+        return Tiles(self.rows[which], self.coordinates[which], self.valid[which], self.residue[which])
+
+
+def row_tiles(one: Pass, call: Call, block_m: int) -> Tiles:
+    """The tiles of a pass, those without any row left out."""
+    match one.rows:
+        case Listed(tokens):
+            found = padded(call.tokens(tokens), block_m)
+            tiles = Tiles(found, found, found < NOWHERE, np.zeros(len(found), np.int64))
+        case Affine() | Runs() as rows:
+            tiles = _regular_tiles(one, rows, call, block_m)
+        case _:
+            raise AssertionError(one.rows)
+    valid = tiles.valid & (tiles.rows >= call.rows[0]) & (tiles.rows < call.rows[1])
+    # a row outside of the call stands where a mask may be evaluated
+    rows = np.where(valid, tiles.rows, call.rows[0])
+    return Tiles(rows, tiles.coordinates, valid, tiles.residue).taken(np.flatnonzero(valid.any(1)))
+
+
+def kept_rows(one: Pass, tiles: Tiles, call: Call) -> BoolArray:
+    """[tiles, BLOCK_M]: rows that this pass stores; the others are not the call's, or an earlier pass owns them."""
+    return tiles.valid & ~call.truth(one.skip, q=tiles.rows)
+
+
+def padded(values: IntArray, width: int) -> IntArray:
+    """[n] as [n / width, width], filled up with NOWHERE."""
+    count = -(-len(values) // width)
+    result = np.full(count * width, NOWHERE, np.int64)
+    result[: len(values)] = values
+    return result.reshape(count, width)
+
+
+def _regular_tiles(one: Pass, rows: Regular, call: Call, block_m: int) -> Tiles:
+    parts = [_residue_tiles(one, rows, call, block_m, c) for c in range(one.residues)]
+    return Tiles(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def _residue_tiles(
+    one: Pass, rows: Regular, call: Call, block_m: int, c: int
+) -> tuple[IntArray, IntArray, BoolArray, IntArray]:
+    residue = np.asarray(c, np.int64)
+    begin, end = (int(call.value(rows.coordinate(Sym("x")), x=np.asarray(x, np.int64), c=residue)) for x in call.rows)
+    if one.block > 1:
+        starts, stops = _block_starts(begin, end, one.block, block_m)
+    else:
+        starts = np.arange(begin, max(end, begin), block_m, dtype=np.int64)
+        stops = np.full_like(starts, end)
+    u = starts[:, None] + np.arange(block_m)
+    positions = call.integer(rows.position(Sym("v")), v=u, c=residue)
+    return positions, u, (u < stops[:, None]) & (u >= begin), np.full(len(starts), c, np.int64)
+
+
+def _block_starts(begin: int, end: int, block: int, block_m: int) -> tuple[IntArray, IntArray]:
+    """Tiles that do not straddle a multiple of `block`."""
+    if end <= begin:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    blocks = np.arange(begin // block, -(-end // block), dtype=np.int64) * block
+    parts = np.arange(0, block, block_m, dtype=np.int64)
+    starts = (blocks[:, None] + parts).ravel()
+    stops = np.minimum(np.repeat(blocks + block, len(parts)), end)
+    return starts, stops

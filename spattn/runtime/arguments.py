@@ -1,0 +1,152 @@
+"""Tensors checked before anything is launched; an error names the shapes that do not fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+
+from spattn.backends.request import Request
+from spattn.errors import ArgumentError, BindError
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+MAX_LENGTH = 1 << 30  # positions, and sums of two, stay below 2^31
+
+
+def checked(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    scale: float | None,
+    q_offset: int | None,
+    need_lse: bool,
+    tf32: bool,
+    roles: Mapping[str, str],
+    tensors: Mapping[str, object],
+) -> Request:
+    """The request of a call.
+
+    Args:
+        q: `[batch, num_q_heads, q_len, head_dim]`.
+        k: `[batch, num_kv_heads, kv_len, head_dim]`.
+        v: `[batch, num_kv_heads, kv_len, v_head_dim]`.
+        scale: Factor of the scores, 1/sqrt(head_dim) if None.
+        q_offset: Position of the first query, kv_len - q_len if None.
+        need_lse: Is the log-sum-exp wanted?
+        tf32: May float32 products use TF32?
+        roles: The pattern's free names, and what each is.
+        tensors: What the call gives for them.
+
+    Raises:
+        ArgumentError: Shapes, dtypes, devices or lengths do not fit each other.
+        BindError: A tensor is missing or one too many.
+    """
+    _same_kind(q, k, v)
+    _shapes_fit(q, k, v)
+    offset = k.shape[2] - q.shape[2] if q_offset is None else q_offset
+    for name, length in (("q_len", q.shape[2]), ("kv_len", k.shape[2]), ("q_offset", abs(offset))):
+        if length >= MAX_LENGTH:
+            raise ArgumentError("E094", f"{name} is {length}; lengths and offsets are below {MAX_LENGTH}")
+    given = {name: _tensor(name, value, q.device) for name, value in _named(roles, tensors).items()}
+    for name, tensor in given.items():
+        _role_fits(name, roles[name], tensor, q, k)
+    return Request(
+        q=_rows_contiguous(q),
+        k=_rows_contiguous(k),
+        v=_rows_contiguous(v),
+        scale=1 / math.sqrt(q.shape[3]) if scale is None and q.shape[3] else float(scale or 0.0),
+        q_offset=offset,
+        tensors=given,
+        need_lse=need_lse,
+        tf32=tf32,
+    )
+
+
+def _same_kind(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
+    for name, tensor in (("q", q), ("k", k), ("v", v)):
+        if not isinstance(tensor, torch.Tensor):
+            raise ArgumentError("E060", f"{name} is a {type(tensor).__name__}, not a tensor")
+        if tensor.dim() != 4:
+            raise ArgumentError(
+                "E060", f"{name} has shape {list(tensor.shape)}, not [batch, heads, seq, head_dim]"
+            )
+        if tensor.dtype != q.dtype:
+            raise ArgumentError("E060", f"{name} is {tensor.dtype} and q is {q.dtype}", hint="give all three one dtype")
+        if tensor.device != q.device:
+            raise ArgumentError("E060", f"{name} is on {tensor.device} and q on {q.device}")
+    if q.dtype not in DTYPES:
+        raise ArgumentError("E060", f"q is {q.dtype}; float16, bfloat16, float32 and float64 are served")
+
+
+def _shapes_fit(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
+    shapes = f"q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}"
+    if not q.shape[0] == k.shape[0] == v.shape[0]:
+        raise ArgumentError("E060", f"batch sizes differ: {shapes}")
+    if q.shape[3] != k.shape[3]:
+        raise ArgumentError("E060", f"q and k differ in head_dim, {q.shape[3]} and {k.shape[3]}: {shapes}")
+    if k.shape[1:3] != v.shape[1:3]:
+        raise ArgumentError("E060", f"k and v differ in heads or length: {shapes}")
+    if k.shape[1] == 0 or q.shape[1] % k.shape[1]:
+        raise ArgumentError(
+            "E060",
+            f"k has {k.shape[1]} heads, which do not divide q's {q.shape[1]}: {shapes}",
+            hint="with GQA num_q_heads is a multiple of num_kv_heads",
+        )
+
+
+def _named(roles: Mapping[str, str], tensors: Mapping[str, object]) -> Mapping[str, object]:
+    missing = [name for name in roles if name not in tensors]
+    if missing:
+        what = ", ".join(f"{name} ({roles[name]})" for name in missing)
+        raise BindError("E030", f"the pattern needs {what}", hint=f"call attn(q, k, v, {missing[0]}=tensor)")
+    extra = [name for name in tensors if name not in roles]
+    if extra:
+        known = f"it reads {', '.join(roles)}" if roles else "it reads none"
+        raise BindError("E038", f"the pattern reads no tensor {extra[0]}", hint=known)
+    return tensors
+
+
+def _tensor(name: str, value: object, device: torch.device) -> torch.Tensor:
+    tensor = value if isinstance(value, torch.Tensor) else torch.as_tensor(value)
+    if tensor.is_floating_point() or tensor.is_complex():
+        raise BindError("E031", f"{name} is {tensor.dtype}; a pattern's tensors hold integers or truth values")
+    if tensor.device != device:
+        if isinstance(value, torch.Tensor):
+            raise ArgumentError("E060", f"{name} is on {tensor.device} and q on {device}")
+        return tensor.to(device)
+    return tensor
+
+
+def _role_fits(name: str, role: str, tensor: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> None:
+    """Shapes that say at once that a tensor is not what the pattern reads."""
+    batch, heads, kv_len = q.shape[0], q.shape[1], k.shape[2]
+    problem = ""
+    match role:
+        case "documents" if tensor.dim() not in (1, 2) or (tensor.dim() == 2 and tensor.shape != (batch, kv_len)):
+            problem = f"ids [kv_len] or [batch, kv_len] = [{batch}, {kv_len}], or cumulative lengths [documents + 1]"
+        case "lengths" if tensor.dim() > 1 or (tensor.dim() == 1 and tensor.shape[0] not in (1, batch)):
+            problem = f"one number, or [batch] = [{batch}]"
+        case "tokens" if tensor.dim() > 2 or (tensor.dim() == 2 and tensor.shape[0] not in (1, batch)):
+            problem = f"positions [n] or [batch, n] = [{batch}, n]"
+        case "blocks" if not 2 <= tensor.dim() <= 4:
+            problem = "a table [query blocks, key blocks], with batch and heads before if they matter"
+        case "blocks" if any(
+            size not in (1, whole)
+            for size, whole in zip(tensor.shape[:-2], (batch, heads), strict=False)
+        ):
+            problem = f"a table whose first dimensions are batch = {batch} and heads = {heads}"
+    if problem:
+        raise ArgumentError("E060", f"{name} has shape {list(tensor.shape)}; it is {problem}")
+
+
+def _rows_contiguous(tensor: torch.Tensor) -> torch.Tensor:
+    """Rows that the kernels can read: the last dimension dense."""
+    if tensor.stride(-1) == 1 or tensor.shape[-1] == 1:
+        return tensor
+    raise ArgumentError(
+        "E060", f"a row of strides {tensor.stride()} is not dense in its last dimension", hint="call .contiguous()"
+    )
+
+

@@ -1,0 +1,28 @@
+"""Every atom, every index map: the generated kernels in Triton's interpreter against the oracle in float64."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("triton", reason="Triton is not installed")
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("needs TRITON_INTERPRET=1", allow_module_level=True)
+
+from spattn.frontend.parser import parse
+from tests.kernels import check, drawn
+from tests.layout.patterns import PICKED, tensors
+
+pytestmark = pytest.mark.interpret
+
+# around the edges of tiles of 16: (q_len, kv_len, batch entries)
+LENGTHS = ((32, 32, 2), (17, 49, 1), (48, 31, 1), (1, 33, 2), (15, 16, 1), (16, 1, 1), (0, 5, 1), (5, 0, 1))
+
+
+@pytest.mark.parametrize("name", PICKED)
+def test_kernels_agree_with_the_oracle(name: str) -> None:
+    node = parse(PICKED[name])
+    for q_len, kv_len, batch in LENGTHS:
+        check(node, drawn(q_len, kv_len, batch=batch, heads=(2, 1), tensors=tensors(node, kv_len, batch)))

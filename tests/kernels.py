@@ -1,0 +1,156 @@
+"""The Triton backend on one pattern, beside the oracle: what the interpreted tests and those on a GPU share.
+
+Outputs are allocated inside a fence of a finite sentinel (a fence of NaN would hide writes of NaN), inputs inside a fence
+of NaN: a kernel that reads or writes past its tensors, or leaves a row unwritten, is caught by any test that runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spattn import oracle
+from spattn.backends.triton import backend
+from spattn.backends.triton.launch import Outputs
+from spattn.backends.triton.tiles import Tile
+from spattn.codegen.module import ModuleSource
+from spattn.compiler import Compiled, compile_pattern
+from spattn.frontend.parser import parse
+from spattn.frontend.syntax import Node
+from spattn.layout.ir import Layout
+from spattn.relation.heads import pair_groups
+from spattn.runtime.arguments import checked
+from spattn.runtime.cache import default_cache
+
+SENTINEL = 777.0
+FENCE = 256  # elements, a multiple of any alignment that Triton asks about
+SMALL = Tile(16, 16, 4, 1)
+
+
+@dataclass(frozen=True)
+class Plans:
+    """A compiled pattern as the backends ask for it."""
+
+    compiled: Compiled
+
+    def groups(self, batch_size: int, num_heads: int) -> Mapping[tuple[bool, ...], NDArray[np.int64]]:
+        return pair_groups(self.compiled.pair_conditions, batch_size, num_heads)
+
+    def layout(self, values: tuple[bool, ...]) -> Layout:
+        return self.compiled.layout(values)
+
+    def source(self, values: tuple[bool, ...]) -> ModuleSource:
+        return self.compiled.source(values)
+
+    def publish(self, text: str) -> Path:
+        return default_cache().publish(text)
+
+
+@lru_cache(maxsize=64)
+def plans(pattern: str | Node) -> Plans:
+    return Plans(compile_pattern(pattern))
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """q, k, v and what else a call has; shapes as in `spattn.attention`."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    tensors: Mapping[str, Any] = field(default_factory=dict)
+    scale: float | None = None
+    q_offset: int | None = None
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {"batch_size": self.q.shape[0], "num_heads": self.q.shape[1]}
+
+
+def drawn(
+    q_len: int,
+    kv_len: int,
+    *,
+    batch: int = 1,
+    heads: tuple[int, int] = (2, 2),
+    dims: tuple[int, int] = (16, 16),
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    seed: int = 0,
+    **options: Any,
+) -> Inputs:
+    """Normal inputs: `heads` of q and of k, `dims` of q and of v."""
+    generator = torch.Generator(device).manual_seed(1000 * q_len + kv_len + seed)
+    shapes = ((heads[0], q_len, dims[0]), (heads[1], kv_len, dims[0]), (heads[1], kv_len, dims[1]))
+    made = (torch.randn(batch, *shape, generator=generator, dtype=torch.float32, device=device) for shape in shapes)
+    q, k, v = (fenced(x.to(dtype), float("nan")) for x in made)
+    return Inputs(q, k, v, **options)
+
+
+def fenced(inner: Tensor, fence: float) -> Tensor:
+    """The same values, dense, in the middle of a buffer of `fence`."""
+    buffer = torch.full((inner.numel() + 2 * FENCE,), fence, dtype=inner.dtype, device=inner.device)
+    view = buffer[FENCE : FENCE + inner.numel()].view(inner.shape)
+    return view.copy_(inner)
+
+
+def run(pattern: str | Node, given: Inputs, tile: Tile | None = SMALL) -> tuple[Tensor, Tensor]:
+    """(out, lse) of the Triton backend; each element of them is written, and nothing beside them."""
+    plan = plans(pattern)
+    request = checked(
+        given.q,
+        given.k,
+        given.v,
+        scale=given.scale,
+        q_offset=given.q_offset,
+        need_lse=True,
+        tf32=False,
+        roles=dict(plan.compiled.roles),
+        tensors={name: torch.as_tensor(value, device=given.q.device) for name, value in given.tensors.items()},
+    )
+    empty = Outputs.of(request)
+    out, lse = (fenced(torch.full_like(x, SENTINEL), SENTINEL) for x in (empty.out, empty.lse))
+    assert backend.refusal(request) is None
+    backend.run(plan, request, outputs=Outputs(out, lse), tile=tile)
+    for x in (out, lse):
+        assert not (x == SENTINEL).any(), "an element was not written"
+        whole = torch.empty(0, dtype=x.dtype, device=x.device).set_(x.untyped_storage())
+        assert (whole[:FENCE] == SENTINEL).all(), "written before the first element"
+        assert (whole[FENCE + x.numel() :] == SENTINEL).all(), "written after the last element"
+    return out, lse
+
+
+def mask_of(pattern: str | Node, given: Inputs) -> Tensor:
+    """The oracle's pairs, [batch, heads, q_len, kv_len]."""
+    node = parse(pattern) if isinstance(pattern, str) else pattern
+    arrays = {name: np.asarray(torch.as_tensor(value).cpu()) for name, value in given.tensors.items()}
+    lengths = given.q.shape[2], given.k.shape[2]
+    found = oracle.mask(node, *lengths, q_offset=given.q_offset, tensors=arrays, **given.sizes)
+    return torch.as_tensor(found).expand(*given.q.shape[:2], *lengths)
+
+
+def expected(pattern: str | Node, given: Inputs, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """(out, lse) of the oracle, in float64."""
+    return oracle.attention(given.q, given.k, given.v, mask_of(pattern, given) if mask is None else mask, given.scale)
+
+
+TOLERANCE = {torch.float32: 5e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+
+
+def check(pattern: str | Node, given: Inputs, tile: Tile | None = SMALL) -> None:
+    """The backend against the oracle."""
+    out, lse = run(pattern, given, tile)
+    wanted, wanted_lse = expected(pattern, given)
+    assert out.dtype == given.q.dtype
+    assert lse.dtype == torch.float32
+    tolerance = TOLERANCE[out.dtype]
+    torch.testing.assert_close(out.double(), wanted, atol=tolerance, rtol=tolerance, equal_nan=True)
+    torch.testing.assert_close(lse.double(), wanted_lse, atol=5e-6, rtol=5e-6, equal_nan=True)

@@ -1,0 +1,85 @@
+"""The ladder's rung between plan and oracle: masks rebuilt from tiles, for each direction, length and block shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spattn import oracle
+from spattn.frontend.meaning import meaning
+from spattn.frontend.parser import parse
+from spattn.frontend.syntax import Node
+from spattn.layout.ir import Layout
+from spattn.layout.planner import plan
+from spattn.layout.rebuild import layout_mask
+from spattn.relation import affine
+from tests.layout.patterns import PICKED, tensors
+from tests.strategies import patterns, tensors_for
+
+RUNGS = ("sets", "capped sets", "intervals")
+DIRECTIONS = ("queries", "keys")
+LENGTHS = ((64, 64), (33, 65), (65, 33), (17, 16), (1, 50), (50, 1), (1, 1), (0, 5), (5, 0))
+BLOCKS = ((16, 16), (32, 16), (16, 64))
+
+
+@contextmanager
+def calculus(name: str) -> Iterator[None]:
+    """How the planner finds bounds: isl, isl that meets its cap, or the interval calculus alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        if name == "capped sets":
+            patch.setattr(affine.Sets.__init__, "__defaults__", (100,))
+        patch.setattr(affine, "available", name != "intervals")
+        yield
+
+
+def check(layout: Layout, node: Node, q_len: int, kv_len: int, block: tuple[int, int], **options: Any) -> None:
+    expected = oracle.mask(node, q_len, kv_len, **options)
+    rebuilt = layout_mask(layout, q_len, kv_len, block_m=block[0], block_n=block[1], **options)
+    np.testing.assert_array_equal(rebuilt, expected)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("name", PICKED)
+@pytest.mark.parametrize("rung", RUNGS)
+def test_picked_patterns_are_rebuilt(rung: str, name: str, direction: str) -> None:
+    node = parse(PICKED[name])
+    with calculus(rung):
+        layout = plan(meaning(node), direction)
+    for i, (q_len, kv_len) in enumerate(LENGTHS):
+        batch = 1 + i % 2
+        for sorted_ids in (True, False):
+            given_tensors = tensors(node, kv_len, batch, sorted_ids=sorted_ids)
+            options = {"num_heads": 2, "batch_size": batch, "tensors": given_tensors}
+            check(layout, node, q_len, kv_len, BLOCKS[i % 3], **options)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("q_offset", [0, 7, -5, 40])
+def test_offsets_are_exact(direction: str, q_offset: int) -> None:
+    for text in ("causal & chunk(10)", "local(4) | global([0, -1])", "strided(8) | last(3)", "random(2, block=8)"):
+        node = parse(text)
+        check(plan(meaning(node), direction), node, 30, 45, (16, 16), q_offset=q_offset)
+
+
+@pytest.mark.parametrize("text", ["documents(ids)", "within(ids, local(3))", "documents(ids) & causal"])
+def test_cumulative_lengths_are_documents(text: str) -> None:
+    node = parse(text)
+    for direction in DIRECTIONS:
+        check(plan(meaning(node), direction), node, 40, 40, (16, 16), tensors={"ids": np.array([0, 7, 7, 32, 40])})
+
+
+@given(st.data(), patterns(), st.sampled_from(DIRECTIONS), st.sampled_from(BLOCKS), st.sampled_from(RUNGS))
+def test_drawn_patterns_are_rebuilt(
+    data: st.DataObject, node: Node, direction: str, block: tuple[int, int], rung: str
+) -> None:
+    q_len, kv_len = data.draw(st.integers(0, 70)), data.draw(st.integers(0, 70))
+    drawn = data.draw(tensors_for(node, q_len, kv_len, 2, 2))
+    with calculus(rung):
+        layout = plan(meaning(node), direction)
+    check(layout, node, q_len, kv_len, block, num_heads=2, batch_size=2, tensors=drawn)
