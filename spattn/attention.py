@@ -162,7 +162,8 @@ def attention(
 
 @lru_cache(maxsize=256)
 def _compiled(pattern: str, backend: str, bindings: tuple[tuple[str, int], ...]) -> Attention:
-    return compile(pattern, backend=backend, **dict(bindings))
+    parsed = Pattern.of(pattern, **dict(bindings))
+    return compile(parsed, backend=backend)
 
 
 def _restored(pattern: str, backend: str, tf32: bool) -> Attention:
@@ -184,5 +185,7 @@ def _execution() -> Any:
     try:
         from spattn.runtime import execution
     except ImportError as error:
-        raise MissingDependencyError("E050", f"running needs torch: {error}", hint="pip install 'spattn[torch]'") from error
+        raise MissingDependencyError(
+            "E050", f"running needs torch: {error}", hint="pip install 'spattn[torch]'"
+        ) from error
     return execution

@@ -1,7 +1,7 @@
 """The one Jinja environment. A name that a template misspells is an error; text from users may not enter.
 
-`finalize` lets through integers, truth values and `Code`, which only our own printers make: a bare string is refused, so
-no pattern's text can become code. Comments go through `comment`.
+`finalize` lets through integers, truth values and `Code`, which only our own printers make: a bare string is refused,
+so no pattern's text can become code. Comments go through `comment`.
 """
 
 from __future__ import annotations

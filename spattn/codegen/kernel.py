@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from spattn.codegen.boxes import BoxText, Line, axis_names, box_text, row_ends, row_lines
 from spattn.codegen.environment import code, comment
 from spattn.codegen.parameters import BlockLists, Parameters, TokenList, Values, dimensions
 from spattn.codegen.triton_text import TritonText
 from spattn.expressions.algebra import add, maximum, minimum, sub, substitute
-from spattn.expressions.nodes import FALSE, TRUE, Expr, Int, Sym
+from spattn.expressions.nodes import FALSE, TRUE, Expr, Int, Node, Sym
 from spattn.layout.describe import pass_title, walk_title
 from spattn.layout.ir import (
     COLUMN_BEGIN,
@@ -19,8 +20,10 @@ from spattn.layout.ir import (
     ROW_BEGIN,
     ROW_END,
     Blocks,
+    Box,
     Clamp,
     FrameClamp,
+    Grid,
     Layout,
     LimitClamp,
     Listed,
@@ -31,7 +34,7 @@ from spattn.layout.ir import (
 from spattn.relation.bounds import BEGIN, LAST, Range
 from spattn.relation.lattice import Affine, Regular, Runs
 
-LENGTHS = {
+LENGTHS: dict[Node, Node] = {
     ROW_BEGIN: Sym("q_offset"),
     ROW_END: add(Sym("q_offset"), Sym("q_len")),
     COLUMN_BEGIN: Int(0),
@@ -67,14 +70,6 @@ class RangeText:
 
 
 @dataclass(frozen=True)
-class Line:
-    """`name = value`."""
-
-    name: str
-    value: str
-
-
-@dataclass(frozen=True)
 class ClampText:
     """Lines that bring a clamp into the bounds: names with their expressions, then the four bounds."""
 
@@ -87,7 +82,7 @@ class ClampText:
 
 @dataclass(frozen=True)
 class WalkText:
-    """A walk in Triton. `kind` is "ranges", "listed" or "blocks".
+    """A walk in Triton. `kind` is "ranges", "listed", "blocks" or "box".
 
     Attributes:
         title: What is walked, in words.
@@ -114,6 +109,7 @@ class WalkText:
     table: str = ""
     size: int = 0
     needs_k: bool = False
+    box: BoxText | None = None
 
     @property
     def unmasked(self) -> bool:
@@ -137,7 +133,8 @@ class KernelText:
     """A pass in Triton.
 
     Attributes:
-        rows: "regular", "blocked" or "listed".
+        rows: "regular", "blocked", "listed" or "grid".
+        grid, grid_ends: Where the rows of a box lie, and its first and last coordinates.
         begin, end: Row coordinates of the residue, half-open; position: of coordinate vector `u`.
         skip: Rows not to store, "" if none; resume: start from the partial result; final: store the result.
         tensors: (identifier, number of dimensions) of each parameter.
@@ -153,6 +150,8 @@ class KernelText:
     residues: int
     block: int
     list: str
+    grid: tuple[Line, ...]
+    grid_ends: tuple[Line, ...]
     skip: str
     resume: bool
     final: bool
@@ -192,6 +191,7 @@ class KernelText:
             parts = ("first", "last", "run_first", "run_last", "length", "single")
             names += [f"segment_{s.number}_{part}" for part in parts]
         names += ["q0", "q1"]
+        names += [f"{name}_{i}" for i in range(3) for name in ("q", "corner", "far")]
         for tensor in self.tensors:
             names.append(f"{tensor.name}_ptr")
             for i in range(tensor.dims):
@@ -242,9 +242,12 @@ class _Printer:
         segments = {c.ids: None for w in one.walks for c in w.clamps if isinstance(c, SegmentClamp | FrameClamp)}
         self.segment_numbers = {ids: i for i, ids in enumerate(segments)}
         begin = end = position = listed = ""
+        shape: tuple[int, ...] = ()
         match one.rows:
             case Listed(tokens):
                 rows, listed = "listed", self.parameters.name(TokenList(tokens))
+            case Grid(shape):
+                rows = "grid"
             case Affine() | Runs() as regular:
                 rows = "blocked" if one.block > 1 else "regular"
                 begin = self.scalar(regular.coordinate(ROW_BEGIN))
@@ -263,6 +266,8 @@ class _Printer:
             residues=one.residues,
             block=one.block,
             list=code(listed),
+            grid=row_lines(shape) if shape else (),
+            grid_ends=row_ends(shape),
             skip=skip,
             resume=resume,
             final=final,
@@ -295,6 +300,11 @@ class _Printer:
             case Listed(tokens):
                 table = code(self.parameters.name(TokenList(tokens)))
                 return WalkText(number, "listed", title, residual=residual, table=table, step=0, needs_k=True)
+            case Box() as box:
+                axes = [self.text(axis_names(i), axis) for i, axis in enumerate(box.axes) if axis != TRUE]
+                masks = [f"({mask})" for mask in (*axes, residual) if mask]
+                text = box_text(box, self.text)
+                return WalkText(number, "box", title, residual=code(" & ".join(masks)), step=0, needs_k=True, box=text)
             case Blocks(table, size, transposed):
                 name = code(self.parameters.name(BlockLists(table, size, transposed)))
                 return WalkText(
@@ -315,7 +325,7 @@ class _Printer:
     def range_walk(self, number: int, walk: Walk, keys: Regular, residual: str, title: str, needs_k: bool) -> WalkText:
         begin = substitute(keys.coordinate(COLUMN_BEGIN), LENGTHS)
         last = substitute(sub(keys.coordinate(COLUMN_END), 1), LENGTHS)
-        ends = {BEGIN: begin, LAST: Sym("last")}
+        ends: dict[Node, Node] = {BEGIN: begin, LAST: Sym("last")}
         row_lo = row_hi = ""
         if walk.interval:
             (r,) = walk.ranges
@@ -339,9 +349,8 @@ class _Printer:
             needs_k=needs_k,
         )
 
-    def range_text(self, number: int, r: Range, ends: dict[Sym, Expr]) -> RangeText:
-        begin = ends[BEGIN]
-        lo = maximum(substitute(r.lo, ends), begin)
+    def range_text(self, number: int, r: Range, ends: dict[Node, Node]) -> RangeText:
+        lo = maximum(substitute(r.lo, ends), substitute(BEGIN, ends))
         hi = minimum(substitute(r.hi, ends), Sym("last"))
         full_lo, full_hi = (substitute(end, ends) for end in (r.full_lo, r.full_hi))
         return RangeText(number, *(self.text({}, end) for end in (lo, hi, full_lo, full_hi)))

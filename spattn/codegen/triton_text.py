@@ -18,8 +18,8 @@ from spattn.expressions.nodes import (
     Expr,
     FloorDiv,
     GivenTable,
-    InTable,
     Int,
+    InTable,
     Le,
     Max,
     Member,
@@ -113,7 +113,8 @@ class TritonText:
                 placed = conj(
                     le(0, left), le(add(left, 1), Sym("kv_len")), le(0, right), le(add(right, 1), Sym("kv_len"))
                 )
-                same = f"{self._read(Values(ids, 1, documents=True), (left,))} == {self._read(Values(ids, 1, documents=True), (right,))}"
+                role = Values(ids, 1, documents=True)
+                same = f"{self._read(role, (left,))} == {self._read(role, (right,))}"
                 return f"({self._term(placed)} & ({same}))"
             case Relative():
                 return self._term(relative_inner(node))

@@ -54,13 +54,21 @@ def count(
     return found
 
 
-def density(condition: Bool, q_len: int, kv_len: int, **call: Any) -> float:
+def density(
+    condition: Bool,
+    q_len: int,
+    kv_len: int,
+    tensors: Mapping[str, Any] | None = None,
+    q_offset: int | None = None,
+    num_heads: int = 1,
+    batch_size: int = 1,
+) -> float:
     """Allowed pairs over all pairs, 0.0 where there are none; arguments as those of `count`."""
-    given = Tensors(call.get("tensors") or {}, kv_len, call.get("batch_size", 1), call.get("num_heads", 1))
     pairs = q_len * kv_len
-    if is_spread(condition, given):
-        pairs *= call.get("batch_size", 1) * call.get("num_heads", 1)
-    return count(condition, q_len, kv_len, **call) / pairs if pairs else 0.0
+    if is_spread(condition, Tensors(tensors or {}, kv_len, batch_size, num_heads)):
+        pairs *= batch_size * num_heads
+    allowed = count(condition, q_len, kv_len, tensors, q_offset, num_heads, batch_size)
+    return allowed / pairs if pairs else 0.0
 
 
 def count_by_layout(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from spattn.expressions.nodes import FALSE, TRUE
 from spattn.expressions.text import table_text, text, tokens_text
-from spattn.layout.ir import Blocks, Clamp, FrameClamp, Layout, LimitClamp, Listed, Pass, SegmentClamp, Walk
+from spattn.layout.ir import Blocks, Box, Clamp, FrameClamp, Grid, Layout, LimitClamp, Listed, Pass, SegmentClamp, Walk
 from spattn.relation.bounds import EMPTY_FULL, Range
 from spattn.relation.lattice import Affine, IndexMap, Runs
 
@@ -43,6 +43,9 @@ def walk_title(walk: Walk) -> str:
 def walk_lines(walk: Walk) -> list[str]:
     """Ranges, clamps and mask of a walk."""
     lines = [range_text(r) for r in walk.ranges]
+    if isinstance(walk.keys, Box):
+        for i, (axis, r) in enumerate(zip(walk.keys.axes, walk.keys.ranges, strict=True)):
+            lines.append(f"axis {i}: {range_text(r)}, masked by {text(axis)}")
     if not walk.ordered:
         lines.append("ranges brought in order by each tile")
     lines += [f"clamped to {clamp_text(clamp)}" for clamp in walk.clamps]
@@ -84,7 +87,16 @@ def positions_text(side: IndexMap, position: str, coordinate: str) -> str:
             return f"{position} = {period}*({coordinate} // {run}) + {first} + {coordinate} % {run}"
         case Listed(tokens):
             return f"{position} in {tokens_text(tokens)}"
+        case Grid(shape):
+            return f"on the grid {shape_text(shape)}, in boxes"
+        case Box(shape, _, _):
+            return f"in a box of the grid {shape_text(shape)}"
         case Blocks(table, size, transposed):
             how = " transposed" if transposed else ""
             return f"in the blocks of {size} that {table_text(table)}{how} lists"
     raise AssertionError(side)
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    """`128 x 128`."""
+    return " x ".join(map(str, shape))

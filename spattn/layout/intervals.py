@@ -12,7 +12,7 @@ from functools import reduce
 
 from spattn.expressions.algebra import (
     add,
-    floordiv,
+    le,
     linear,
     lt,
     maximum,
@@ -69,6 +69,10 @@ def _sight(condition: Bool) -> Sight:
         case Not(arg):
             inner = _sight(arg)
             return Sight(_outside(inner.full, ALL), _outside(inner.touched, NONE))
+        case Le(Max(args), right):
+            return reduce(_both, (_sight(le(arg, right)) for arg in args))
+        case Le(left, Min(args)):
+            return reduce(_both, (_sight(le(left, arg)) for arg in args))
         case Le(left, right):
             return _half_line(sub(right, left)) or Sight(ALL, NONE)
     return Sight(ALL, NONE)
@@ -188,6 +192,3 @@ def _direction(expr: Expr) -> int | None:
                 directions.add(None if inner is None else inner * (1 if coefficient > 0 else -1))
             directions -= {0}
     return directions.pop() if len(directions) == 1 else None
-
-
-__all__ = ["Interval", "Sight", "calculated_range", "floordiv"]

@@ -32,6 +32,37 @@ class Blocks(IndexMap):
 
 
 @dataclass(frozen=True)
+class Grid(IndexMap):
+    """Rows on a row-major grid, tiled by boxes; a coordinate is a position."""
+
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Box(IndexMap):
+    """Keys in a box of a grid: on each axis a range for the rows' box, masked by that axis' own condition.
+
+    Attributes:
+        axes: Conditions over q and k, the coordinates on that axis.
+        ranges: Formulas in u0 and u1, the first and last row coordinate on that axis.
+    """
+
+    shape: tuple[int, ...]
+    axes: tuple[Bool, ...]
+    ranges: tuple[Range, ...]
+
+
+def box_sides(block: int, rank: int) -> tuple[int, ...]:
+    """Sides of a box of `block` tokens, a power of two from 16: nearly a cube, longest along the fastest axis."""
+    if rank == 2:
+        side = 4 if block < 64 else 8 if block < 256 else 16
+        return side, block // side
+    depth = 2 if block < 64 else 4
+    height = 2 if block < 32 else 4
+    return depth, height, block // (depth * height)
+
+
+@dataclass(frozen=True)
 class SegmentClamp:
     """Keys from the first to the last of the rows' documents; full inside the run that holds all rows."""
 

@@ -33,10 +33,11 @@ from spattn.expressions.nodes import (
     Sym,
 )
 from spattn.layout.intervals import calculated_range
-from spattn.layout.ir import Blocks, Clamp, FrameClamp, Layout, LimitClamp, Listed, Pass, SegmentClamp, Walk
+from spattn.layout.ir import Blocks, Box, Clamp, FrameClamp, Grid, Layout, LimitClamp, Listed, Pass, SegmentClamp, Walk
 from spattn.relation import affine
 from spattn.relation.affine import Sets, isl
-from spattn.relation.bounds import WHOLE, Range, Ranges, everything, ranges_of
+from spattn.relation.bounds import BEGIN, LAST, WHOLE, Range, Ranges, bounds, everything, ranges_of, touched_set
+from spattn.relation.grids import on_grid
 from spattn.relation.lattice import (
     CONTIGUOUS,
     PLAIN,
@@ -72,6 +73,12 @@ def plan(condition: Bool, direction: str = "queries") -> Layout:
         notes += capped
         skip = disj(skip, member)
         rest = substitute_bool(rest, {member: FALSE})
+    for grid in owned_grids(rest):
+        walks, capped = plan_walks(rest, direction, grid)
+        passes.append(Pass(Grid(grid), tuple(walks), skip=skip, owns=True))
+        notes += capped
+        skip = disj(skip, conj(le(0, Q), le(Q, math.prod(grid) - 1)))
+        rest = _off_grid(rest, grid)
     others, capped = _plan_rest(rest, skip, direction)
     return Layout((*passes, *others), condition, direction, tuple(dict.fromkeys(notes + capped)))
 
@@ -94,6 +101,19 @@ def owned_lists(condition: Bool) -> list[Member]:
     terms = disjunction(condition) or ()
     members = (guard for term in terms for guard in term.guards if isinstance(guard, Member))
     return list(dict.fromkeys(m for m in members if m.position == Q and m.length == KV_LEN))
+
+
+def owned_grids(condition: Bool) -> list[tuple[int, ...]]:
+    """Grids on which some term is a product over the axes; a pass tiles their rows by boxes, and owns them."""
+    found = (on_grid(term.affine) for term in disjunction(condition) or ())
+    return list(dict.fromkeys(grid.shape for grid in found if grid is not None))[:1]
+
+
+def _off_grid(condition: Bool, shape: tuple[int, ...]) -> Bool:
+    """The terms that may have pairs in rows outside a grid."""
+    terms = disjunction(condition) or ()
+    grids = [on_grid(term.affine) for term in terms]
+    return disj(*(t.condition for t, g in zip(terms, grids, strict=True) if g is None or g.shape != shape))
 
 
 def _plan_rest(condition: Bool, skip: Bool, direction: str) -> tuple[list[Pass], list[str]]:
@@ -119,10 +139,10 @@ def _planned_rest(condition: Bool, skip: Bool, direction: str) -> tuple[list[Pas
     return passes, planner.sets.capped
 
 
-def plan_walks(condition: Bool, direction: str) -> tuple[list[Walk], list[str]]:
-    """Walks for `condition` in one pass over listed rows, whose tiles need not lie in one row of a table."""
+def plan_walks(condition: Bool, direction: str, grid: tuple[int, ...] | None = None) -> tuple[list[Walk], list[str]]:
+    """Walks for `condition` in one pass over listed rows or boxes, whose tiles need not lie in one row of a table."""
     try:
-        planner = _Planner.of(condition, direction, residues=False)
+        planner = _Planner.of(condition, direction, residues=False, grid=grid)
         planner = _Planner(planner.sets, [piece.without_table() for piece in planner.pieces])
         return planner.walks(CONTIGUOUS), planner.sets.capped
     except _Unplannable:
@@ -184,7 +204,7 @@ class _Planner:
     pieces: list[_Piece] = field(default_factory=list)
 
     @staticmethod
-    def of(condition: Bool, direction: str, residues: bool = True) -> _Planner:
+    def of(condition: Bool, direction: str, residues: bool = True, grid: tuple[int, ...] | None = None) -> _Planner:
         """The planner of a condition.
 
         Raises:
@@ -195,6 +215,10 @@ class _Planner:
             raise _Unplannable
         planner = _Planner(Sets())
         for term in terms:
+            box = _box(planner.sets, term, grid)
+            if box is not None:
+                planner.pieces.append(box)
+                continue
             pairs = planner.sets.pairs(term.affine)
             if pairs is None:
                 raise _Unplannable
@@ -279,6 +303,29 @@ def _pieces(sets: Sets, term: Term, pairs: IslMap, residues: bool) -> list[_Piec
     ]
 
 
+def _box(sets: Sets, term: Term, shape: tuple[int, ...] | None) -> _Piece | None:
+    """The piece of a term on the grid that a pass tiles. isl need not hold it: the boxes' own masks are exact."""
+    found = None if shape is None else on_grid(term.affine)
+    if found is None or found.shape != shape:
+        return None
+    ranges = tuple(_axis_range(sets, axis, length) for axis, length in zip(found.axes, found.shape, strict=True))
+    everything = sets.map("{ [q] -> [k] }")
+    return _Piece(Box(found.shape, found.axes, ranges), CONTIGUOUS, 1, everything, term.affine, term.guards)
+
+
+def _axis_range(sets: Sets, axis: Bool, length: int) -> Range:
+    """Coordinates that rows u0 .. u1 of an axis touch: by the interval calculus, and where it gives up by isl."""
+    found = calculated_range(axis)
+    if BEGIN not in (found.lo, found.hi) and LAST not in (found.lo, found.hi):
+        return found
+    inside = [le(0, x) for x in (Q, K)] + [le(x, length - 1) for x in (Q, K)]
+    pairs = sets.pairs(conj(axis, *inside)) if affine.is_affine(axis) else None
+    context = sets.set(f"[u0, u1] -> {{ : 0 <= u0 <= u1 < {length} }}")
+    touched = None if pairs is None else sets.ask("touched", lambda: touched_set(sets, pairs, context))
+    ends = None if touched is None else sets.ask("bounds", lambda: bounds(sets, touched, context))
+    return found if ends is None else replace(found, lo=ends[0], hi=ends[1])
+
+
 def _driver(guard: Bool) -> tuple[Bool, IndexMap] | None:
     """The guard that says which keys to visit, and how."""
     match guard:
@@ -313,7 +360,10 @@ def _walk(sets: Sets, group: list[_Piece], earlier: list[_Piece]) -> Walk | None
     if not rest.maps:
         return None
     if not isinstance(first.keys, Affine | Runs):
-        residual = conj(_affine_mask(sets, PLAIN, rest), *first.guards[1:], rest.excluded)
+        if isinstance(first.keys, Box):
+            residual = conj(*first.guards, rest.excluded)
+        else:
+            residual = conj(_affine_mask(sets, PLAIN, rest), *first.guards[1:], rest.excluded)
         return None if residual == FALSE else Walk(first.keys, (), True, (), False, residual)
     lattice = Sublattice(first.rows, first.keys)
     clamps = [clamp for guard in first.guards for clamp in _clamp(guard)]
@@ -350,7 +400,12 @@ def _difference(sets: Sets, group: list[_Piece], earlier: list[_Piece]) -> _Rest
         if all(sets.ask("disjoint", lambda m=m, p=piece: m.is_disjoint(p.pairs)) for m in maps):  # type: ignore[misc]
             continue
         less = [sets.ask("difference", lambda m=m, p=piece: m.subtract(p.pairs).coalesce()) for m in maps]  # type: ignore[misc]
-        if set(piece.guards) <= guards and all(m is not None and m.n_basic_map() <= MAX_PIECES for m in less):
+        boxes = isinstance(piece.keys, Box) or isinstance(group[0].keys, Box)
+        if (
+            not boxes
+            and set(piece.guards) <= guards
+            and all(m is not None and m.n_basic_map() <= MAX_PIECES for m in less)
+        ):
             maps = [m for m in less if m is not None and not m.is_empty()]
             written = conj(written, negate(piece.affine)) if written is not None and piece.whole else None
         else:

@@ -8,7 +8,7 @@ import numpy as np
 
 from spattn.expressions.evaluation import BoolArray, IntArray
 from spattn.expressions.nodes import Sym
-from spattn.layout.ir import Listed, Pass
+from spattn.layout.ir import Grid, Listed, Pass, box_sides
 from spattn.layout.launch import Call
 from spattn.relation.lattice import Affine, Regular, Runs
 
@@ -49,14 +49,16 @@ def row_tiles(one: Pass, call: Call, block_m: int) -> Tiles:
         case Listed(tokens):
             found = padded(call.tokens(tokens), block_m)
             tiles = Tiles(found, found, found < NOWHERE, np.zeros(len(found), np.int64))
+        case Grid(shape):
+            tiles = _grid_tiles(shape, block_m)
         case Affine() | Runs() as rows:
             tiles = _regular_tiles(one, rows, call, block_m)
         case _:
             raise AssertionError(one.rows)
     valid = tiles.valid & (tiles.rows >= call.rows[0]) & (tiles.rows < call.rows[1])
     # a row outside of the call stands where a mask may be evaluated
-    rows = np.where(valid, tiles.rows, call.rows[0])
-    return Tiles(rows, tiles.coordinates, valid, tiles.residue).taken(np.flatnonzero(valid.any(1)))
+    placed = np.where(valid, tiles.rows, call.rows[0])
+    return Tiles(placed, tiles.coordinates, valid, tiles.residue).taken(np.flatnonzero(valid.any(1)))
 
 
 def kept_rows(one: Pass, tiles: Tiles, call: Call) -> BoolArray:
@@ -70,6 +72,17 @@ def padded(values: IntArray, width: int) -> IntArray:
     result = np.full(count * width, NOWHERE, np.int64)
     result[: len(values)] = values
     return result.reshape(count, width)
+
+
+def _grid_tiles(shape: tuple[int, ...], block_m: int) -> Tiles:
+    """Boxes of a grid; the rows of one in row-major order."""
+    sides = box_sides(block_m, len(shape))
+    corners = np.meshgrid(*(np.arange(0, n, side) for n, side in zip(shape, sides, strict=True)), indexing="ij")
+    places = np.unravel_index(np.arange(block_m), sides)
+    along = [corner.ravel()[:, None] + place for corner, place in zip(corners, places, strict=True)]
+    valid = np.logical_and.reduce([x < n for x, n in zip(along, shape, strict=True)])
+    positions = np.ravel_multi_index([np.minimum(x, n - 1) for x, n in zip(along, shape, strict=True)], shape)
+    return Tiles(positions, positions, valid, np.zeros(len(positions), np.int64))
 
 
 def _regular_tiles(one: Pass, rows: Regular, call: Call, block_m: int) -> Tiles:

@@ -7,6 +7,7 @@ backend. Rows outside the call, keys outside the call and rows that another pass
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from spattn.expressions.algebra import sub
 from spattn.expressions.evaluation import BoolArray, IntArray
 from spattn.expressions.nodes import TRUE, InTable, Sym
 from spattn.layout.clamps import reach
-from spattn.layout.ir import COLUMN_BEGIN, COLUMN_END, Blocks, Listed, Walk
+from spattn.layout.ir import COLUMN_BEGIN, COLUMN_END, Blocks, Box, Listed, Walk, box_sides
 from spattn.layout.launch import Call
 from spattn.layout.tiles import NOWHERE, Tiles, padded
 from spattn.relation.bounds import Range
@@ -46,6 +47,8 @@ def visits(walk: Walk, tiles: Tiles, call: Call, block_n: int) -> Visits:
     match walk.keys:
         case Listed(tokens):
             return _list_visits(len(call.tokens(tokens)), len(tiles.rows), block_n)
+        case Box() as box:
+            return _box_visits(box, tiles, call, block_n)
         case Blocks() as blocks:
             return _block_visits(blocks, tiles, call, block_n, walk.residual == TRUE)
         case Affine() | Runs() as keys:
@@ -57,6 +60,28 @@ def _list_visits(length: int, count: int, block_n: int) -> Visits:
     starts = np.arange(0, length, block_n, dtype=np.int64)
     tile = np.repeat(np.arange(count), len(starts))
     return Visits(tile, np.tile(starts, count), np.zeros(len(tile), np.bool_))
+
+
+def _box_visits(box: Box, tiles: Tiles, call: Call, block_n: int) -> Visits:
+    """Boxes of keys that cover each axis' range; `start` is a box's first corner."""
+    sides = box_sides(block_n, len(box.shape))
+    places = _places(tiles.rows, box.shape)
+    lows, counts = [], []
+    for place, length, r, side in zip(places, box.shape, box.ranges, sides, strict=True):
+        u0, u1 = tiles.ends(place)
+        env = {"u0": u0, "u1": u1, "begin": np.zeros_like(u0), "last": np.full_like(u0, length - 1)}
+        lo, hi = np.maximum(call.integer(r.lo, **env), 0), np.minimum(call.integer(r.hi, **env), length - 1)
+        lows.append(lo)
+        counts.append(np.maximum(-(-(hi - lo + 1) // side), 0))
+    number = np.prod(counts, axis=0)
+    tile = np.repeat(np.arange(len(number)), number)
+    step = np.arange(len(tile)) - np.repeat(np.cumsum(number) - number, number)
+    corner = []
+    for lo, count, side in zip(reversed(lows), reversed(counts), reversed(sides), strict=True):
+        corner.append(lo[tile] + step % count[tile] * side)
+        step = step // count[tile]
+    start = np.ravel_multi_index(corner[::-1], box.shape) if len(tile) else tile
+    return Visits(tile, np.asarray(start, np.int64), np.zeros(len(tile), np.bool_))
 
 
 def _block_visits(blocks: Blocks, tiles: Tiles, call: Call, block_n: int, unmasked: bool) -> Visits:
@@ -172,6 +197,8 @@ def keys_of(walk: Walk, tiles: Tiles, seen: Visits, call: Call, block_n: int) ->
             positions = padded(call.tokens(tokens), block_n)[seen.start // block_n]
         case Blocks(_, size, _):
             positions, stop = v, (seen.start // size + 1) * size
+        case Box(shape, _, _):
+            return _box_keys(shape, seen, call, block_n)
         case Affine() | Runs() as keys:
             positions = call.integer(keys.position(Sym("v")), v=v, c=tiles.residue[seen.tile][:, None])
         case _:
@@ -180,14 +207,33 @@ def keys_of(walk: Walk, tiles: Tiles, seen: Visits, call: Call, block_n: int) ->
     return Keys(positions, inside)
 
 
+def _box_keys(shape: tuple[int, ...], seen: Visits, call: Call, block_n: int) -> Keys:
+    corners = np.unravel_index(seen.start, shape)
+    places = np.unravel_index(np.arange(block_n), box_sides(block_n, len(shape)))
+    along = [corner[:, None] + place for corner, place in zip(corners, places, strict=True)]
+    inside = np.logical_and.reduce([x < n for x, n in zip(along, shape, strict=True)])
+    positions = np.ravel_multi_index([np.minimum(x, n - 1) for x, n in zip(along, shape, strict=True)], shape)
+    inside = inside & (positions >= call.columns[0]) & (positions < call.columns[1])
+    return Keys(np.asarray(positions, np.int64), np.asarray(inside))
+
+
 def visit_mask(walk: Walk, tiles: Tiles, seen: Visits, keys: Keys, call: Call) -> BoolArray:
     """[visits, BLOCK_M, BLOCK_N]: which pairs of each visit the walk allows, whether or not its pass keeps the row."""
     q = tiles.rows[seen.tile][:, :, None]
     k = np.where(keys.inside, keys.positions, 0)[:, None, :]
     allowed = call.truth(walk.residual, q=q, k=k)
+    if isinstance(walk.keys, Box):
+        allowed = allowed & _on_axes(walk.keys, q, k, call)
     if walk.interval:
         allowed = allowed & _row_interval(walk, tiles, seen, keys, call)
     return np.asarray(allowed & keys.inside[:, None, :] | seen.full[:, None, None])
+
+
+def _on_axes(box: Box, q: IntArray, k: IntArray, call: Call) -> BoolArray:
+    """Does each axis' condition hold for the coordinates of q and k?"""
+    places = zip(_places(q, box.shape), _places(k, box.shape), strict=True)
+    axes = zip(box.axes, places, strict=True)
+    return np.asarray(np.logical_and.reduce([call.truth(axis, q=x, k=y) for axis, (x, y) in axes]))
 
 
 def _row_interval(walk: Walk, tiles: Tiles, seen: Visits, keys: Keys, call: Call) -> BoolArray:
@@ -199,3 +245,9 @@ def _row_interval(walk: Walk, tiles: Tiles, seen: Visits, keys: Keys, call: Call
     v = seen.start[:, None, None] + np.arange(keys.positions.shape[1])
     (r,) = walk.ranges
     return np.asarray((call.integer(r.lo, **env) <= v) & (v <= call.integer(r.hi, **env)))
+
+
+def _places(positions: IntArray, shape: tuple[int, ...]) -> list[IntArray]:
+    """Coordinates of positions; those outside the grid, which are masked, get some place on it."""
+    inside = np.clip(positions, 0, prod(shape) - 1)
+    return [np.asarray(place, np.int64) for place in np.unravel_index(inside, shape)]

@@ -274,10 +274,11 @@ def _subject(guard: Guard) -> object:
 
 
 def _numbers(node: Node) -> list[Node]:
-    """The outermost expressions that are not affine, outside of guards."""
-    if isinstance(node, Guard) or (isinstance(node, Expr) and _is_number(node)):
-        return [] if isinstance(node, Guard) else [node]
-    return [number for child in children(node) for number in _numbers(child)]
+    """The expressions outside of guards that are not affine, those inside of others too."""
+    if isinstance(node, Guard):
+        return []
+    inner = [number for child in children(node) for number in _numbers(child)]
+    return [node, *inner] if isinstance(node, Expr) and _is_number(node) else inner
 
 
 def _is_number(expr: Expr) -> bool:

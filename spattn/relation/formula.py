@@ -1,12 +1,12 @@
 """The number of pairs for q_len = kv_len = S as a polynomial in S.
 
 Why three counts determine it: let P be a common multiple of all divisors and moduli. With q = P*q' + r, k = P*k' + t
-and S = P*n each floor and remainder becomes linear, so a pattern is, for each (r, t), a Boolean combination of half-planes
-in (q', k') that shift linearly with n. Its number of points is a quasi-polynomial of degree 2 between the values of n
-at which three borders meet in one point (Ehrhart 1962; Clauss 1996). Only borders along q', k', q' - k' and q' + k'
-that shift by -1, 0 or 1 are admitted: their corners are integers (halves for q' + k', then P is doubled), so it is a
-polynomial; and by Cramer's rule three meet at no n beyond the sum of their constants (twice that for q' + k'). Five
-counts past it give the polynomial and check it.
+and S = P*n each floor and remainder becomes linear, so a pattern is, for each (r, t), a Boolean combination of
+half-planes in (q', k') that shift linearly with n. Its number of points is a quasi-polynomial of degree 2 between the
+values of n at which three borders meet in one point (Ehrhart 1962; Clauss 1996). Only borders along q', k', q' - k' and
+q' + k' that shift by -1, 0 or 1 are admitted: their corners are integers (halves for q' + k', then P is doubled), so it
+is a polynomial; and by Cramer's rule three meet at no n beyond the sum of their constants (twice that for q' + k').
+Five counts past it give the polynomial and check it.
 """
 
 from __future__ import annotations

@@ -7,9 +7,34 @@ are formulas in q. Between the cuts a condition is a periodic function of k: its
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
-from spattn.expressions.algebra import add, floordiv, linear, mod, scale, sub, symbols
-from spattn.expressions.nodes import And, Bool, Eq, Expr, FloorDiv, Int, K, Le, Max, Min, Mod, Node, Not, Or, Sym
+import numpy as np
+
+from spattn.expressions.algebra import add, floordiv, linear, mod, scale, sub, subexpressions, symbols
+from spattn.expressions.evaluation import IntArray, evaluate
+from spattn.expressions.nodes import (
+    And,
+    Bool,
+    Eq,
+    Expr,
+    FloorDiv,
+    Int,
+    K,
+    Le,
+    Max,
+    Min,
+    Mod,
+    Mul,
+    Node,
+    Not,
+    Or,
+    Read,
+    Sym,
+)
+from spattn.expressions.tensors import Tensors
+
+MAX_STAIR = 2**14  # of a period
 
 
 class NoForm(Exception):
@@ -108,7 +133,28 @@ def _row_keys(expr: Expr, modulus: int | None) -> list[Expr]:
     return [*_row_keys(free, modulus), *(key for term in terms if has_key(term) for key in _row_keys(term, modulus))]
 
 
-def cuts(atom: Bool) -> list[Expr]:
+@dataclass(frozen=True)
+class Stair:
+    """The least k with `g(k) >= bound`, for a g that never falls and has g(k + period) = g(k) + rise.
+
+    Attributes:
+        steps: g(0), .., g(period - 1).
+    """
+
+    steps: tuple[int, ...]
+    rise: int
+    bound: Expr
+
+    def position(self, bound: IntArray) -> IntArray:
+        """It at the bound's values."""
+        whole = -((self.steps[-1] - bound) // self.rise)
+        return np.asarray(whole * len(self.steps) + np.searchsorted(self.steps, bound - whole * self.rise))
+
+
+Cut = Expr | Stair
+
+
+def cuts(atom: Bool) -> list[Cut]:
     """Positions such that the atom is constant for all k between two neighbours.
 
     Raises:
@@ -122,14 +168,14 @@ def cuts(atom: Bool) -> list[Expr]:
     raise NoForm
 
 
-def _sign_changes(slack: Expr) -> list[Expr]:
+def _sign_changes(slack: Expr) -> list[Cut]:
     """Where `slack >= 0` may change as k grows."""
     terms, _ = linear(slack)
     with_key = [(term, c) for term, c in terms.items() if has_key(term)]
     if not with_key:
         return []
     if len(with_key) > 1:
-        raise NoForm
+        return [_stair(add(0, *(scale(term, c) for term, c in with_key)), slack)]
     ((term, c),) = with_key
     rest = sub(slack, scale(term, c))
     match term:
@@ -142,6 +188,38 @@ def _sign_changes(slack: Expr) -> list[Expr]:
         case Min(args) | Max(args):
             return [cut for arg in args for cut in _sign_changes(add(scale(arg, c), rest))]
     raise NoForm
+
+
+def _stair(g: Expr, slack: Expr) -> Cut:
+    """Where `slack >= 0` changes, `slack - g` free of k."""
+    size = _divisors(g)
+    if symbols(g) != {"k"} or size > MAX_STAIR or any(isinstance(part, Mul | Read) for part in subexpressions(g)):
+        raise NoForm
+    steps = np.asarray(evaluate(g, {"k": np.arange(size + 1)}, Tensors({}, 0)))
+    rest = sub(slack, g)
+    if (np.diff(steps) <= 0).all():
+        # g + rest >= 0 as long as -g <= rest, that is until -g >= rest + 1
+        steps, bound = -steps, add(rest, 1)
+    else:
+        bound = scale(rest, -1)
+    if (np.diff(steps) < 0).any() or steps[-1] == steps[0]:
+        raise NoForm
+    return Stair(tuple(map(int, steps[:-1])), int(steps[-1] - steps[0]), bound)
+
+
+def _divisors(expr: Expr) -> int:
+    """P with g(k + P) - g(k) constant, for sums of floors and remainders."""
+    match expr:
+        case Int() | Sym():
+            return 1
+        case FloorDiv(dividend, Int(d)) | Mod(dividend, Int(d)) if d > 0:
+            return d * _divisors(dividend)
+        case Min() | Max():
+            raise NoForm
+    terms, _ = linear(expr)
+    if set(terms) == {expr}:
+        raise NoForm
+    return math.lcm(*map(_divisors, terms))
 
 
 def _least(rest: Expr, c: int) -> Expr:

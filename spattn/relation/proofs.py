@@ -15,7 +15,7 @@ import numpy as np
 from spattn.errors import MissingDependencyError, UnsupportedError
 from spattn.expressions.algebra import conj, disj, negate, subexpressions, symbols
 from spattn.expressions.evaluation import evaluate
-from spattn.expressions.nodes import FALSE, Bool, GivenTable, InTable, Member, Read, SameSegment
+from spattn.expressions.nodes import FALSE, And, Bool, GivenTable, InTable, Member, Or, Read, SameSegment
 from spattn.expressions.tensors import Tensors
 from spattn.frontend.meaning import disjuncts, meaning
 from spattn.frontend.syntax import Node
@@ -31,7 +31,8 @@ T = TypeVar("T")
 OPERATIONS = 2_000_000  # about a second at most; an ordinary question needs a thousandth
 TOO_LONG = "it needs more steps than a proof may take"
 LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 17, 33, 65, 130, 260, 520)
-"""Where a pair is looked for if isl's own do not stand the check."""
+"""Where a pair is looked for if isl's own do not stand the check; those of isl's pairs are added up to LONGEST."""
+LONGEST = 4096
 
 
 def equals(a: Bool, b: Bool) -> bool:
@@ -60,7 +61,15 @@ def difference_witness(a: Bool, b: Bool) -> Witness | None:
         return None
     abstraction = Abstraction.of(a, b)
     one, other = abstraction.conditions
-    found = [_first(abstraction, one, other, True), _first(abstraction, other, one, False)]
+    found: list[Witness | None] = []
+    doubts: list[UnsupportedError] = []
+    for include, exclude, first in ((one, other, True), (other, one, False)):
+        try:
+            found.append(_first(abstraction, include, exclude, first))
+        except UnsupportedError as error:
+            doubts.append(error)
+    if doubts and not any(found):
+        raise doubts[0]
     return min((w for w in found if w is not None), key=_size, default=None)
 
 
@@ -94,8 +103,9 @@ def _first(abstraction: Abstraction, include: Bool, exclude: Bool, first: bool) 
         UnsupportedError: There may be one, but none stands the check.
     """
     sets = proof_sets()
+    include, exclude = _without_common(include, exclude)
     checked: list[Witness] = []
-    doubt = ""
+    doubt, lengths = "", set(LENGTHS)
     for assignment in abstraction.assignments():
         try:
             point = _least_point(sets, abstraction, assignment, include, exclude)
@@ -108,13 +118,25 @@ def _first(abstraction: Abstraction, include: Bool, exclude: Bool, first: bool) 
         if holds_at(include, found) and holds_at(exclude, found) is False:
             checked.append(found)
         else:
+            lengths |= {found.kv_len} if found.kv_len <= LONGEST else set()
             doubt = doubt or "it depends on which values tensors, random blocks or products take together"
     if checked or not doubt:
         return min(checked, key=_size, default=None)
-    seen = _searched(conj(include, negate(exclude)), first)
+    seen = _searched(conj(include, negate(exclude)), first, sorted(lengths))
     if seen is None:
         raise UnsupportedError("E096", f"neither proved nor refuted: {doubt}")
     return seen
+
+
+def _without_common(include: Bool, exclude: Bool) -> tuple[Bool, Bool]:
+    """Two conditions with the same difference: (A|C) - (B|C) = A - (B|C), and (A&C) - (B&C) = (A&C) - B."""
+    match exclude:
+        case Or(args):
+            terms = include.args if isinstance(include, Or) else (include,)
+            return disj(*(term for term in terms if term not in args)), exclude
+        case And(args) if isinstance(include, And):
+            return include, conj(*(arg for arg in args if arg not in include.args))
+    return include, exclude
 
 
 class _Capped(Exception):
@@ -177,13 +199,13 @@ def _least(sets: Sets, names: Sequence[str], question: Callable[[], IslSet]) -> 
     return {name: int(point.get_coordinate_val(kind, i).to_python()) for i, name in enumerate(names)}
 
 
-def _searched(condition: Bool, first: bool) -> Witness | None:
+def _searched(condition: Bool, first: bool, lengths: Sequence[int]) -> Witness | None:
     """A pair by trial, where the condition reads no tensor."""
     if any(_is_given(part) for part in subexpressions(condition)):
         return None
     drawn = any(isinstance(part, InTable) for part in subexpressions(condition))
     sizes = {"batch_size": 1 + ("b" in symbols(condition)), "num_heads": 1 + (drawn or "h" in symbols(condition))}
-    for kv_len in LENGTHS:
+    for kv_len in lengths:
         shape = (*sizes.values(), kv_len, kv_len)
         b, h, q, k = np.ogrid[tuple(slice(size) for size in shape)]
         env = {"kv_len": kv_len, "b": b, "h": h, "q": q, "k": k, **sizes}

@@ -17,7 +17,7 @@ from spattn.expressions.algebra import substitute_bool
 from spattn.expressions.evaluation import IntArray, evaluate
 from spattn.expressions.nodes import FALSE, Bool, Expr, Int, Truth
 from spattn.expressions.tensors import Tensors
-from spattn.relation.keys import NoForm, atom_period, comparisons, cuts, is_periodic, row_keys
+from spattn.relation.keys import Cut, NoForm, Stair, atom_period, comparisons, cuts, is_periodic, row_keys
 
 ROWS = 2**14  # of a chunk: its arrays stay in the second-level cache
 MAX_TABLE = 2**24  # cells of a table of residues
@@ -54,7 +54,7 @@ class KeyForm:
         keys: What determines a row's periodic comparisons.
     """
 
-    cuts: tuple[Expr, ...]
+    cuts: tuple[Cut, ...]
     periodic: tuple[Bool, ...]
     cases: tuple[tuple[tuple[bool, ...], Bool], ...]
     period: int
@@ -92,7 +92,7 @@ class KeyForm:
         """Keys of the rows at positions q."""
         env = {**rows.env, "q": q[:, None]}
         limit = np.full((len(q), 1), rows.kv_len, np.int64)
-        ends = [np.clip(np.broadcast_to(evaluate(c, env, rows.tensors), limit.shape), 0, limit) for c in self.cuts]
+        ends = [np.clip(np.broadcast_to(_position(cut, env, rows), limit.shape), 0, limit) for cut in self.cuts]
         edges = np.sort(np.concatenate([np.zeros_like(limit), *ends, limit], axis=1), axis=1)
         begin, end = edges[:, :-1], edges[:, 1:]
         result = np.zeros(len(q), np.int64)
@@ -102,6 +102,13 @@ class KeyForm:
             size = end - begin if residues is None else residues.between(values, begin, end)
             result += (held * size).sum(1)
         return result
+
+
+def _position(cut: Cut, env: Mapping[str, Any], rows: Rows) -> IntArray:
+    """The cut at the rows of `env`."""
+    if isinstance(cut, Stair):
+        return cut.position(evaluate(cut.bound, env, rows.tensors))
+    return evaluate(cut, env, rows.tensors)
 
 
 @dataclass(frozen=True)

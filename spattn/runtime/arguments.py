@@ -69,9 +69,7 @@ def _same_kind(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
         if not isinstance(tensor, torch.Tensor):
             raise ArgumentError("E060", f"{name} is a {type(tensor).__name__}, not a tensor")
         if tensor.dim() != 4:
-            raise ArgumentError(
-                "E060", f"{name} has shape {list(tensor.shape)}, not [batch, heads, seq, head_dim]"
-            )
+            raise ArgumentError("E060", f"{name} has shape {list(tensor.shape)}, not [batch, heads, seq, head_dim]")
         if tensor.dtype != q.dtype:
             raise ArgumentError("E060", f"{name} is {tensor.dtype} and q is {q.dtype}", hint="give all three one dtype")
         if tensor.device != q.device:
@@ -133,8 +131,7 @@ def _role_fits(name: str, role: str, tensor: torch.Tensor, q: torch.Tensor, k: t
         case "blocks" if not 2 <= tensor.dim() <= 4:
             problem = "a table [query blocks, key blocks], with batch and heads before if they matter"
         case "blocks" if any(
-            size not in (1, whole)
-            for size, whole in zip(tensor.shape[:-2], (batch, heads), strict=False)
+            size not in (1, whole) for size, whole in zip(tensor.shape[:-2], (batch, heads), strict=False)
         ):
             problem = f"a table whose first dimensions are batch = {batch} and heads = {heads}"
     if problem:
@@ -148,5 +145,3 @@ def _rows_contiguous(tensor: torch.Tensor) -> torch.Tensor:
     raise ArgumentError(
         "E060", f"a row of strides {tensor.stride()} is not dense in its last dimension", hint="call .contiguous()"
     )
-
-

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
-
-pytest.importorskip("torch", reason="torch is not installed")
-pytest.importorskip("triton", reason="Triton is not installed")
-if os.environ.get("TRITON_INTERPRET") != "1":
-    pytest.skip("needs TRITON_INTERPRET=1", allow_module_level=True)
 
 from spattn.frontend.parser import parse
 from tests.kernels import check, drawn
@@ -18,7 +11,7 @@ from tests.layout.patterns import PICKED, tensors
 pytestmark = pytest.mark.interpret
 
 # around the edges of tiles of 16: (q_len, kv_len, batch entries)
-LENGTHS = ((32, 32, 2), (17, 49, 1), (48, 31, 1), (1, 33, 2), (15, 16, 1), (16, 1, 1), (0, 5, 1), (5, 0, 1))
+LENGTHS = ((17, 49, 1), (33, 31, 1), (1, 33, 2), (15, 16, 1), (16, 1, 1), (0, 5, 1), (5, 0, 1))
 
 
 @pytest.mark.parametrize("name", PICKED)

@@ -18,7 +18,7 @@ from spattn.backends.torch.schedule import Batch
 from spattn.expressions.tensors import Tensors
 from spattn.layout.ir import Layout
 
-LIMIT = {"cpu": 8 << 20}
+LIMIT = {"cpu": 4 << 20}
 """Bytes of scores and gathered keys at a time: what a processor's cache holds, 64 MiB elsewhere."""
 
 

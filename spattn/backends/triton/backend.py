@@ -55,6 +55,10 @@ def run(
         tile: For every pass, instead of the one that suits the device.
     """
     outputs = outputs or Outputs.of(request)
+    if request.kv_len == 0:  # what is read at a key's position would be read from nowhere
+        outputs.out.zero_()
+        outputs.lse.fill_(-torch.inf)
+        return outputs.out, outputs.lse
     groups = plans.groups(request.batch_size, request.num_q_heads)
     with torch.cuda.device(request.q.device) if request.q.is_cuda else nullcontext():
         for values, pairs in groups.items():
@@ -63,4 +67,3 @@ def run(
             kernels = load(plans.publish(source.text), source.text)
             launch(plans.layout(values), source, kernels, request, outputs, only, tile)
     return outputs.out, outputs.lse
-

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from spattn.backends.request import Request
 from spattn.backends.triton.prepare import Prepared
-from spattn.backends.triton.tiles import Tile, choose, expected_keys, next_power
 from spattn.backends.triton.run import run
+from spattn.backends.triton.tiles import Tile, choose, expected_keys, next_power
 from spattn.codegen.kernel import SCANNED
 from spattn.codegen.module import ModuleSource, PassSource
 from spattn.codegen.parameters import TokenList
-from spattn.layout.ir import Layout, Listed, Pass
+from spattn.expressions.nodes import And, Int, Le, Sym
+from spattn.layout.ir import Grid, Layout, Listed, Pass, box_sides
 from spattn.relation.lattice import Affine, Runs
 
 
@@ -57,6 +58,8 @@ def launch(
         chosen = tile or _chosen(
             one, q.dtype, max(q.shape[-1], request.v.shape[-1]), _rows_each(one, request), request.kv_len
         )
+        if _all_skipped(one, request):
+            continue
         tiles = _tile_count(one, text, request, prepared, chosen)
         if tiles * count == 0:
             continue
@@ -121,6 +124,14 @@ def _chosen(one: Pass, dtype: torch.dtype, head_dim: int, rows: int, kv_len: int
     return choose(one, dtype, head_dim, rows, expected_keys(one, kv_len))
 
 
+def _all_skipped(one: Pass, request: Request) -> bool:
+    """Do earlier passes own every row? Known where what they own is an interval of rows."""
+    match one.skip:
+        case And((Le(Int(first), Sym("q")), Le(Sym("q"), Int(last)))):
+            return first <= request.q_offset and request.q_offset + request.q_len - 1 <= last
+    return False
+
+
 def _positive_scale(request: Request) -> tuple[torch.Tensor, float]:
     """The kernels take the maximum before they scale: a scale of 0 or less moves into q."""
     if request.scale > 0:
@@ -153,6 +164,9 @@ def _tile_count(one: Pass, text: PassSource, request: Request, prepared: Prepare
     """Row tiles of a pass for each (batch, head), some of them perhaps without rows."""
     if isinstance(one.rows, Listed):
         return -(-prepared.size(TokenList(one.rows.tokens)) // tile.block_m)
+    if isinstance(one.rows, Grid):
+        sides = box_sides(tile.block_m, len(one.rows.shape))
+        return math.prod(-(-n // side) for n, side in zip(one.rows.shape, sides, strict=True))
     if one.block > 1:
         first = request.q_offset // one.block
         last = -(-(request.q_offset + request.q_len) // one.block)

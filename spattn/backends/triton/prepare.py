@@ -93,6 +93,8 @@ class Prepared:
         tensor = self._documents(name) if documents else self._tensors[name]
         if tensor.dtype == torch.bool:
             tensor = tensor.to(torch.int8)
+        if 0 in tensor.shape[max(tensor.dim() - rank, 0) :]:
+            raise ArgumentError("E060", f"{name} is empty, shape {list(tensor.shape)}")
         if tensor.dim() < rank:
             tensor = tensor.reshape([1] * (rank - tensor.dim()) + list(tensor.shape))
         if tensor.dim() > rank + 2:
@@ -127,7 +129,13 @@ class Prepared:
     def _gathered(self, tokens: Tokens) -> torch.Tensor:
         """All tokens side by side, `[n]` or `[batch, n]`, those outside as NOWHERE."""
         known = torch.tensor(tokens.values, dtype=torch.int64, device=self._device)
-        parts = [known, *(torch.atleast_1d(self._tensors[name]).to(torch.int64) for name in tokens.tensors)]
+        parts = [
+            known,
+            *(
+                self._tensors[name].reshape(self._tensors[name].shape or (1,)).to(torch.int64)
+                for name in tokens.tensors
+            ),
+        ]
         batch = max((part.shape[0] for part in parts if part.dim() > 1), default=0)
         if batch:
             parts = [part.expand(batch, part.shape[-1]) for part in parts]

@@ -1,7 +1,7 @@
-"""One launch of a compiled kernel. Triton's own call inspects every argument each time; here a like call finds its kernel.
+"""One launch of a compiled kernel. Triton's own call inspects every argument; here a like call finds its kernel.
 
-Two calls are alike if Triton would specialise them alike: the same dtypes, alignments, strides and sizes. Lengths are no
-part of it: the kernels are told not to specialise on them.
+Two calls are alike if Triton would specialise them alike: the same dtypes, alignments, strides and sizes. Lengths are
+no part of it: the kernels are told not to specialise on them.
 """
 
 from __future__ import annotations

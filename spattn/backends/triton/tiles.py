@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-
-import torch
+from typing import Protocol
 
 from spattn.expressions.algebra import subexpressions
 from spattn.expressions.evaluation import evaluate
 from spattn.expressions.nodes import Read
 from spattn.expressions.tensors import Tensors
-from spattn.layout.ir import Blocks, Pass
+from spattn.layout.ir import Blocks, FrameClamp, Pass, SegmentClamp
 
 LONG_WALK = 2048  # keys a row; where 128 x 128 tiles overtake 64 x 64 ones (H200, bf16, head dimension 128)
+
+
+class Dtype(Protocol):
+    """What a tile's size depends on; a `torch.dtype` has it, and compiling ahead needs no torch."""
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,7 @@ def next_power(n: int) -> int:
     return max(16, 1 << (n - 1).bit_length())
 
 
-def choose(one: Pass, dtype: torch.dtype, head_dim: int, rows: int, keys: int) -> Tile:
+def choose(one: Pass, dtype: Dtype, head_dim: int, rows: int, keys: int) -> Tile:
     """The tile for `rows` rows in each residue of a pass, each with about `keys` keys."""
     tile = _usual(dtype, next_power(head_dim), keys)
     block_m = min(tile.block_m, next_power(rows))
@@ -44,9 +52,9 @@ def choose(one: Pass, dtype: torch.dtype, head_dim: int, rows: int, keys: int) -
     return replace(tile, block_m=block_m, block_n=block_n, num_warps=warps)
 
 
-def _usual(dtype: torch.dtype, width: int, keys: int) -> Tile:
+def _usual(dtype: Dtype, width: int, keys: int) -> Tile:
     """Fastest of six on an H200, bf16: short walks gain by small tiles, whose edges mask less and of which two fit."""
-    if dtype == torch.float32:
+    if dtype.itemsize == 4:
         return Tile(64, 32, 4, 2) if width <= 64 else Tile(32, 32, 4, 2) if width <= 128 else Tile(16, 16, 4, 1)
     if width <= 64:
         return Tile(64, 64, 4, 3)
@@ -71,6 +79,8 @@ def expected_keys(one: Pass, kv_len: int) -> int:
     for walk in one.walks:
         if isinstance(walk.keys, Blocks):
             return LONG_WALK  # data decides
+        if any(isinstance(clamp, SegmentClamp | FrameClamp) for clamp in walk.clamps):
+            continue  # documents cut the walk: many edges, which small tiles mask less
         for r in walk.ranges:
             if any(isinstance(part, Read) for end in (r.lo, r.hi) for part in subexpressions(end)):
                 return LONG_WALK

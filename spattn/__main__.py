@@ -1,0 +1,5 @@
+"""`python -m spattn` is `spattnc`."""
+
+from spattn.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""What can be said about a pattern: explanations, warnings, pictures, the ladder from the oracle to the kernels."""

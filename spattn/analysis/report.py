@@ -1,0 +1,106 @@
+"""An explanation in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from spattn.analysis.explain import Explanation, Group, PassPart, Tiling
+
+SHOWN = 12
+
+
+def report(explained: Explanation) -> Iterator[str]:
+    """Lines for people."""
+    yield from _meaning(explained)
+    yield ""
+    yield from _cost(explained)
+    for i, group in enumerate(explained.groups):
+        yield ""
+        yield from _group(group, explained, i)
+    for remark in explained.remarks:
+        yield ""
+        yield str(remark)
+
+
+def _meaning(explained: Explanation) -> Iterator[str]:
+    yield f"pattern     {explained.pattern}"
+    yield f"means       {explained.meaning}"
+    for i, term in enumerate(explained.terms[:SHOWN]):
+        yield f"{'normal form' if i == 0 else '        or':<12}{term}"
+    if len(explained.terms) > SHOWN:
+        yield f"{'':12}and {len(explained.terms) - SHOWN} terms more"
+    if explained.free_names:
+        yield f"free names  {', '.join(f'{name} ({role})' for name, role in explained.free_names)}"
+    if explained.dead_terms:
+        yield f"dead terms  {', '.join(explained.dead_terms)}: the others allow all that they allow"
+    if explained.empty_row:
+        yield f"empty rows  {explained.empty_row}: such rows give 0"
+
+
+def _cost(explained: Explanation) -> Iterator[str]:
+    heads = f", {explained.num_heads} heads" if explained.num_heads > 1 else ""
+    batch = f", batch {explained.batch_size}" if explained.batch_size > 1 else ""
+    example = ", with example tensors" if explained.sampled else ""
+    yield f"at          {explained.q_len} queries, {explained.kv_len} keys{heads}{batch}{example}"
+    if explained.pairs is None:
+        yield "pairs       not counted at this length"
+    else:
+        yield f"pairs       {explained.pairs}, density {_percent(explained.density or 0.0)}"
+    if explained.formula:
+        yield f"formula     {explained.formula}"
+    if explained.flops is not None:
+        yield f"forward     {_scaled(explained.flops, 1000)}FLOP at head dimension {explained.head_dim}"
+    yield f"memory      {_scaled(explained.bytes, 1024)}B of q, k, v and out, two bytes an element"
+    if explained.computed is not None:
+        yield f"computed    {explained.computed:.2f} pairs for each allowed one, in 64 x 64 tiles"
+    if explained.tiled_len != (explained.q_len, explained.kv_len):
+        yield f"tiles       counted at {explained.tiled_len[0]} queries and {explained.tiled_len[1]} keys"
+
+
+def _group(group: Group, explained: Explanation, number: int) -> Iterator[str]:
+    if len(explained.groups) > 1:
+        entries = explained.num_heads * explained.batch_size
+        yield f"group {number}     {group.members} of {entries} heads and batch entries, where {group.meaning}"
+    yield f"plan        {_count(len(group.passes), 'pass', 'passes')}, made in {group.planning_ms:.1f} ms, for every length"
+    for i, one in enumerate(group.passes):
+        yield from _pass(one, i)
+    for note in group.notes:
+        yield f"  note: {note} was cut short; the kernel may visit more tiles than it must, its masks are exact"
+
+
+def _pass(one: PassPart, number: int) -> Iterator[str]:
+    yield f"  pass {number}: {one.title}"
+    for walk in one.walks:
+        yield f"    walk {walk.title}"
+        for line in walk.lines:
+            yield f"      {line}"
+    if not one.walks:
+        yield "    no keys"
+    for tiling in one.tilings:
+        yield f"    {_tiles(tiling)}"
+
+
+def _tiles(tiling: Tiling) -> str:
+    return (
+        f"{tiling.block} x {tiling.block}: {_count(tiling.programs, 'program')}, "
+        f"{tiling.full} full and {tiling.partial} partial tiles, longest program {tiling.longest}"
+    )
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _percent(fraction: float) -> str:
+    """Three digits that matter: 6.17%, 0.000412%."""
+    return f"{100 * fraction:.3g}%"
+
+
+def _scaled(value: float, unit: int) -> str:
+    """`4.29 G`."""
+    names = ("", "K", "M", "G", "T", "P", "E")
+    power = 0
+    while value >= unit and power < len(names) - 1:
+        value, power = value / unit, power + 1
+    letter = names[power] + ("i" if unit == 1024 and power else "")
+    return f"{value:.3g} {letter}"

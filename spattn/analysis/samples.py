@@ -1,0 +1,68 @@
+"""Example tensors for a pattern's free names, where somebody asks about it without a call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spattn.errors import UnsupportedError
+from spattn.expressions.algebra import subexpressions
+from spattn.expressions.nodes import Bool, FloorDiv, GivenTable, Int, InTable, Read
+
+Array = NDArray[Any]
+MAX_LENGTH = 1 << 24
+DOCUMENTS = 8
+TOKENS = 4
+MARKED = 0.25
+
+
+def sample_tensors(condition: Bool, roles: Mapping[str, str], kv_len: int, seed: int = 0) -> dict[str, Array]:
+    """A tensor for each free name, the same for the same seed.
+
+    Documents are eight runs of random lengths, tokens four positions, lengths one number between half and all of
+    kv_len, a quarter of a table's blocks is marked; other tensors hold 0, 1, 2, 3.
+
+    Raises:
+        UnsupportedError: E094, they would be too long.
+    """
+    if roles and kv_len > MAX_LENGTH:
+        names = ", ".join(roles)
+        raise UnsupportedError(
+            "E094", f"{names}: no example tensor is made for {kv_len} keys", hint=f"try {MAX_LENGTH}"
+        )
+    random = np.random.default_rng(seed)
+    return {name: _sample(name, role, condition, kv_len, random) for name, role in roles.items()}
+
+
+def _sample(name: str, role: str, condition: Bool, kv_len: int, random: np.random.Generator) -> Array:
+    match role:
+        case "documents":
+            cuts = random.choice(max(kv_len, 1), min(DOCUMENTS - 1, kv_len), replace=False)
+            return np.cumsum(np.isin(np.arange(kv_len), cuts[cuts > 0]))
+        case "tokens":
+            return np.sort(random.choice(max(kv_len, 1), min(TOKENS, kv_len), replace=False))
+        case "lengths":
+            return np.asarray(random.integers(kv_len // 2, kv_len + 1))
+        case "blocks":
+            blocks = -(-kv_len // _block_size(name, condition))
+            return np.asarray(random.random((blocks, blocks)) < MARKED)
+    rank = _rank(name, condition)
+    return random.integers(0, 4, (kv_len,) * rank) if rank else np.asarray(kv_len // 2)
+
+
+def _block_size(name: str, condition: Bool) -> int:
+    """The size of the blocks that a table speaks of."""
+    for part in subexpressions(condition):
+        match part:
+            case InTable(GivenTable(tensor), FloorDiv(_, Int(size)), _) if tensor == name:
+                return size
+    return 1
+
+
+def _rank(name: str, condition: Bool) -> int:
+    """By how many indices a tensor is read."""
+    found = [len(p.index) for p in subexpressions(condition) if isinstance(p, Read) and p.tensor == name]
+    return max(found, default=1)

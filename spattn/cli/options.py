@@ -1,0 +1,25 @@
+"""Arguments and options that commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+PatternArgument = Annotated[
+    str,
+    typer.Argument(metavar="PATTERN", help="A pattern, - for standard input, @FILE for a file.", show_default=False),
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=INT", help="Bind a name; may be given again.")
+]
+LayerOption = Annotated[int | None, typer.Option("--layer", min=0, help="The layer that layers(..) asks about.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object.")]
+OutputOption = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write here instead of to standard output.")
+]
+KvLenOption = Annotated[int | None, typer.Option("--kv-len", min=0, help="Keys; as many as queries if not given.")]
+HeadsOption = Annotated[int, typer.Option("--heads", min=1, help="Query heads.")]
+BatchOption = Annotated[int, typer.Option("--batch", min=1, help="Batch entries.")]
+HeadDimOption = Annotated[int, typer.Option("--head-dim", min=1, max=256, help="Width of a head.")]

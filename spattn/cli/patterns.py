@@ -1,0 +1,54 @@
+"""The pattern of a command line: text, standard input or a file, with names bound."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from spattn.pattern import Pattern
+
+
+def read_pattern(argument: str, settings: list[str] | None = None, layer: int | None = None) -> Pattern:
+    """The pattern that an argument names.
+
+    Raises:
+        PatternError: The text is no pattern.
+        BindError: A binding does not fit.
+    """
+    from spattn.pattern import parse
+
+    return parse(pattern_text(argument), layer, **bindings(settings))
+
+
+def pattern_text(argument: str) -> str:
+    """The text itself."""
+    if argument == "-":
+        return sys.stdin.read().strip()
+    if argument.startswith("@"):
+        return _contents(Path(argument[1:])).strip()
+    return argument
+
+
+def _contents(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{path} cannot be read: {error}") from error
+
+
+def bindings(settings: list[str] | None) -> dict[str, int]:
+    """`["w=128"]` as names and integers."""
+    found: dict[str, int] = {}
+    for setting in settings or ():
+        name, equals, value = setting.partition("=")
+        try:
+            found[name.strip()] = int(value)
+        except ValueError:
+            raise typer.BadParameter(f"{setting!r} binds no integer; write --set {name or 'w'}=128") from None
+        if not equals or not name.strip().isidentifier():
+            raise typer.BadParameter(f"{setting!r} names nothing; write --set w=128")
+    return found
