@@ -9,15 +9,13 @@ The names are imported when they are first asked for: `import spattn` alone cost
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from spattn._version import __version__
 
 if TYPE_CHECKING:
-    from spattn.attention import Attention, attention, compile
+    from spattn.attend import Attention, attention, compile
     from spattn.errors import ArgumentError, BindError, PatternError, SpattnError, UnsupportedError
     from spattn.pattern import Pattern, parse
 
@@ -36,9 +34,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Attention": "spattn.attention",
-    "attention": "spattn.attention",
-    "compile": "spattn.attention",
+    "Attention": "spattn.attend",
+    "attention": "spattn.attend",
+    "compile": "spattn.attend",
     "Pattern": "spattn.pattern",
     "parse": "spattn.pattern",
     "ArgumentError": "spattn.errors",
@@ -47,14 +45,6 @@ _HOMES = {
     "SpattnError": "spattn.errors",
     "UnsupportedError": "spattn.errors",
 }
-
-
-class _Package(ModuleType):
-    """This package, where `attention` is the function: Python would bind the module of that name over it."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
 
 
 def __getattr__(name: str) -> object:
@@ -67,6 +57,3 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-sys.modules[__name__].__class__ = _Package

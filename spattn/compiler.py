@@ -14,10 +14,10 @@ Each stage can be looked at (`spattnc emit --stage`) and run against the oracle.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 from spattn.codegen.module import ModuleSource, module_source
+from spattn.expressions.frozen import frozen
 from spattn.expressions.nodes import Bool
 from spattn.frontend.meaning import free_names, meaning
 from spattn.frontend.parser import parse
@@ -27,7 +27,7 @@ from spattn.layout.planner import plan
 from spattn.relation.heads import pair_conditions, specialised
 
 
-@dataclass(frozen=True)
+@frozen
 class Compiled:
     """A pattern after stage 3.
 

@@ -1,7 +1,7 @@
 """The Triton backend on one pattern, beside the oracle: what the interpreted tests and those on a GPU share.
 
-Outputs are allocated inside a fence of a finite sentinel (a fence of NaN would hide writes of NaN), inputs inside a fence
-of NaN: a kernel that reads or writes past its tensors, or leaves a row unwritten, is caught by any test that runs it.
+Outputs are allocated inside a fence of a finite sentinel (a fence of NaN would hide writes of NaN), inputs inside a
+fence of NaN: a kernel that reads or writes past its tensors, or leaves a row unwritten, is caught by any test.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spattn import oracle
+from spattn.backends.request import Request
 from spattn.backends.triton import backend
 from spattn.backends.triton.launch import Outputs
 from spattn.backends.triton.tiles import Tile
@@ -102,8 +103,8 @@ def fenced(inner: Tensor, fence: float) -> Tensor:
     return view.copy_(inner)
 
 
-def run(pattern: str | Node, given: Inputs, tile: Tile | None = SMALL) -> tuple[Tensor, Tensor]:
-    """(out, lse) of the Triton backend; each element of them is written, and nothing beside them."""
+def requested(pattern: str | Node, given: Inputs) -> tuple[Plans, Request]:
+    """What the backend is asked, checked as a user's call is."""
     plan = plans(pattern)
     request = checked(
         given.q,
@@ -116,9 +117,15 @@ def run(pattern: str | Node, given: Inputs, tile: Tile | None = SMALL) -> tuple[
         roles=dict(plan.compiled.roles),
         tensors={name: torch.as_tensor(value, device=given.q.device) for name, value in given.tensors.items()},
     )
+    assert backend.refusal(request) is None
+    return plan, request
+
+
+def run(pattern: str | Node, given: Inputs, tile: Tile | None = SMALL) -> tuple[Tensor, Tensor]:
+    """(out, lse) of the Triton backend; each element of them is written, and nothing beside them."""
+    plan, request = requested(pattern, given)
     empty = Outputs.of(request)
     out, lse = (fenced(torch.full_like(x, SENTINEL), SENTINEL) for x in (empty.out, empty.lse))
-    assert backend.refusal(request) is None
     backend.run(plan, request, outputs=Outputs(out, lse), tile=tile)
     for x in (out, lse):
         assert not (x == SENTINEL).any(), "an element was not written"

@@ -27,7 +27,9 @@ def png_picture(cells: Cells, title: str) -> bytes:
     axes = figure.subplots()
     extent = (0, int(cells.columns[-1]), int(cells.rows[-1]), 0)
     colours = ListedColormap(["white", *COLOURS[1:]])
-    axes.imshow(np.asarray(shades(cells)), cmap=colours, vmin=0, vmax=4, extent=extent, interpolation="nearest", aspect="auto")
+    axes.imshow(
+        np.asarray(shades(cells)), cmap=colours, vmin=0, vmax=4, extent=extent, interpolation="nearest", aspect="auto"
+    )
     axes.set_title(title if len(title) <= 60 else f"{title[:57]}...", fontsize=10, parse_math=False)
     axes.set_xlabel("key")
     axes.set_ylabel("query")

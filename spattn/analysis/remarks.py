@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from spattn.analysis.samples import sample_tensors
@@ -81,5 +81,5 @@ def _gains_nothing(condition: Bool, roles: dict[str, str]) -> bool:
     return _thin(condition, work, tensors)
 
 
-def _thin(condition: Bool, work: Coverage, tensors: dict[str, object]) -> bool:
+def _thin(condition: Bool, work: Coverage, tensors: Mapping[str, object]) -> bool:
     return counting.count(condition, LENGTH, LENGTH, tensors) * 16 < work.pairs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from spattn.analysis.explain import Explanation, Group, PassPart, Tiling
+from spattn.analysis.explanation import Explanation, Group, PassPart, Tiling
 
 SHOWN = 12
 
@@ -61,11 +61,12 @@ def _group(group: Group, explained: Explanation, number: int) -> Iterator[str]:
     if len(explained.groups) > 1:
         entries = explained.num_heads * explained.batch_size
         yield f"group {number}     {group.members} of {entries} heads and batch entries, where {group.meaning}"
-    yield f"plan        {_count(len(group.passes), 'pass', 'passes')}, made in {group.planning_ms:.1f} ms, for every length"
+    passes = _count(len(group.passes), "pass", "passes")
+    yield f"plan        {passes}, made in {group.planning_ms:.1f} ms, for every length"
     for i, one in enumerate(group.passes):
         yield from _pass(one, i)
     for note in group.notes:
-        yield f"  note: {note} was cut short; the kernel may visit more tiles than it must, its masks are exact"
+        yield f"  note: approximated by the planner ({note}): tiles may be visited in vain, masks are exact"
 
 
 def _pass(one: PassPart, number: int) -> Iterator[str]:

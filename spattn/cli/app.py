@@ -9,9 +9,17 @@ from typing import Annotated, NoReturn
 import typer
 
 from spattn._version import __version__
-from spattn.cli import atoms, cache, check, diff, doctor, emit, explain, show, verify
+from spattn.cli.atoms import atoms
+from spattn.cli.cache import app as cache
+from spattn.cli.check import check
+from spattn.cli.diff import diff
+from spattn.cli.doctor import doctor
+from spattn.cli.emit import emit
 from spattn.cli.exits import status_of
+from spattn.cli.explain import explain
 from spattn.cli.output import prepare, write
+from spattn.cli.show import show
+from spattn.cli.verify import verify
 
 app = typer.Typer(
     name="spattnc",
@@ -21,18 +29,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (
-    emit.emit,
-    explain.explain,
-    show.show,
-    check.check,
-    verify.verify,
-    diff.diff,
-    atoms.atoms,
-    doctor.doctor,
-):
+for command in (emit, explain, show, check, verify, diff, atoms, doctor):
     app.command()(command)
-app.add_typer(cache.app, name="cache")
+app.add_typer(cache, name="cache")
 
 
 def _version(wanted: bool) -> None:
@@ -63,4 +62,4 @@ def status(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001  whatever happens becomes a status
         return status_of(error)
-    return code if isinstance(code, int) else 0
+    return int(code) if isinstance(code, int) else 0

@@ -62,7 +62,7 @@ def _in_full(row: dict[str, Any]) -> list[str]:
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
     """Atoms, then words; a documentation beside each, or below it where the usage is long."""
-    lines = []
+    lines: list[str] = []
     for kind, title in (("atom", "Atoms"), ("word", "Published patterns")):
         lines += ["", title] if lines else [title]
         for row in rows:

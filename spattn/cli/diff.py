@@ -32,7 +32,7 @@ def diff(
 
     A binding is for whichever pattern has the name.
     """
-    a, b = (_parsed(text, settings, layer) for text in (first, second))
+    a, b = _both((pattern_text(first), pattern_text(second)), settings, layer)
     witness = a.difference_witness(b)
     relation = "equal" if witness is None else _relation(a, b)
     if as_json:
@@ -47,21 +47,19 @@ def diff(
         raise no()
 
 
-def _parsed(text: str, settings: list[str] | None, layer: int | None) -> Pattern:
-    """One of the two: of the bindings, those whose names it has."""
-    from spattn.errors import BindError
+def _both(texts: tuple[str, str], settings: list[str] | None, layer: int | None) -> tuple[Pattern, Pattern]:
+    """The two patterns, each with the bindings whose names it has; a name that neither has is the first one's error."""
+    from spattn.frontend.tokens import scan
     from spattn.pattern import parse
 
-    text, bound = pattern_text(text), bindings(settings)
-    for name in tuple(bound):
-        try:
-            parse(text, layer, **{name: bound[name]})
-        except BindError as error:
-            if error.code == "E038":
-                del bound[name]
-        except ValueError:
-            continue
-    return parse(text, layer, **bound)
+    bound = bindings(settings)
+    written = [{piece.text for piece in scan(text) if piece.kind == "name"} for text in texts]
+    strange = bound.keys() - written[0] - written[1]
+    first, second = (
+        parse(text, layer, **{name: value for name, value in bound.items() if name in names})
+        for text, names in zip(texts, (written[0] | strange, written[1]), strict=True)
+    )
+    return first, second
 
 
 def _relation(a: Pattern, b: Pattern) -> str:

@@ -46,7 +46,7 @@ def status_of(error: BaseException) -> int:
     """What an exception that left a command means; says it too."""
     match error:
         case SystemExit(code=code):
-            return code if isinstance(code, int) else Status.USAGE
+            return int(code) if isinstance(code, int) else Status.OK if code is None else Status.USAGE
         case SpattnError():
             say(f"error {error}")
             return Status.MISSING if isinstance(error, MissingDependencyError) else Status.USAGE
@@ -82,7 +82,6 @@ def _usage(error: BaseException) -> int:
 def _internal(error: BaseException) -> int:
     if os.environ.get("SPATTN_DEBUG"):
         traceback.print_exception(error)
-    say(
-        f"internal error: {type(error).__name__}: {error}\n  hint: this is a fault of spattn; SPATTN_DEBUG=1 shows where"
-    )
+    hint = "this is a fault of spattn; SPATTN_DEBUG=1 shows where"
+    say(f"internal error: {type(error).__name__}: {error}\n  hint: {hint}")
     return Status.INTERNAL

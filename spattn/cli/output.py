@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from spattn.cli.exits import closed_pipe
+
 
 def prepare() -> None:
     """Whatever the terminal's encoding, no character stops a result."""
@@ -31,8 +33,12 @@ def can_print(characters: str) -> bool:
 def write(lines: str | Iterable[str]) -> None:
     """Lines on stdout."""
     text = lines if isinstance(lines, str) else "\n".join(lines)
-    sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Typer would take it for a failure
+        raise SystemExit(closed_pipe()) from None
 
 
 def write_json(schema: str, data: Mapping[str, Any]) -> None:

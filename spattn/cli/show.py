@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from spattn.analysis.cells import Cells
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """How a picture is written."""
 
     TEXT = "text"

@@ -30,7 +30,7 @@ def comment(text: str) -> str:
 
 
 def _finalize(value: object) -> object:
-    if isinstance(value, _Code | bool | int):
+    if isinstance(value, _Code | bool | int | jinja2.Undefined):  # the last raises when it is printed
         return value
     raise TypeError(f"a template printed {type(value).__name__} {value!r}, which no printer made")
 

@@ -221,6 +221,11 @@ class SegmentText:
     framed: bool
 
 
+def operand(text: str) -> str:
+    """An expression as what stands before a dot."""
+    return text if text.isidentifier() else code(f"({text})")
+
+
 def kernel_text(layout: Layout, index: int) -> KernelText:
     """The text parts of pass `index` of a layout of direction "queries"."""
     one = layout.passes[index]
@@ -344,7 +349,7 @@ class _Printer:
             row_hi=row_hi,
             residual=residual,
             position=self.text({}, keys.position(Sym("v"))),
-            base=self.text({}, start),
+            base=operand(self.text({}, start)),
             step=keys.step if isinstance(keys, Affine) else 0,
             needs_k=needs_k,
         )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from spattn._version import __version__
 from spattn.codegen.environment import code, comment, environment
 from spattn.codegen.kernel import SCANNED, KernelText, WalkText, kernel_text
 from spattn.codegen.parameters import Role
+from spattn.codegen.pruning import pruned
+from spattn.codegen.wrapping import wrapped
+from spattn.expressions.frozen import frozen
 from spattn.expressions.text import text
 from spattn.layout.describe import describe
 from spattn.layout.ir import Layout
@@ -16,7 +18,7 @@ from spattn.layout.ir import Layout
 PREAMBLE = re.compile(r'\{% if "(\w+)" in needed %\}')
 
 
-@dataclass(frozen=True)
+@frozen
 class PassSource:
     """What a launcher must know of one kernel: its name, its tensors in order, and how its results are kept."""
 
@@ -27,7 +29,7 @@ class PassSource:
     leaky: bool
 
 
-@dataclass(frozen=True)
+@frozen
 class ModuleSource:
     """Generated text and its kernels; the same layout gives the same bytes."""
 
@@ -38,7 +40,7 @@ class ModuleSource:
 def module_source(layout: Layout, pattern: str, language: str = "triton") -> ModuleSource:
     """The kernels of `layout`, forward. `pattern` stands in the head, escaped."""
     kernels = [kernel_text(layout, i) for i in range(len(layout.passes))]
-    body = "".join(_kernel(kernel, language) for kernel in kernels)
+    body = pruned("".join(_kernel(kernel, language) for kernel in kernels))
     head = _render(
         f"{language}/_head.py.jinja",
         version=comment(__version__),
@@ -50,7 +52,7 @@ def module_source(layout: Layout, pattern: str, language: str = "triton") -> Mod
     return ModuleSource(_tidied(head + preamble + body), tuple(map(_pass_source, kernels)))
 
 
-@dataclass(frozen=True)
+@frozen
 class WalkFunction:
     """A walk as a function: `names` are the kernel's variables that its body speaks of, each with a comma."""
 
@@ -90,6 +92,6 @@ def _needed(body: str, language: str) -> frozenset[str]:
 
 
 def _tidied(source: str) -> str:
-    """No trailing spaces, no more than two empty lines."""
-    source = "\n".join(line.rstrip() for line in source.splitlines()) + "\n"
+    """No trailing spaces, no line too long, no more than two empty lines."""
+    source = "\n".join(part for line in source.splitlines() for part in wrapped(line.rstrip())) + "\n"
     return re.sub(r"\n{4,}", "\n\n\n", source)

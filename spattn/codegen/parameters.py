@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from spattn.expressions.frozen import frozen
 from spattn.expressions.nodes import Expr, GivenTable, RandomTable, Tokens
 
 
-@dataclass(frozen=True)
+@frozen
 class Values:
     """A tensor by name, with as many dimensions as it is indexed by: `ids.start`, `lengths`, a user's own.
 
@@ -23,14 +24,14 @@ class Values:
     documents: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class TokenList:
     """int32 [batch, n]: positions ascending, repeated and outside ones moved to the end as NOWHERE."""
 
     tokens: Tokens
 
 
-@dataclass(frozen=True)
+@frozen
 class Membership:
     """int8 [batch, length]: is the position one of the tokens?"""
 
@@ -38,7 +39,7 @@ class Membership:
     length: Expr
 
 
-@dataclass(frozen=True)
+@frozen
 class BlockLists:
     """int32 [batch, heads, row blocks, 1 + width]: how many blocks the table marks, then these, ascending, then -1."""
 

@@ -6,29 +6,29 @@ comparisons are built by `le`, `lt`, `eq` of `spattn.expressions.algebra`, which
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from spattn.expressions.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Expr:
     """An integer."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Int(Expr):
     """A constant."""
 
     value: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Sym(Expr):
     """A named integer: `q`, `k`, `h`, `b` (a pair), `u0`, `u1`, `c` (a tile), `kv_len` (a launch)."""
 
     name: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Sum(Expr):
     """`constant + sum(coefficient * term)`: terms are no Sum and no Int, coefficients not 0, order canonical."""
 
@@ -36,7 +36,7 @@ class Sum(Expr):
     constant: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Mul(Expr):
     """`left * right`, neither constant."""
 
@@ -44,7 +44,7 @@ class Mul(Expr):
     right: Expr
 
 
-@dataclass(frozen=True)
+@frozen
 class FloorDiv(Expr):
     """`floor(dividend / divisor)`."""
 
@@ -52,7 +52,7 @@ class FloorDiv(Expr):
     divisor: Expr
 
 
-@dataclass(frozen=True)
+@frozen
 class Mod(Expr):
     """`dividend - divisor * floor(dividend / divisor)`."""
 
@@ -60,21 +60,21 @@ class Mod(Expr):
     divisor: Expr
 
 
-@dataclass(frozen=True)
+@frozen
 class Min(Expr):
     """The least of `args`."""
 
     args: tuple[Expr, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Max(Expr):
     """The greatest of `args`."""
 
     args: tuple[Expr, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Select(Expr):
     """`then if condition else otherwise`."""
 
@@ -83,7 +83,7 @@ class Select(Expr):
     otherwise: Expr
 
 
-@dataclass(frozen=True)
+@frozen
 class Read(Expr):
     """`tensor[index]`, each index clipped into the tensor; dimensions before the indexed ones are batch, then head."""
 
@@ -91,19 +91,19 @@ class Read(Expr):
     index: tuple[Expr, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Bool:
     """A truth value."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Truth(Bool):
     """A constant."""
 
     value: bool
 
 
-@dataclass(frozen=True)
+@frozen
 class Le(Bool):
     """`left <= right`."""
 
@@ -111,7 +111,7 @@ class Le(Bool):
     right: Expr
 
 
-@dataclass(frozen=True)
+@frozen
 class Eq(Bool):
     """`left = right`."""
 
@@ -119,28 +119,28 @@ class Eq(Bool):
     right: Expr
 
 
-@dataclass(frozen=True)
+@frozen
 class And(Bool):
     """All of `args`."""
 
     args: tuple[Bool, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Or(Bool):
     """Any of `args`."""
 
     args: tuple[Bool, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Not(Bool):
     """Not `arg`."""
 
     arg: Bool
 
 
-@dataclass(frozen=True)
+@frozen
 class Tokens:
     """Positions: constants, negative ones counted from the end, and tensors of positions given at each call."""
 
@@ -148,7 +148,7 @@ class Tokens:
     tensors: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class Member(Bool):
     """`position` is one of `tokens`; a token outside `0 .. length-1` selects nothing."""
 
@@ -157,7 +157,7 @@ class Member(Bool):
     length: Expr
 
 
-@dataclass(frozen=True)
+@frozen
 class RandomTable:
     """`count` distinct blocks of `key_blocks`, drawn for each query block by Philox keyed with `seed` (see `philox`).
 
@@ -170,14 +170,14 @@ class RandomTable:
     key_blocks: Expr
 
 
-@dataclass(frozen=True)
+@frozen
 class GivenTable:
     """A Boolean tensor `[.., query blocks, key blocks]`; outside it nothing is allowed."""
 
     tensor: str
 
 
-@dataclass(frozen=True)
+@frozen
 class InTable(Bool):
     """Block `column` is marked for block `row` in the table (of this batch entry and head)."""
 
@@ -186,7 +186,7 @@ class InTable(Bool):
     column: Expr
 
 
-@dataclass(frozen=True)
+@frozen
 class SameSegment(Bool):
     """Positions `left` and `right` lie in `0 .. length-1` and in one document of tensor `ids`."""
 
@@ -195,7 +195,7 @@ class SameSegment(Bool):
     right: Expr
 
 
-@dataclass(frozen=True)
+@frozen
 class Relative(Bool):
     """`inner` with `q`, `k` counted from the start of q's document and `kv_len` that document's length."""
 

@@ -8,21 +8,20 @@ coordinate), c (residue); at a launch's: kv_len, row_begin, row_end, column_begi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from spattn.expressions.frozen import frozen
 from spattn.expressions.nodes import FALSE, Bool, Expr, GivenTable, RandomTable, Sym, Tokens
 from spattn.relation.bounds import Range
 from spattn.relation.lattice import IndexMap
 
 
-@dataclass(frozen=True)
+@frozen
 class Listed(IndexMap):
     """`tokens[v]`, ascending."""
 
     tokens: Tokens
 
 
-@dataclass(frozen=True)
+@frozen
 class Blocks(IndexMap):
     """`size * list[v // size] + v % size`, the list of the row's block in a table; `transposed`: of the column's."""
 
@@ -31,14 +30,14 @@ class Blocks(IndexMap):
     transposed: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class Grid(IndexMap):
     """Rows on a row-major grid, tiled by boxes; a coordinate is a position."""
 
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Box(IndexMap):
     """Keys in a box of a grid: on each axis a range for the rows' box, masked by that axis' own condition.
 
@@ -53,23 +52,23 @@ class Box(IndexMap):
 
 
 def box_sides(block: int, rank: int) -> tuple[int, ...]:
-    """Sides of a box of `block` tokens, a power of two from 16: nearly a cube, longest along the fastest axis."""
+    """Sides of a box of `block` tokens, a power of two: nearly a cube, longest along the fastest axis."""
+    bits = block.bit_length() - 1
     if rank == 2:
-        side = 4 if block < 64 else 8 if block < 256 else 16
-        return side, block // side
-    depth = 2 if block < 64 else 4
-    height = 2 if block < 32 else 4
-    return depth, height, block // (depth * height)
+        return 1 << bits // 2, 1 << bits - bits // 2
+    depth = min(bits // 3, 2)
+    height = min((bits - depth) // 2, 2)
+    return 1 << depth, 1 << height, 1 << bits - depth - height
 
 
-@dataclass(frozen=True)
+@frozen
 class SegmentClamp:
     """Keys from the first to the last of the rows' documents; full inside the run that holds all rows."""
 
     ids: str
 
 
-@dataclass(frozen=True)
+@frozen
 class FrameClamp:
     """The range that a pattern counted from the document's start allows; the whole document where rows have several."""
 
@@ -77,7 +76,7 @@ class FrameClamp:
     range: Range
 
 
-@dataclass(frozen=True)
+@frozen
 class LimitClamp:
     """Positions up to `last`, a formula at the launch's clock (lengths of a batch)."""
 
@@ -87,7 +86,7 @@ class LimitClamp:
 Clamp = SegmentClamp | FrameClamp | LimitClamp
 
 
-@dataclass(frozen=True)
+@frozen
 class Walk:
     """Keys under one index map: ranges, clamps on them, and the mask of partial tiles.
 
@@ -102,7 +101,7 @@ class Walk:
     residual: Bool
 
 
-@dataclass(frozen=True)
+@frozen
 class Pass:
     """A tiling of the rows and the walks of its tiles.
 
@@ -121,7 +120,7 @@ class Pass:
     owns: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class Layout:
     """Passes in launch order. Owners first; those that own nothing are merged through (out, lse).
 

@@ -14,7 +14,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from spattn.expressions.algebra import conj, disj, eq, le, mod, negate, sub, subexpressions, substitute_bool, symbols
+from spattn.expressions.algebra import (
+    add,
+    conj,
+    disj,
+    eq,
+    le,
+    lt,
+    mod,
+    negate,
+    sub,
+    subexpressions,
+    substitute_bool,
+    symbols,
+)
 from spattn.expressions.nodes import (
     FALSE,
     KV_LEN,
@@ -27,10 +40,12 @@ from spattn.expressions.nodes import (
     InTable,
     Le,
     Member,
+    Node,
     RandomTable,
     Relative,
     SameSegment,
     Sym,
+    Tokens,
 )
 from spattn.layout.intervals import calculated_range
 from spattn.layout.ir import Blocks, Box, Clamp, FrameClamp, Grid, Layout, LimitClamp, Listed, Pass, SegmentClamp, Walk
@@ -62,7 +77,7 @@ MAX_PIECES = 8  # of an exact difference; a longer one makes a mask that costs m
 
 def plan(condition: Bool, direction: str = "queries") -> Layout:
     """The layout of a condition over q, k: for every length, exact; `direction="keys"` tiles the keys."""
-    rows_first = condition if direction == "queries" else swapped(condition)
+    rows_first = spelled_out(condition if direction == "queries" else swapped(condition))
     passes: list[Pass] = []
     notes: list[str] = []
     skip: Bool = FALSE
@@ -81,6 +96,17 @@ def plan(condition: Bool, direction: str = "queries") -> Layout:
         rest = _off_grid(rest, grid)
     others, capped = _plan_rest(rest, skip, direction)
     return Layout((*passes, *others), condition, direction, tuple(dict.fromkeys(notes + capped)))
+
+
+def spelled_out(condition: Bool) -> Bool:
+    """Few constant tokens of blocks (`blockwise(64, global([0, -1]))`) as comparisons, which isl holds as intervals."""
+    found: dict[Node, Node] = {}
+    for part in subexpressions(condition):
+        match part:
+            case Member(FloorDiv() as position, Tokens(values, ()), length) if len(values) <= MAX_PIECES:
+                places = (eq(position, v) if v >= 0 else eq(position, add(length, v)) for v in values)
+                found[part] = conj(le(0, position), lt(position, length), disj(*places))
+    return substitute_bool(condition, found) if found else condition
 
 
 def swapped(condition: Bool) -> Bool:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from spattn.expressions.algebra import select, sub, subexpressions
+from spattn.expressions.frozen import frozen
 from spattn.expressions.nodes import TRUE, Bool, Expr, Int, Sym
 from spattn.relation.affine import Sets, isl, piecewise
 
@@ -24,7 +25,7 @@ MAX_RANGES = 4
 MAX_FORMULA = 80  # nodes; a longer bound of the unmasked part costs more than the mask it saves
 
 
-@dataclass(frozen=True)
+@frozen
 class Range:
     """Walk coordinates `lo .. hi` that some row touches, of which `full_lo .. full_hi` every row has.
 
@@ -48,7 +49,7 @@ def everything(masked: bool) -> Range:
     return replace(WHOLE if masked else Range(BEGIN, LAST, BEGIN, LAST), exact=True)
 
 
-@dataclass(frozen=True)
+@frozen
 class Ranges:
     """Ranges of one walk; `ordered` if their first keys ascend, proved."""
 
@@ -72,7 +73,8 @@ def ranges_of(sets: Sets, maps: list[IslMap], context: IslSet, masked: bool) -> 
     for part in _parts(sets, maps, context):
         found += _part_ranges(sets, part, context, masked)
     if len(found) > MAX_RANGES:
-        return Ranges((_hull(found),))
+        joined = _joined(sets, maps, context)
+        return ranges_of(sets, joined, context, masked) if len(joined) < len(maps) else Ranges((_hull(found),))
     if len(found) < 2:
         return Ranges(tuple(r for r, _ in found))
     order = sets.ask("order", lambda: _ascending(sets, [touched for _, touched in found]))
@@ -89,6 +91,15 @@ def _hull(found: list[tuple[Range, IslSet | None]]) -> Range:
     """One range over several: the walk's own ends, and the unmasked part of the first that has one."""
     best = next((r for r, _ in found if (r.full_lo, r.full_hi) != EMPTY_FULL), found[0][0])
     return Range(BEGIN, LAST, best.full_lo, best.full_hi)
+
+
+def _joined(sets: Sets, maps: list[IslMap], context: IslSet) -> list[IslMap]:
+    """Two of the maps as one, where a tile touches an interval of their union: first and last rows see all keys."""
+    for i, j in itertools.combinations(range(len(maps)), 2):
+        union = maps[i].union(maps[j]).coalesce()
+        if sets.ask("join", lambda union=union: gap_free(sets, touched_set(sets, union, context))):  # type: ignore[misc]
+            return [m for n, m in enumerate(maps) if n not in (i, j)] + [union]
+    return maps
 
 
 def _parts(sets: Sets, maps: list[IslMap], context: IslSet) -> list[IslMap]:

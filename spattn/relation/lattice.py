@@ -7,10 +7,10 @@ both tiled by residue, and the pairs become a dense band of a quarter of the len
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from spattn.expressions.algebra import add, floordiv, minimum, mod, scale, sub, substitute
+from spattn.expressions.frozen import frozen
 from spattn.expressions.nodes import Expr, Int, Sym
 from spattn.relation.affine import Sets, isl, isl_text
 
@@ -22,12 +22,12 @@ MAX_RESIDUES = 1024  # beyond, a residue class has too few rows to fill a tile a
 RESIDUE = Sym("c")
 
 
-@dataclass(frozen=True)
+@frozen
 class IndexMap:
     """How a coordinate becomes a position."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Affine(IndexMap):
     """`phase + step * v`; the phase is a constant or a formula in the pass's residue c."""
 
@@ -43,7 +43,7 @@ class Affine(IndexMap):
         return floordiv(add(sub(position, self.phase), self.step - 1), self.step)
 
 
-@dataclass(frozen=True)
+@frozen
 class Runs(IndexMap):
     """`period * (v // run) + first + v % run`: a run of positions in each period."""
 
@@ -65,7 +65,7 @@ CONTIGUOUS = Affine()
 Regular = Affine | Runs
 
 
-@dataclass(frozen=True)
+@frozen
 class Sublattice:
     """Where a set of pairs lies: rows and keys."""
 

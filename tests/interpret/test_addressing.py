@@ -1,4 +1,4 @@
-"""Offsets beyond 2^31 elements: a few rows far apart in memory that is reserved and, but for these rows, never touched."""
+"""Offsets beyond 2^31 elements: a few rows far apart in memory that is reserved and otherwise never touched."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from spattn.backends.request import Request
 from spattn.backends.triton.prepare import Prepared
-from spattn.backends.triton.run import run
+from spattn.backends.triton.run import likeness, run
 from spattn.backends.triton.tiles import Tile, choose, expected_keys, next_power
 from spattn.codegen.kernel import SCANNED
 from spattn.codegen.module import ModuleSource, PassSource
@@ -51,7 +51,7 @@ def launch(
     rows = (request.q_offset, request.q_offset + request.q_len)
     prepared = Prepared(request.tensors, request.kv_len, request.num_q_heads, rows, request.q.device)
     count = request.batch_size * request.num_q_heads if pairs is None else len(pairs)
-    listed = outputs.lse if pairs is None else torch.from_numpy(pairs.astype(np.int32)).to(request.q.device)
+    listed = outputs.lse if pairs is None else _pairs(pairs.tobytes(), request.q.device)
     parts = _Parts.of(source, outputs)
     q, scale = _positive_scale(request)
     for one, text in zip(layout.passes, source.passes, strict=True):
@@ -81,9 +81,10 @@ def launch(
         ]
         kernel = kernels[text.name]
         constants = _constants(request, chosen, paired=pairs is not None)
-        run(kernel, programs, arguments, (*constants, False), chosen)
+        alike = likeness(arguments)
+        run(kernel, programs, arguments, alike, (*constants, False), chosen)
         if text.leaky:
-            run(kernel, -(-programs // SCANNED), arguments, (*constants, True), replace(chosen, num_stages=1))
+            run(kernel, -(-programs // SCANNED), arguments, alike, (*constants, True), replace(chosen, num_stages=1))
 
 
 def _constants(request: Request, tile: Tile, paired: bool) -> tuple[Any, ...]:
@@ -117,6 +118,12 @@ class _Parts:
         read, write = self.spare[-1], self.spare[0]
         self.spare.reverse()
         return [*read, *write]
+
+
+@lru_cache(maxsize=256)
+def _pairs(pairs: bytes, device: torch.device) -> torch.Tensor:
+    """The pairs of a group as int32 on the device, sent there once."""
+    return torch.from_numpy(np.frombuffer(pairs, np.int64).astype(np.int32)).to(device)
 
 
 @lru_cache(maxsize=1024)

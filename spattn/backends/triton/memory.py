@@ -1,7 +1,7 @@
 """What was made from tensors, kept while the same tensors come again unchanged.
 
-A tensor is the same while it is the same object at the same version: its address may be another tensor's tomorrow. Training
-and serving hand the same documents or block table to each layer, and sorting them once is enough.
+A tensor is the same while it is the same object at the same version: its address may be another tensor's tomorrow.
+Training and serving hand the same documents or block table to each layer, and sorting them once is enough.
 """
 
 from __future__ import annotations

@@ -18,16 +18,23 @@ MAX_KERNELS = 4096
 _compiled: dict[Any, Any] = {}
 
 
-def run(kernel: Any, programs: int, arguments: list[Any], constants: tuple[Any, ...], tile: Tile) -> None:
-    """Launches `programs` programs of a kernel on the current stream."""
-    key = (
-        kernel,
-        torch.cuda.current_device() if torch.cuda.is_available() else -1,
-        tuple(map(_kind, arguments[:-UNSPECIALISED])),
-        arguments[1 - UNSPECIALISED],  # the group size, 1 of which is compiled in
-        constants,
-        tile,
-    )
+def likeness(arguments: list[Any]) -> tuple[Any, ...]:
+    """What calls with these arguments must share to run one compiled kernel."""
+    device = torch.cuda.current_device() if torch.cuda.is_available() else -1
+    # of the numbers only a group size of 1 is compiled in
+    return device, arguments[1 - UNSPECIALISED], *map(_kind, arguments[:-UNSPECIALISED])
+
+
+def run(
+    kernel: Any,
+    programs: int,
+    arguments: list[Any],
+    alike: tuple[Any, ...],
+    constants: tuple[Any, ...],
+    tile: Tile,
+) -> None:
+    """Launches `programs` programs of a kernel on the current stream; `alike` is the arguments' likeness."""
+    key = kernel, alike, constants, tile
     compiled = _compiled.get(key)
     if compiled is not None:
         compiled[programs, 1, 1](*arguments, *constants)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 from spattn.expressions.algebra import subexpressions
 from spattn.expressions.evaluation import evaluate
+from spattn.expressions.frozen import frozen
 from spattn.expressions.nodes import Read
 from spattn.expressions.tensors import Tensors
 from spattn.layout.ir import Blocks, FrameClamp, Pass, SegmentClamp
@@ -23,7 +24,7 @@ class Dtype(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@frozen
 class Tile:
     """`block_m` queries by `block_n` keys a step, and how Triton schedules them."""
 

@@ -21,6 +21,8 @@ from spattn.runtime.cache import default_cache
 if TYPE_CHECKING:
     import torch
 
+    from spattn.analysis.explanation import Explanation
+
 BACKEND_NAMES = ("auto", "triton", "torch")
 
 
@@ -98,6 +100,31 @@ class Attention:
     def source(self, values: tuple[bool, ...] | None = None) -> ModuleSource:
         """The generated Triton module of a group of heads; `.text` is the file."""
         return self._compiled.source(self._values(values))
+
+    def explain(
+        self,
+        q_len: int = 4096,
+        kv_len: int | None = None,
+        *,
+        num_heads: int = 1,
+        batch_size: int = 1,
+        head_dim: int = 128,
+        **tensors: Any,
+    ) -> Explanation:
+        """What the pattern means and what the kernels do at these lengths; `print` it.
+
+        Args:
+            q_len: Queries, in tokens.
+            kv_len: Keys, as many as queries if not given.
+            num_heads: Query heads.
+            batch_size: Batch entries.
+            head_dim: Width of a head.
+            tensors: The pattern's free names; example tensors stand in if none is given.
+        """
+        from spattn.analysis.explain import explain
+
+        sizes = {"num_heads": num_heads, "batch_size": batch_size, "head_dim": head_dim}
+        return explain(self.pattern, q_len, kv_len, tensors=tensors, backend=self.backend, **sizes)
 
     def _values(self, values: tuple[bool, ...] | None) -> tuple[bool, ...]:
         if values is not None:

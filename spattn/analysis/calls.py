@@ -1,0 +1,52 @@
+"""The call that an explanation speaks of, and the shorter one whose tiles are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import isqrt
+from typing import Any
+
+from spattn.analysis.samples import sample_tensors
+from spattn.expressions.nodes import Bool
+from spattn.expressions.tensors import Tensors
+from spattn.oracle import is_spread
+
+MAX_TILED = 1 << 15  # tokens at which tiles are counted at most: 262144 visits of 64 x 64 tiles
+MAX_ROWS = 1 << 21  # queries whose keys are counted one by one
+
+
+@dataclass(frozen=True)
+class Call:
+    """Lengths, and arrays for the pattern's free names."""
+
+    q_len: int
+    kv_len: int
+    num_heads: int
+    batch_size: int
+    tensors: Mapping[str, Any]
+
+    @property
+    def entries(self) -> int:
+        """(batch entry, head) pairs."""
+        return self.num_heads * self.batch_size
+
+    def is_spread(self, condition: Bool) -> bool:
+        """May heads or batch entries differ?"""
+        return is_spread(condition, Tensors(self.tensors, self.kv_len, self.batch_size, self.num_heads))
+
+    def with_samples(self, condition: Bool, names: Mapping[str, str]) -> Call:
+        """The call with example tensors; none where it is too long for its pairs to be counted with them."""
+        if self.q_len > MAX_ROWS:
+            return self
+        return replace(self, tensors=sample_tensors(condition, names, self.kv_len))
+
+    def shortened(self, condition: Bool, names: Mapping[str, str]) -> Call:
+        """The call with example tensors, short enough to count its tiles; shorter where each head counts."""
+        short = self._capped(MAX_TILED).with_samples(condition, names)
+        if not short.is_spread(condition):
+            return short
+        return self._capped(MAX_TILED // isqrt(self.entries)).with_samples(condition, names)
+
+    def _capped(self, most: int) -> Call:
+        return replace(self, q_len=min(self.q_len, most), kv_len=min(self.kv_len, most))

@@ -1,0 +1,114 @@
+"""What a pattern means and what its kernels will do, as data; `str()` says it in words (`analysis.report`)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from spattn.analysis.remarks import Remark
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """The work of one pass for one head, in tiles of `block` x `block`.
+
+    Attributes:
+        programs: Tiles of queries.
+        full: Key tiles without a mask.
+        partial: Key tiles with one.
+        longest: Key tiles of the longest program.
+        pairs: Pairs computed.
+    """
+
+    block: int
+    programs: int
+    full: int
+    partial: int
+    longest: int
+    pairs: int
+
+
+@dataclass(frozen=True)
+class WalkPart:
+    """A walk in words."""
+
+    title: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PassPart:
+    """A pass in words and in tiles."""
+
+    title: str
+    walks: tuple[WalkPart, ...]
+    tilings: tuple[Tiling, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Heads and batch entries that share a plan.
+
+    Attributes:
+        members: How many (batch entry, head) pairs.
+        meaning: The pattern for these, as a condition.
+        notes: What the planner approximated; masks stay exact.
+        planning_ms: How long planning took.
+    """
+
+    members: int
+    meaning: str
+    passes: tuple[PassPart, ...]
+    notes: tuple[str, ...]
+    planning_ms: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A pattern, and its cost at given lengths.
+
+    Attributes:
+        terms: The meaning as a union of intersections; none where there are too many.
+        free_names: (name, what it is) of the tensors that a call gives.
+        dead_terms: Terms that add nothing; None where that was not decided.
+        empty_row: A row without keys, in words; None where there is none or that was not decided.
+        pairs: Allowed pairs of all heads and batch entries; None where counting would take too long.
+        formula: The pairs of one head for q_len = kv_len = S.
+        sampled: The counts hold for example tensors.
+        tiled_len: (q_len, kv_len) at which tiles were counted: shorter than asked where that would take too long.
+        computed: Pairs that 64 x 64 tiles compute for each allowed one, at `tiled_len`.
+        flops: Of the allowed pairs, forward: 4 * head_dim each.
+        bytes: q, k, v and out once, in two bytes an element.
+    """
+
+    pattern: str
+    meaning: str
+    terms: tuple[str, ...]
+    free_names: tuple[tuple[str, str], ...]
+    dead_terms: tuple[str, ...] | None
+    empty_row: str | None
+    q_len: int
+    kv_len: int
+    num_heads: int
+    batch_size: int
+    head_dim: int
+    pairs: int | None
+    density: float | None
+    formula: str | None
+    sampled: bool
+    tiled_len: tuple[int, int]
+    computed: float | None
+    flops: int | None
+    bytes: int
+    groups: tuple[Group, ...]
+    remarks: tuple[Remark, ...]
+    backend: str
+
+    def __str__(self) -> str:
+        from spattn.analysis.report import report
+
+        return "\n".join(report(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The explanation as JSON data."""
+        return asdict(self)

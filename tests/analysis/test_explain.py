@@ -1,0 +1,130 @@
+"""Explanations and remarks, beside the oracle."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import spattn
+from spattn import oracle
+from spattn.analysis.explain import explain
+from spattn.analysis.remarks import remarks
+from spattn.analysis.samples import sample_tensors
+from spattn.frontend.parser import parse as parse_node
+from spattn.pattern import parse
+
+PATTERNS = (
+    "full",
+    "none",
+    "local(20) | global([0, 7])",
+    "strided(16) | last(8)",
+    "documents(ids) & causal",
+    "within(ids, last(20))",
+    "valid(lengths) & causal",
+    "blocks(table, size=16)",
+    "columns(tokens) | last(4)",
+    "diagonals(offsets) & causal",
+    "where(t[q] <= u[k])",
+    "where(k < n)",
+    "where(m[q, k] == 1)",
+    "random(2, block=16) | last(4)",
+    "heads([0]) & causal | heads([1:4]) & last(8)",
+    "neighborhood(grid=[10, 20], kernel=5)",
+    "where((q * k) % 7 == 1)",
+)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_pairs_are_the_oracle_s(pattern):
+    parsed = parse(pattern)
+    found = explain(parsed, 150, 200, num_heads=4, batch_size=2, head_dim=16)
+    tensors = sample_tensors(parsed.condition, parsed.free_names, 200)
+    mask = oracle.mask(parsed.syntax, 150, 200, num_heads=4, batch_size=2, tensors=tensors)
+    whole = np.broadcast_to(mask, (2, 4, 150, 200))
+    assert found.pairs == whole.sum()
+    assert found.density == pytest.approx(whole.mean())
+    assert found.flops == 64 * whole.sum()
+    assert found.computed is None or found.computed >= 1.0
+    assert found.sampled == bool(parsed.free_names)
+    assert sum(group.members for group in found.groups) == 8
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_it_can_be_said_and_sent(pattern):
+    found = explain(parse(pattern), 100)
+    assert f"pattern     {found.pattern}\n" in str(found)
+    assert json.loads(json.dumps(found.to_dict()))["pattern"] == found.pattern
+
+
+def test_attention_explains_itself():
+    attn = spattn.compile("documents(ids) & causal")
+    found = attn.explain(64, ids=np.zeros(64, np.int64))
+    assert found.pairs == 64 * 65 // 2
+    assert not found.sampled
+    assert found == found
+    assert attn.explain(64).sampled
+
+
+def test_tiles():
+    found = explain(parse("causal"), 256)
+    [group] = found.groups
+    [one] = group.passes
+    small, large = one.tilings
+    assert (small.programs, small.full, small.partial, small.longest) == (4, 6, 4, 4)
+    assert (large.programs, large.full, large.partial, large.longest) == (2, 1, 2, 2)
+    assert found.computed == pytest.approx(10 * 64 * 64 / found.pairs)
+
+
+def test_what_adds_nothing_is_named():
+    found = explain(parse("local(8) | last(4) | columns([0])"), 64)
+    assert found.dead_terms == ("last(4)",)
+
+
+def test_rows_without_keys_are_named():
+    assert explain(parse("causal & ~last(2)"), 64).empty_row == "row 0 of 1 has no key"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "codes"),
+    [
+        ("causal & ~causal", ["W001"]),
+        ("none", ["W001"]),
+        ("full", ["W002"]),
+        ("causal | anticausal", ["W002"]),
+        ("log_sparse", ["W003"]),
+        ("where(q * k % 61 == 1)", ["W003"]),
+        ("local(8)", []),
+        ("last(4, dilation=64)", []),
+        ("columns([::512])", []),
+        ("strided(128) | last(64)", []),
+        ("documents(ids) & causal", []),
+        ("blocks(table)", []),
+    ],
+)
+def test_remarks(pattern, codes):
+    assert [remark.code for remark in remarks(parse(pattern))] == codes
+
+
+def test_long_calls_are_counted_short():
+    found = explain(parse("causal"), 10**6)
+    assert found.pairs == 10**6 * (10**6 + 1) // 2
+    assert found.tiled_len == (2**15, 2**15)
+
+
+def test_samples_are_the_same_each_time():
+    node = parse_node("documents(ids) & columns(tokens)")
+    condition = parse(str(node)).condition
+    roles = {"ids": "documents", "tokens": "tokens"}
+    first, second = (sample_tensors(condition, roles, 50) for _ in range(2))
+    assert all(np.array_equal(first[name], second[name]) for name in roles)
+    assert all(not np.array_equal(first[n], sample_tensors(condition, roles, 50, seed=1)[n]) for n in roles)
+
+
+@pytest.mark.parametrize("kv_len", [0, 1, 2, 5])
+def test_samples_of_short_calls(kv_len):
+    for pattern in PATTERNS:
+        parsed = parse(pattern)
+        tensors = sample_tensors(parsed.condition, parsed.free_names, kv_len)
+        oracle.mask(parsed.syntax, kv_len, kv_len, tensors=tensors)

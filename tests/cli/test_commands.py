@@ -1,0 +1,282 @@
+"""Each command: what it answers, and the exit status that goes with it."""
+
+from __future__ import annotations
+
+import json
+from xml.etree import ElementTree
+
+import pytest
+
+
+class TestCheck:
+    def test_a_pattern(self, spattnc):
+        answer = spattnc("check", "local(w)", "--set", "w=4")
+        assert (answer.status, answer.out, answer.err) == (0, "ok: local(4)\n", "")
+
+    def test_no_pattern(self, spattnc):
+        answer = spattnc("check", "locl(3)")
+        assert (answer.status, answer.out) == (1, "")
+        assert "did you mean 'local'?" in answer.err
+
+    def test_every_error_as_json(self, spattnc):
+        answer = spattnc("check", "locl(3) | lst(2)", "--json")
+        assert answer.status == 1
+        assert answer.json["schema"] == "spattn/check/1"
+        assert [error["span"] for error in answer.json["errors"]] == [[0, 4], [10, 13]]
+
+    @pytest.mark.parametrize(
+        ("pattern", "code"),
+        [("causal & ~causal", "W001"), ("causal | anticausal", "W002"), ("log_sparse", "W003"), ("last(9)", "")],
+    )
+    def test_warnings(self, spattnc, pattern, code):
+        answer = spattnc("check", pattern, "--json")
+        assert answer.status == 0
+        assert [warning["code"] for warning in answer.json["warnings"]] == ([code] if code else [])
+        assert code in answer.err
+
+
+class TestEmit:
+    def test_source_is_a_module(self, spattnc, tmp_path):
+        path = tmp_path / "kernel.py"
+        answer = spattnc("emit", "local(64) | global([0])", "-o", str(path))
+        assert (answer.status, answer.out) == (0, "")
+        compile(path.read_text(), str(path), "exec")
+        assert spattnc("emit", "local(64) | global([0])").out == path.read_text()
+        assert [child.name for child in tmp_path.iterdir()] == ["kernel.py"]
+
+    def test_relation(self, spattnc):
+        lines = spattnc("emit", "documents(ids) & causal", "--stage", "relation").out.splitlines()
+        assert lines == ["means  ids[q] == ids[k] and k <= q", "term 0: k <= q", "  where ids[q] == ids[k]"]
+
+    def test_layout(self, spattnc):
+        assert "pass 1: all queries" in spattnc("emit", "last(8) | rows([0])", "--stage", "layout").out
+
+    def test_groups_of_heads(self, spattnc):
+        pattern = "heads([0]) & causal | heads([1]) & last(8)"
+        assert "group 1" in spattnc("emit", pattern, "--stage", "layout").out
+        texts = {spattnc("emit", pattern, "--group", str(i)).out for i in range(2)}
+        assert len(texts) == 2
+        assert spattnc("emit", pattern, "--group", "9").status == 2
+        assert "--group" in spattnc("emit", pattern).err
+
+    def test_json(self, spattnc):
+        answer = spattnc("emit", "causal", "--stage", "pattern", "--json").json
+        assert answer == {"schema": "spattn/emit/1", "pattern": "causal", "stage": "pattern", "text": "causal\n"}
+
+    @pytest.mark.aot
+    @pytest.mark.parametrize(
+        ("target", "stage", "mark"),
+        [("cuda:90", "ptx", ".target sm_90a"), ("cuda:90", "ttir", "tt.func"), ("hip:gfx942", "amdgcn", "gfx942")],
+    )
+    def test_machine_code(self, spattnc, target, stage, mark):
+        pytest.importorskip("triton", reason="Triton is not installed")
+        answer = spattnc("emit", "last(64)", "--stage", stage, "--target", target, "--head-dim", "32", "--json").json
+        assert mark in answer["text"]
+        [one] = answer["passes"]
+        assert one["registers"] > 0
+        assert one["spilled_bytes"] == 0
+
+    @pytest.mark.aot
+    def test_a_form_that_the_target_lacks(self, spattnc):
+        pytest.importorskip("triton", reason="Triton is not installed")
+        answer = spattnc("emit", "last(64)", "--stage", "amdgcn", "--head-dim", "32")
+        assert answer.status == 2
+        assert "there is no amdgcn" in answer.err
+
+    def test_the_interpreter_compiles_nothing(self, spattnc, monkeypatch):
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+        pytest.importorskip("triton", reason="Triton is not installed")
+        answer = spattnc("emit", "last(64)", "--stage", "ptx")
+        assert answer.status == 2
+        assert "env -u TRITON_INTERPRET" in answer.err
+
+
+class TestExplain:
+    def test_text(self, spattnc):
+        answer = spattnc("explain", "local(256) | global([0, cls])", "--set", "cls=7", "-n", "2048")
+        assert answer.status == 0
+        for part in ("517*S - 66834", "pass 1", "64 x 64", "density"):
+            assert part in answer.out
+
+    def test_json(self, spattnc):
+        answer = spattnc("explain", "last(8) | causal & last(4)", "--q-len", "100", "--json").json
+        assert answer["schema"] == "spattn/explain/1"
+        assert answer["dead_terms"] == ["causal & last(4)"]
+        assert answer["pairs"] == 8 * 100 - 28
+
+    def test_lengths_without_limit(self, spattnc):
+        answer = spattnc("explain", "last(8)", "-n", "1000000000", "--json").json
+        assert answer["pairs"] == 8 * 10**9 - 28
+        assert answer["tiled_len"] == [32768, 32768]
+
+
+class TestShow:
+    def test_text(self, spattnc):
+        lines = spattnc("show", "causal", "-n", "3", "--kv-len", "4").out.splitlines()
+        assert [line.strip(" 0123456789").strip("│|") for line in lines[1:4]] in (
+            ["████    ", "██████  ", "████████"],
+            ["####    ", "######  ", "########"],
+        )
+
+    def test_a_file_by_its_name(self, spattnc, tmp_path):
+        path = tmp_path / "mask.svg"
+        assert spattnc("show", "causal & chunk(8)", "-o", str(path)).status == 0
+        assert ElementTree.fromstring(path.read_text()).tag.endswith("svg")
+
+    def test_png(self, spattnc, tmp_path):
+        pytest.importorskip("matplotlib")
+        path = tmp_path / "mask.png"
+        assert spattnc("show", "causal", "-n", "5", "-o", str(path)).status == 0
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+    def test_json(self, spattnc):
+        answer = spattnc("show", "causal", "-n", "2", "--json").json
+        assert answer["fraction"] == [[1.0, 0.0], [1.0, 1.0]]
+
+    def test_a_length_without_limit(self, spattnc):
+        answer = spattnc("show", "local(256) | global([0])", "-n", "1000000000")
+        assert answer.status == 0
+        assert "sampled" in answer.out
+
+    def test_tensors_without_limit_there_are_none(self, spattnc):
+        answer = spattnc("show", "documents(ids)", "-n", "1000000000")
+        assert answer.status == 2
+        assert "E094" in answer.err
+
+
+class TestVerify:
+    @pytest.mark.parametrize("pattern", ["local(5) | global([0, -1])", "documents(ids) & causal", "moba(table, 16)"])
+    def test_a_right_pattern(self, spattnc, pattern):
+        pytest.importorskip("torch")
+        answer = spattnc("verify", pattern, "-n", "70", "--kv-len", "80", "--head-dim", "16", "--json")
+        assert answer.status == 0
+        rungs = {rung["name"]: rung["passed"] for rung in answer.json["rungs"]}
+        assert rungs["layout"]
+        assert rungs["torch"]
+
+    def test_a_wrong_layout_is_named(self, spattnc, monkeypatch):
+        pytest.importorskip("torch")
+        from spattn.analysis import ladder
+        from spattn.layout.rebuild import layout_mask
+
+        monkeypatch.setattr(ladder, "layout_mask", lambda *sizes, **call: ~layout_mask(*sizes, **call))
+        answer = spattnc("verify", "last(4)", "-n", "20")
+        assert answer.status == 1
+        assert "DIFFERS   layout" in answer.out
+
+    def test_a_wrong_backend_is_named(self, spattnc, monkeypatch):
+        pytest.importorskip("torch")
+        from spattn.backends.torch import backend
+
+        right = backend.run
+        monkeypatch.setattr(backend, "run", lambda *call: tuple(x + 0.1 for x in right(*call)))
+        answer = spattnc("verify", "last(4)", "-n", "20", "--backend", "torch")
+        assert answer.status == 1
+        assert "DIFFERS   torch" in answer.out
+
+    def test_a_backend_that_cannot_run_here(self, spattnc, monkeypatch):
+        torch = pytest.importorskip("torch")
+        if torch.cuda.is_available():
+            pytest.skip("it can")
+        monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+        answer = spattnc("verify", "last(4)", "-n", "20", "--backend", "triton")
+        assert answer.status == 3
+
+    @pytest.mark.interpret
+    def test_the_interpreter(self, spattnc):
+        pytest.importorskip("triton", reason="Triton is not installed")
+        answer = spattnc("verify", "last(9) | columns([0])", "-n", "40", "--head-dim", "16", "--backend", "triton")
+        assert answer.status == 0
+        assert "ok        triton" in answer.out
+
+
+class TestDiff:
+    @pytest.mark.parametrize(
+        ("first", "second", "relation"),
+        [
+            ("last(4)", "local(3, 0)", "equal"),
+            ("last(4)", "causal", "subset"),
+            ("causal", "last(4)", "superset"),
+            ("causal", "anticausal", "different"),
+        ],
+    )
+    def test_relations(self, spattnc, first, second, relation):
+        answer = spattnc("diff", first, second, "--json")
+        assert answer.json["relation"] == relation
+        assert answer.status == (0 if relation == "equal" else 1)
+
+    def test_a_witness(self, spattnc):
+        answer = spattnc("diff", "last(3)", "last(w)", "--set", "w=4")
+        assert answer.out.splitlines() == [
+            "the first is a proper subset of the second",
+            "in the second alone: q=3, k=0, kv_len=4",
+        ]
+
+    def test_a_binding_for_neither(self, spattnc):
+        assert spattnc("diff", "last(3)", "last(4)", "--set", "w=4").status == 2
+
+
+class TestAtoms:
+    def test_the_table(self, spattnc):
+        answer = spattnc("atoms")
+        assert answer.status == 0
+        for name in ("local(w, dilation=1)", "neighborhood", "bigbird"):
+            assert name in answer.out
+
+    def test_one(self, spattnc):
+        assert spattnc("atoms", "mistral").out.splitlines()[1] == "  = last(w)"
+
+    def test_json(self, spattnc):
+        rows = spattnc("atoms", "--json").json["atoms"]
+        assert {row["kind"] for row in rows} == {"atom", "word"}
+        assert all(row["doc"] for row in rows)
+
+
+class TestCache:
+    @pytest.fixture(autouse=True)
+    def _cache(self, tmp_path, monkeypatch):
+        from spattn.runtime.cache import Cache
+
+        self.cache = Cache(tmp_path / "cache")
+        monkeypatch.setattr("spattn.runtime.cache.default_cache", lambda: self.cache)
+
+    def test_dir(self, spattnc):
+        assert spattnc("cache", "dir").out == f"{self.cache.root}\n"
+
+    def test_list_verify_clear(self, spattnc):
+        path = self.cache.publish("x = 1\n")
+        assert path.name in spattnc("cache", "list").out
+        assert spattnc("cache", "verify").status == 0
+        path.write_text("x = 2\n")
+        answer = spattnc("cache", "verify", "--json")
+        assert (answer.status, answer.json["paths"]) == (1, [str(path)])
+        self.cache.publish("x = 3\n")
+        assert spattnc("cache", "prune").status == 0
+        assert spattnc("cache", "clear").status == 0
+        assert self.cache.entries() == []
+
+
+class TestDoctor:
+    def test_what_is_here(self, spattnc):
+        findings = {row["name"]: row for row in spattnc("doctor", "--json").json["findings"]}
+        assert {"spattn", "python", "torch", "triton", "cache", "gpu"} <= findings.keys()
+
+    def test_the_interpreter_s_pitfall(self, spattnc, monkeypatch):
+        versions = {"triton": "3.6.0", "numpy": "2.4.1"}
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+        monkeypatch.setattr("spattn.analysis.health.installed", lambda name: versions.get(name, "1.0"))
+        answer = spattnc("doctor")
+        assert answer.status == 1
+        assert "cannot interpret loops with NumPy 2.4.1" in answer.out
+
+    def test_nothing_installed(self, spattnc, monkeypatch):
+        monkeypatch.setattr("spattn.analysis.health.installed", lambda name: None)
+        answer = spattnc("doctor")
+        assert answer.status == 0
+        assert "pip install 'spattn[torch]'" in answer.out
+
+
+def test_json_is_one_object_a_line(spattnc):
+    for arguments in (("check", "causal"), ("atoms", "full"), ("diff", "causal", "causal"), ("cache", "dir")):
+        [line] = spattnc(*arguments, "--json").out.splitlines()
+        assert json.loads(line)["schema"].startswith("spattn/")

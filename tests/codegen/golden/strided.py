@@ -1,0 +1,383 @@
+# Written by spattn: edits are lost, the templates are in codegen_templates/triton.
+#
+#   pattern  strided(128) & causal | last(64)
+#   means    (((q - k) % 128) == 0 and k <= q) or (k <= q and q <= k + 63)
+#   layout   pass 0: all queries
+#              walk keys k = v
+#                [u0 - 63 .. u1], full [u1 - 63 .. u0]
+#                partial tiles masked by the row's own range
+#            pass 1: queries q = 128*u + c, for each residue c of 128
+#              walk keys k = 128*v + c
+#                [begin .. u1 - 1], full [begin .. u0 - 1]
+#                partial tiles masked by the row's own range
+import triton
+import triton.language as tl
+
+NOWHERE = tl.constexpr(1 << 30)
+SCANNED = tl.constexpr(256)
+
+
+@triton.jit
+def split_range(lo, hi, full_lo, full_hi, cursor, BLOCK_N: tl.constexpr):
+    """The key tiles of a range: masked from its start, unmasked, masked to its end.
+
+    Returns (first masked, their number, first unmasked, their number, first of the tail, their number, next cursor).
+    """
+    lo = tl.maximum(lo, cursor)
+    full_lo = tl.maximum(full_lo, lo)
+    full_hi = tl.minimum(full_hi, hi)
+    full = lo + (full_lo - lo + BLOCK_N - 1) // BLOCK_N * BLOCK_N
+    fulls = tl.maximum(full_hi + 1 - full, 0) // BLOCK_N
+    tail = full + fulls * BLOCK_N
+    heads = tl.maximum(tl.minimum(full, hi + 1) - lo + BLOCK_N - 1, 0) // BLOCK_N
+    tails = tl.maximum(hi + 1 - tail + BLOCK_N - 1, 0) // BLOCK_N
+    cursor = tl.where(lo <= hi, lo + (heads + fulls + tails) * BLOCK_N, cursor)
+    return lo, heads, full, fulls, tail, tails, cursor
+
+
+@triton.jit
+def load_tile(pointers, inside, dims_inside, RAGGED: tl.constexpr, PADDED: tl.constexpr):
+    """A tile of keys or values, 0 outside; only what can be ragged or padded is checked."""
+    if RAGGED and PADDED:
+        tile = tl.load(pointers, mask=inside & dims_inside, other=0.0)
+    elif RAGGED:
+        tile = tl.load(pointers, mask=inside, other=0.0)
+    elif PADDED:
+        tile = tl.load(pointers, mask=dims_inside, other=0.0)
+    else:
+        tile = tl.load(pointers)
+    return tile
+
+
+@triton.jit
+def online_softmax(scores, v, acc, m_i, l_i, qk_scale, PRECISION: tl.constexpr):
+    """One step of the online softmax; scores are unscaled, -inf where a pair is not allowed."""
+    m_new = tl.maximum(m_i, tl.max(scores, 1) * qk_scale)
+    m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
+    p = tl.exp2(scores * qk_scale - m_safe[:, None])
+    alpha = tl.exp2(m_i - m_safe)
+    l_i = l_i * alpha + tl.sum(p, 1)
+    acc = tl.dot(p.to(v.dtype), v, acc * alpha[:, None], input_precision=PRECISION)
+    return acc, m_new, l_i
+
+
+@triton.jit
+def careful_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION: tl.constexpr):
+    """online_softmax for values that hold inf or NaN: 0 * inf would spoil the rows that may not see them."""
+    finite = tl.abs(v) < float("inf")
+    acc, m_i, l_i = online_softmax(scores, tl.where(finite, v, 0.0).to(v.dtype), acc, m_i, l_i, qk_scale, PRECISION)
+    seen = tl.broadcast_to(allowed, scores.shape).to(v.dtype)
+    rises = tl.where(finite | (v < 0), 0.0, 1.0).to(v.dtype)
+    falls = tl.where(finite | (v > 0), 0.0, 1.0).to(v.dtype)
+    acc += tl.where(tl.dot(seen, rises, input_precision=PRECISION) > 0, float("inf"), 0.0)
+    acc -= tl.where(tl.dot(seen, falls, input_precision=PRECISION) > 0, float("inf"), 0.0)
+    return acc, m_i, l_i
+
+
+@triton.jit
+def pass_0_walk_0(
+    acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale,
+    u, u0, u1, kv_len,
+    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, CAREFUL: tl.constexpr,
+):
+    """Attends to keys k = v."""
+    last = kv_len - 1
+    lo_0 = tl.maximum(u0 - 63, 0)
+    hi_0 = tl.minimum(u1, last)
+    full_lo_0 = u1 - 63
+    full_hi_0 = u0
+    first_0, heads_0, full_0, fulls_0, tail_0, tails_0, cursor = split_range(
+        lo_0, hi_0, full_lo_0, full_hi_0, -NOWHERE, BLOCK_N
+    )
+    row_lo = u - 63
+    row_hi = tl.minimum(u, last)
+    for i in range(0, heads_0 + tails_0):
+        start = tl.where(i < heads_0, first_0 + i * BLOCK_N, tail_0 + (i - heads_0) * BLOCK_N)
+        v = start + tl.arange(0, BLOCK_N)
+        inside = v <= last
+        k_base = start.to(tl.int64)
+        along = tl.arange(0, BLOCK_N).to(tl.int64)
+        k_ptrs = k_head + k_base * stride_kn + (along * stride_kn)[None, :] + dims[:, None]
+        v_ptrs = v_head + k_base * stride_vn + (along * stride_vn)[:, None] + v_dims[None, :]
+        k = load_tile(k_ptrs, inside[None, :], (dims < HEAD_DIM)[:, None], True, HEAD_DIM != BLOCK_D)
+        scores = tl.dot(q, k, input_precision=PRECISION)
+        allowed = inside[None, :]
+        allowed &= row_lo[:, None] <= v[None, :]
+        allowed &= v[None, :] <= row_hi[:, None]
+        scores = tl.where(allowed, scores, float("-inf"))
+        values = load_tile(v_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], True, V_HEAD_DIM != BLOCK_DV)
+        if CAREFUL:
+            acc, m_i, l_i = careful_softmax(scores, allowed, values, acc, m_i, l_i, qk_scale, PRECISION)
+        else:
+            acc, m_i, l_i = online_softmax(scores, values, acc, m_i, l_i, qk_scale, PRECISION)
+    for i in range(0, fulls_0):
+        start = full_0 + i * BLOCK_N
+        k_base = start.to(tl.int64)
+        along = tl.arange(0, BLOCK_N).to(tl.int64)
+        k_ptrs = k_head + k_base * stride_kn + (along * stride_kn)[None, :] + dims[:, None]
+        v_ptrs = v_head + k_base * stride_vn + (along * stride_vn)[:, None] + v_dims[None, :]
+        k = load_tile(k_ptrs, True, (dims < HEAD_DIM)[:, None], False, HEAD_DIM != BLOCK_D)
+        scores = tl.dot(q, k, input_precision=PRECISION)
+        values = load_tile(v_ptrs, True, (v_dims < V_HEAD_DIM)[None, :], False, V_HEAD_DIM != BLOCK_DV)
+        acc, m_i, l_i = online_softmax(scores, values, acc, m_i, l_i, qk_scale, PRECISION)
+    return acc, m_i, l_i
+
+
+@triton.jit
+def pass_0_tile(
+    program,
+    q_ptr, stride_qb, stride_qh, stride_qm,
+    k_ptr, stride_kb, stride_kh, stride_kn,
+    v_ptr, stride_vb, stride_vh, stride_vn,
+    out_ptr, stride_ob, stride_oh, stride_om,
+    lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
+    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, programs, qk_scale,
+    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, CAREFUL: tl.constexpr,
+):
+    """One tile of pass_0."""
+    pair = program // tiles
+    tile = tiles - 1 - program % tiles
+    if PAIRED:
+        pair = tl.load(pairs_ptr + pair)
+    b = pair // num_q_heads
+    h = pair % num_q_heads
+
+    row_begin = q_offset
+    row_end = q_len + q_offset
+    start = row_begin + tile * BLOCK_M
+    u = start + tl.arange(0, BLOCK_M)
+    u0 = tl.maximum(start, row_begin)
+    u1 = tl.minimum(start + BLOCK_M, row_end) - 1
+    row_ok = (u >= row_begin) & (u < row_end)
+    q_pos = u
+
+    m = (q_pos - q_offset).to(tl.int64)
+    dims = tl.arange(0, BLOCK_D)
+    v_dims = tl.arange(0, BLOCK_DV)
+    q_base = q_ptr + b.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh
+    q = tl.load(
+        q_base + m[:, None] * stride_qm + dims[None, :], mask=row_ok[:, None] & (dims < HEAD_DIM)[None, :], other=0.0
+    )
+    k_head = k_ptr + b.to(tl.int64) * stride_kb + (h // group_size).to(tl.int64) * stride_kh
+    v_head = v_ptr + b.to(tl.int64) * stride_vb + (h // group_size).to(tl.int64) * stride_vh
+
+    row = pair.to(tl.int64) * q_len + m
+    m_i = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    l_i = tl.zeros([BLOCK_M], tl.float32)
+    acc = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
+    acc, m_i, l_i = pass_0_walk_0(
+        acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale,
+        u, u0, u1, kv_len,
+        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, CAREFUL,
+    )
+    if not CAREFUL:
+        # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
+        tl.store(spoiled_ptr + program, tl.max(tl.where(tl.abs(acc) < float("inf"), 0, 1), None))
+
+    acc = acc / tl.where(l_i == 0.0, 1.0, l_i)[:, None]
+    lse = m_i + tl.log2(tl.where(l_i == 0.0, 1.0, l_i))
+    kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
+    tl.store(part_out_ptr + row[:, None] * V_HEAD_DIM + v_dims[None, :], acc, mask=kept)
+    tl.store(part_out_lse_ptr + row, lse, mask=row_ok)
+
+
+@triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "programs"])
+def pass_0(
+    q_ptr, stride_qb, stride_qh, stride_qm,
+    k_ptr, stride_kb, stride_kh, stride_kn,
+    v_ptr, stride_vb, stride_vh, stride_vn,
+    out_ptr, stride_ob, stride_oh, stride_om,
+    lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
+    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, programs, qk_scale,
+    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, CAREFUL: tl.constexpr,
+):
+    """All queries."""
+    if CAREFUL:
+        # again the tiles that 0 * inf spoiled, few if any: a program looks through SCANNED of them
+        first = tl.program_id(0) * SCANNED
+        place = first + tl.arange(0, SCANNED)
+        if tl.max(tl.load(spoiled_ptr + place, mask=place < programs, other=0), 0) > 0:
+            for program in range(first, tl.minimum(first + SCANNED, programs)):
+                if tl.load(spoiled_ptr + program) > 0:
+                    pass_0_tile(
+                        program,
+                        q_ptr, stride_qb, stride_qh, stride_qm,
+                        k_ptr, stride_kb, stride_kh, stride_kn,
+                        v_ptr, stride_vb, stride_vh, stride_vn,
+                        out_ptr, stride_ob, stride_oh, stride_om,
+                        lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
+                        num_q_heads, group_size, q_len, kv_len, q_offset, tiles, programs, qk_scale,
+                        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
+                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, CAREFUL,
+                    )
+    else:
+        pass_0_tile(
+            tl.program_id(0),
+            q_ptr, stride_qb, stride_qh, stride_qm,
+            k_ptr, stride_kb, stride_kh, stride_kn,
+            v_ptr, stride_vb, stride_vh, stride_vn,
+            out_ptr, stride_ob, stride_oh, stride_om,
+            lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
+            num_q_heads, group_size, q_len, kv_len, q_offset, tiles, programs, qk_scale,
+            HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
+            BLOCK_M, BLOCK_N, PAIRED, PRECISION, CAREFUL,
+        )
+
+
+@triton.jit
+def pass_1_walk_0(
+    acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale,
+    u, u0, u1, c, kv_len,
+    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, CAREFUL: tl.constexpr,
+):
+    """Attends to keys k = 128*v + c."""
+    last = ((kv_len - c + 127) >> 7) - 1
+    lo_0 = -(c >> 7)
+    hi_0 = tl.minimum(u1 - 1, last)
+    full_lo_0 = -(c >> 7)
+    full_hi_0 = u0 - 1
+    first_0, heads_0, full_0, fulls_0, tail_0, tails_0, cursor = split_range(
+        lo_0, hi_0, full_lo_0, full_hi_0, -NOWHERE, BLOCK_N
+    )
+    row_hi = tl.minimum(u - 1, last)
+    for i in range(0, heads_0 + tails_0):
+        start = tl.where(i < heads_0, first_0 + i * BLOCK_N, tail_0 + (i - heads_0) * BLOCK_N)
+        v = start + tl.arange(0, BLOCK_N)
+        inside = v <= last
+        k_base = (c + 128 * start).to(tl.int64)
+        along = tl.arange(0, BLOCK_N).to(tl.int64) * 128
+        k_ptrs = k_head + k_base * stride_kn + (along * stride_kn)[None, :] + dims[:, None]
+        v_ptrs = v_head + k_base * stride_vn + (along * stride_vn)[:, None] + v_dims[None, :]
+        k = load_tile(k_ptrs, inside[None, :], (dims < HEAD_DIM)[:, None], True, HEAD_DIM != BLOCK_D)
+        scores = tl.dot(q, k, input_precision=PRECISION)
+        allowed = inside[None, :]
+        allowed &= v[None, :] <= row_hi[:, None]
+        scores = tl.where(allowed, scores, float("-inf"))
+        values = load_tile(v_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], True, V_HEAD_DIM != BLOCK_DV)
+        if CAREFUL:
+            acc, m_i, l_i = careful_softmax(scores, allowed, values, acc, m_i, l_i, qk_scale, PRECISION)
+        else:
+            acc, m_i, l_i = online_softmax(scores, values, acc, m_i, l_i, qk_scale, PRECISION)
+    for i in range(0, fulls_0):
+        start = full_0 + i * BLOCK_N
+        k_base = (c + 128 * start).to(tl.int64)
+        along = tl.arange(0, BLOCK_N).to(tl.int64) * 128
+        k_ptrs = k_head + k_base * stride_kn + (along * stride_kn)[None, :] + dims[:, None]
+        v_ptrs = v_head + k_base * stride_vn + (along * stride_vn)[:, None] + v_dims[None, :]
+        k = load_tile(k_ptrs, True, (dims < HEAD_DIM)[:, None], False, HEAD_DIM != BLOCK_D)
+        scores = tl.dot(q, k, input_precision=PRECISION)
+        values = load_tile(v_ptrs, True, (v_dims < V_HEAD_DIM)[None, :], False, V_HEAD_DIM != BLOCK_DV)
+        acc, m_i, l_i = online_softmax(scores, values, acc, m_i, l_i, qk_scale, PRECISION)
+    return acc, m_i, l_i
+
+
+@triton.jit
+def pass_1_tile(
+    program,
+    q_ptr, stride_qb, stride_qh, stride_qm,
+    k_ptr, stride_kb, stride_kh, stride_kn,
+    v_ptr, stride_vb, stride_vh, stride_vn,
+    out_ptr, stride_ob, stride_oh, stride_om,
+    lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
+    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, programs, qk_scale,
+    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, CAREFUL: tl.constexpr,
+):
+    """One tile of pass_1."""
+    pair = program // tiles
+    tile = tiles - 1 - program % tiles
+    if PAIRED:
+        pair = tl.load(pairs_ptr + pair)
+    b = pair // num_q_heads
+    h = pair % num_q_heads
+
+    c = tile % 128
+    tile = tile // 128
+    row_begin = (q_offset - c + 127) >> 7
+    row_end = (q_len + q_offset - c + 127) >> 7
+    start = row_begin + tile * BLOCK_M
+    u = start + tl.arange(0, BLOCK_M)
+    u0 = tl.maximum(start, row_begin)
+    u1 = tl.minimum(start + BLOCK_M, row_end) - 1
+    row_ok = (u >= row_begin) & (u < row_end)
+    q_pos = c + 128 * u
+
+    m = (q_pos - q_offset).to(tl.int64)
+    dims = tl.arange(0, BLOCK_D)
+    v_dims = tl.arange(0, BLOCK_DV)
+    q_base = q_ptr + b.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh
+    q = tl.load(
+        q_base + m[:, None] * stride_qm + dims[None, :], mask=row_ok[:, None] & (dims < HEAD_DIM)[None, :], other=0.0
+    )
+    k_head = k_ptr + b.to(tl.int64) * stride_kb + (h // group_size).to(tl.int64) * stride_kh
+    v_head = v_ptr + b.to(tl.int64) * stride_vb + (h // group_size).to(tl.int64) * stride_vh
+
+    row = pair.to(tl.int64) * q_len + m
+    begun = row_ok
+    m_i = tl.load(part_in_lse_ptr + row, mask=begun, other=float("-inf"))
+    l_i = tl.where(m_i == float("-inf"), 0.0, 1.0)
+    part_in_ptrs = part_in_ptr + row[:, None] * V_HEAD_DIM + v_dims[None, :]
+    acc = tl.load(part_in_ptrs, mask=begun[:, None] & (v_dims < V_HEAD_DIM)[None, :], other=0.0)
+    acc, m_i, l_i = pass_1_walk_0(
+        acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale,
+        u, u0, u1, c, kv_len,
+        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, CAREFUL,
+    )
+    if not CAREFUL:
+        # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
+        tl.store(spoiled_ptr + program, tl.max(tl.where(tl.abs(acc) < float("inf"), 0, 1), None))
+
+    acc = acc / tl.where(l_i == 0.0, 1.0, l_i)[:, None]
+    lse = m_i + tl.log2(tl.where(l_i == 0.0, 1.0, l_i))
+    kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
+    out_base = out_ptr + b.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
+    tl.store(out_base + m[:, None] * stride_om + v_dims[None, :], acc.to(out_ptr.dtype.element_ty), mask=kept)
+    tl.store(lse_ptr + row, lse * 0.6931471805599453, mask=row_ok)
+
+
+@triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "programs"])
+def pass_1(
+    q_ptr, stride_qb, stride_qh, stride_qm,
+    k_ptr, stride_kb, stride_kh, stride_kn,
+    v_ptr, stride_vb, stride_vh, stride_vn,
+    out_ptr, stride_ob, stride_oh, stride_om,
+    lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
+    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, programs, qk_scale,
+    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, CAREFUL: tl.constexpr,
+):
+    """Queries q = 128*u + c, for each residue c of 128."""
+    if CAREFUL:
+        # again the tiles that 0 * inf spoiled, few if any: a program looks through SCANNED of them
+        first = tl.program_id(0) * SCANNED
+        place = first + tl.arange(0, SCANNED)
+        if tl.max(tl.load(spoiled_ptr + place, mask=place < programs, other=0), 0) > 0:
+            for program in range(first, tl.minimum(first + SCANNED, programs)):
+                if tl.load(spoiled_ptr + program) > 0:
+                    pass_1_tile(
+                        program,
+                        q_ptr, stride_qb, stride_qh, stride_qm,
+                        k_ptr, stride_kb, stride_kh, stride_kn,
+                        v_ptr, stride_vb, stride_vh, stride_vn,
+                        out_ptr, stride_ob, stride_oh, stride_om,
+                        lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
+                        num_q_heads, group_size, q_len, kv_len, q_offset, tiles, programs, qk_scale,
+                        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
+                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, CAREFUL,
+                    )
+    else:
+        pass_1_tile(
+            tl.program_id(0),
+            q_ptr, stride_qb, stride_qh, stride_qm,
+            k_ptr, stride_kb, stride_kh, stride_kn,
+            v_ptr, stride_vb, stride_vh, stride_vn,
+            out_ptr, stride_ob, stride_oh, stride_om,
+            lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
+            num_q_heads, group_size, q_len, kv_len, q_offset, tiles, programs, qk_scale,
+            HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
+            BLOCK_M, BLOCK_N, PAIRED, PRECISION, CAREFUL,
+        )
