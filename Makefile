@@ -22,7 +22,7 @@ MAKEFLAGS += --no-print-directory
 # one thing after the other, so that the last line is the last process's summary
 .NOTPARALLEL:
 
-.PHONY: help install demo test lint format test-main test-interpret test-aot test-triton36 clean
+.PHONY: help install demo test lint format test-main test-interpret test-aot test-triton36 test-gpu clean
 
 help: ## what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 18
@@ -55,6 +55,9 @@ test-aot: $(STAMP) ## generated kernels compiled for GPUs that are not there
 
 test-triton36: $(OLD_STAMP) ## the same, by the oldest Triton we support, without torch
 	$(COMPILED) $(OLD_VENV)/bin/python -m pytest -q $(PARALLEL) -m aot tests/aot
+
+test-gpu: ## generated kernels on the GPU that is here, with the Python that has its torch
+	$(COMPILED) $(or $(PYTHON),python3) -m pytest -q -m gpu tests/gpu
 
 # torch and Triton first, pinned: their newest releases bring gigabytes of CUDA along
 $(STAMP): pyproject.toml constraints/cpu.txt

@@ -180,7 +180,10 @@ def attention(
     q_offset: int | None = None,
     **names: Any,
 ) -> Any:
-    """`compile(pattern)(q, k, v)` through a cache of this process; integers among `names` are bound, the rest tensors."""
+    """`compile(pattern)(q, k, v)` through a cache of this process.
+
+    Integers among `names` are bound, the rest are run-time tensors; the other arguments are those of `Attention`.
+    """
     bindings = {name: int(value) for name, value in names.items() if isinstance(value, int | np.integer)}
     tensors = {name: value for name, value in names.items() if name not in bindings}
     attn = _compiled(str(pattern), backend, tuple(sorted(bindings.items())))

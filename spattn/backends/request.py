@@ -17,7 +17,9 @@ from spattn.layout.ir import Layout
 
 @dataclass(frozen=True)
 class Request:
-    """q `[batch, num_q_heads, q_len, head_dim]`, k `[batch, num_kv_heads, kv_len, head_dim]`, v likewise with its own width.
+    """One call, checked.
+
+    q is `[batch, num_q_heads, q_len, head_dim]`, k `[batch, num_kv_heads, kv_len, head_dim]`, v as k but for its width.
 
     Attributes:
         scale: Factor of the scores.

@@ -48,7 +48,14 @@ class BlockLists:
     transposed: bool
 
 
-Role = Values | TokenList | Membership | BlockLists
+@frozen
+class GivenTokens:
+    """int32 [batch, n]: a list of positions as the user gave it, for those that are counted from a document's end."""
+
+    name: str
+
+
+Role = Values | TokenList | Membership | BlockLists | GivenTokens
 
 
 def dimensions(role: Role) -> int:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from spattn.codegen.parameters import BlockLists, Membership, Parameters, Values
-from spattn.expressions.algebra import add, conj, le, relative_inner
+from spattn.codegen.parameters import BlockLists, GivenTokens, Membership, Parameters, Values
+from spattn.expressions.algebra import add, conj, le, relative_inner, subexpressions, symbols
 from spattn.expressions.nodes import (
     And,
     Bool,
@@ -150,13 +150,20 @@ class TritonText:
 
     def _member(self, position: Expr, tokens: object, length: Expr) -> str:
         role = Membership(tokens, length)  # type: ignore[arg-type]
-        if not role.tokens.tensors and len(role.tokens.values) <= MAX_COMPARED:
+        values, tensors = role.tokens.values, role.tokens.tensors
+        one_for_all = symbols(length) <= {"kv_len"} and not any(isinstance(p, Read) for p in subexpressions(length))
+        if not one_for_all or (not tensors and len(values) <= MAX_COMPARED):
             inside = conj(le(0, position), le(add(position, 1), length))
-            places = [self._term(Eq(position, Int(v) if v >= 0 else add(length, v))) for v in role.tokens.values]
+            places = [self._term(Eq(position, Int(v) if v >= 0 else add(length, v))) for v in values]
+            places += [self._given_tokens(name, position, length) for name in tensors]
             return f"({self._term(inside)} & ({' | '.join(places)}))"
         t = self.parameters.name(role)
         inside = conj(le(0, position), le(add(position, 1), Sym(f"{t}_size_0")))
         return f"({self._term(inside)} & (read_1({t}_ptr, {self.of(position)}, {t}_size_0, {t}_stride_0) != 0))"
+
+    def _given_tokens(self, name: str, position: Expr, length: Expr) -> str:
+        t = self.parameters.name(GivenTokens(name))
+        return f"in_tokens({t}_ptr, {self.of(position)}, {self.of(length)}, {t}_size_0, {t}_stride_0)"
 
     def _in_table(self, table: RandomTable | GivenTable, row: Expr, column: Expr) -> str:
         match table:

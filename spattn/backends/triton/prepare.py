@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from spattn.backends.triton.memory import Memory
-from spattn.codegen.parameters import BlockLists, Membership, Role, TokenList, Values, dimensions
+from spattn.codegen.parameters import BlockLists, GivenTokens, Membership, Role, TokenList, Values, dimensions
 from spattn.errors import ArgumentError
 from spattn.expressions.evaluation import evaluate
 from spattn.expressions.nodes import GivenTable, RandomTable, Tokens
@@ -29,6 +29,8 @@ def source_names(role: Role) -> tuple[str, ...]:
             return (name.partition(".")[0],)
         case TokenList(tokens) | Membership(tokens, _):
             return tokens.tensors
+        case GivenTokens(name):
+            return (name,)
         case BlockLists(GivenTable(tensor), _, _):
             return (tensor,)
     return ()
@@ -83,6 +85,9 @@ class Prepared:
                 return self._token_list(tokens), 0
             case Membership(tokens, length):
                 return self._membership(tokens, int(evaluate(length, {"kv_len": self._kv_len}, Tensors({}, 0)))), 0
+            case GivenTokens(name):
+                given = self._tensors[name].to(torch.int32)
+                return given if given.dim() else given[None], 0
             case BlockLists(table, size, transposed):
                 return self._block_lists(table, size, transposed)
 

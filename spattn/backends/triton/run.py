@@ -20,9 +20,8 @@ _compiled: dict[Any, Any] = {}
 
 def likeness(arguments: list[Any]) -> tuple[Any, ...]:
     """What calls with these arguments must share to run one compiled kernel."""
-    device = torch.cuda.current_device() if torch.cuda.is_available() else -1
-    # of the numbers only a group size of 1 is compiled in
-    return device, arguments[1 - UNSPECIALISED], *map(_kind, arguments[:-UNSPECIALISED])
+    # the device of q; and of the numbers only a group size of 1 is compiled in
+    return arguments[0].device, arguments[1 - UNSPECIALISED], *map(_kind, arguments[:-UNSPECIALISED])
 
 
 def run(
