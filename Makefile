@@ -4,6 +4,8 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.11 python3.12 python3.13 py
 	$(shell $(name) -c 'import sys; sys.version_info >= (3, 11) and print("$(name)")' 2>/dev/null)))
 # what may run at once in one pytest process
 WORKERS ?= auto
+# processes that share the one GPU: most of a test is the compiler's time
+GPU_WORKERS ?= 8
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -57,7 +59,7 @@ test-triton36: $(OLD_STAMP) ## the same, by the oldest Triton we support, withou
 	$(COMPILED) $(OLD_VENV)/bin/python -m pytest -q $(PARALLEL) -m aot tests/aot
 
 test-gpu: ## generated kernels on the GPU that is here, with the Python that has its torch
-	$(COMPILED) $(or $(PYTHON),python3) -m pytest -q -m gpu tests/gpu
+	$(COMPILED) $(or $(PYTHON),python3) -m pytest -q -p no:benchmark -n $(GPU_WORKERS) -m gpu tests/gpu
 
 # torch and Triton first, pinned: their newest releases bring gigabytes of CUDA along
 $(STAMP): pyproject.toml constraints/cpu.txt

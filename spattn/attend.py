@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ class Attention:
         self.backend = backend
         self._compiled = compiled
         self._tf32 = tf32
+        self._roles = dict(compiled.roles)
 
     def __call__(
         self,
@@ -80,7 +81,7 @@ class Attention:
             q_offset=q_offset,
             need_lse=return_lse,
             tf32=self._tf32,
-            roles=dict(self._compiled.roles),
+            roles=self._roles,
             tensors=tensors,
         )
         out, lse = execution.execute(self, request, self.backend)
@@ -210,6 +211,7 @@ def _published(text: str) -> Path:
     return default_cache().publish(text)
 
 
+@cache
 def _execution() -> Any:
     """The part that needs torch, imported at the first call."""
     try:

@@ -5,6 +5,7 @@ A backend module has `refusal(request) -> str | None` and `run(plans, request) -
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from typing import Protocol, cast
 
@@ -31,6 +32,7 @@ class Backend(Protocol):
         ...
 
 
+@cache
 def backend(name: str) -> Backend:
     """The module of a backend.
 

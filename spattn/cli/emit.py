@@ -137,7 +137,7 @@ def _machine_code(
 
     gpu = Target.of(target)
     values = _chosen(attn, group)
-    source, tiles = attn.source(values), usual_tiles(attn.layout(values), dtype.value, head_dim)
+    source, tiles = attn.source(values), usual_tiles(attn.layout(values), dtype.value, head_dim, gpu)
     kernels = load(attn.publish(source.text), source.text) if source.passes else {}
     found = compile_ahead(source, kernels, gpu, dtype.value, head_dim, head_dim, tiles)
     for one in found:

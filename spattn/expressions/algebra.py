@@ -58,7 +58,9 @@ def from_linear(terms: Mapping[Expr, int], constant: int) -> Expr:
         return Int(constant)
     if len(kept) == 1 and kept[0][1] == 1 and constant == 0:
         return kept[0][0]
-    return Sum(tuple(sorted(kept, key=lambda item: (item[1] < 0, repr(item[0])))), constant)
+    if len(kept) > 1:
+        kept.sort(key=lambda item: (item[1] < 0, repr(item[0])))
+    return Sum(tuple(kept), constant)
 
 
 def add(*args: Expr | int) -> Expr:

@@ -20,11 +20,12 @@ from spattn.expressions.algebra import (
     scale,
     select,
     sub,
+    subexpressions,
     substitute,
     symbols,
 )
 from spattn.expressions.nodes import And, Bool, Expr, FloorDiv, Int, Le, Max, Min, Not, Or, Sym, Truth
-from spattn.relation.bounds import BEGIN, EMPTY_FULL, LAST, Range
+from spattn.relation.bounds import BEGIN, EMPTY_FULL, LAST, MAX_FORMULA, Range
 
 Q, K = Sym("q"), Sym("k")
 U0, U1 = Sym("u0"), Sym("u1")
@@ -101,13 +102,18 @@ def _hull(a: Interval, b: Interval) -> Interval:
 
 
 def _larger(a: Interval, b: Interval) -> Interval:
-    """The one that surely or at run time holds more keys; its ends are always those of one of the two."""
+    """The one that surely or at run time holds more keys; its ends are always those of one of the two.
+
+    The choice at run time names each end three times: of intervals whose ends are long already the first is taken.
+    """
     if ALL in (a, b):
         return ALL
     if NONE in (a, b):
         return b if a == NONE else a
     if a.lo is None or a.hi is None or b.lo is None or b.hi is None:
         return b if (b.lo is None or b.hi is None) and a.lo is not None and a.hi is not None else a
+    if sum(len(subexpressions(end)) for end in (a.lo, a.hi, b.lo, b.hi)) > MAX_FORMULA:
+        return a
     smaller = lt(sub(a.hi, a.lo), sub(b.hi, b.lo))
     return Interval(select(smaller, b.lo, a.lo), select(smaller, b.hi, a.hi))
 

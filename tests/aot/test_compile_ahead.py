@@ -43,7 +43,7 @@ def test_hopper_uses_its_matrix_units():
 @pytest.mark.aot
 def test_each_pass_has_its_tile():
     pattern = "local(64) | global([0, 7]) | random(2, block=32)"
-    tiles = usual_tiles(compile_pattern(pattern).layout(), "fp16", 64)
+    tiles = usual_tiles(compile_pattern(pattern).layout(), "fp16", 64, Target.of("cuda:80"))
     found = _compiled(pattern, "cuda:80", tiles, "fp16")
     assert [one.tile for one in found] == tiles
     assert [one.name for one in found] == [f"pass_{i}" for i in range(len(tiles))]

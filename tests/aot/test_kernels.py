@@ -51,7 +51,7 @@ def artefacts(
     one = pattern(PATTERNS[name])
     source = one.source()
     kernels = load(default_cache().publish(source.text), source.text)
-    tiles = [tile] * len(source.passes) if tile else usual_tiles(one.layout(), dtype, head_dim)
+    tiles = [tile] * len(source.passes) if tile else usual_tiles(one.layout(), dtype, head_dim, Target.of(target))
     return compile_ahead(source, kernels, Target.of(target), dtype, head_dim, head_dim, tiles, careful)
 
 
@@ -82,6 +82,15 @@ def test_every_gpu_gets_a_binary(name: str, target: str) -> None:
     index = list(PATTERNS).index(name) + list(BINARIES).index(target)
     for found in artefacts(name, target, DTYPES[index % 2], HEAD_DIMS[index // 2 % 2]):
         assert found.asm[BINARIES[target]]
+        assert found.shared <= Target.of(target).shared
+
+
+@pytest.mark.parametrize("target", BINARIES)
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+def test_tiles_fit_into_the_shared_memory_of_each_gpu(target: str, dtype: str) -> None:
+    for head_dim in (128, 256):
+        for found in artefacts("dense", target, dtype, head_dim):
+            assert found.shared <= Target.of(target).shared
 
 
 @pytest.mark.parametrize("target", BINARIES)

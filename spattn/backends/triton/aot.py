@@ -108,10 +108,11 @@ def compile_ahead(
     ]
 
 
-def usual_tiles(layout: Layout, dtype: str, head_dim: int) -> list[Tile]:
+def usual_tiles(layout: Layout, dtype: str, head_dim: int, target: Target) -> list[Tile]:
     """The tile of each pass in a call of some thousand tokens."""
     return [
-        choose(one, _Dtype(dtype), head_dim, USUAL_LENGTH, expected_keys(one, USUAL_LENGTH)) for one in layout.passes
+        choose(one, _Dtype(dtype), head_dim, USUAL_LENGTH, expected_keys(one, USUAL_LENGTH), target.shared)
+        for one in layout.passes
     ]
 
 
@@ -172,7 +173,7 @@ def _type(name: str, one: PassSource, dtype: str, constants: Mapping[str, Any]) 
     if name in FLOATS:
         return "*fp32"
     if name.endswith("_ptr"):
-        return "*i8" if _is_membership(name, one) else "*i32"
+        return "*i8" if name == "spoiled_ptr" or _is_membership(name, one) else "*i32"
     return "fp32" if name == "qk_scale" else "i32"
 
 

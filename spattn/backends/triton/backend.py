@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
+from functools import cache
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ def refusal(request: Request) -> str | None:
     return missing()
 
 
+@cache
 def missing() -> str | None:
     """What is not installed, as a sentence."""
     try:

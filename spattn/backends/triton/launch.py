@@ -22,6 +22,8 @@ from spattn.expressions.nodes import And, Int, Le, Sym
 from spattn.layout.ir import Grid, Layout, Listed, Pass, box_sides
 from spattn.relation.lattice import Affine, Runs
 
+INTERPRETED_SHARED = 227 * 1024  # the interpreter has no limit; Hopper's keeps its tiles those of an H200
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -56,7 +58,7 @@ def launch(
     q, scale = _positive_scale(request)
     for one, text in zip(layout.passes, source.passes, strict=True):
         chosen = tile or _chosen(
-            one, q.dtype, max(q.shape[-1], request.v.shape[-1]), _rows_each(one, request), request.kv_len
+            one, q.dtype, max(q.shape[-1], request.v.shape[-1]), _rows_each(one, request), request.kv_len, q.device
         )
         if _all_skipped(one, request):
             continue
@@ -68,7 +70,7 @@ def launch(
             *_common_arguments(q, request, outputs),
             *parts.of_pass(text),
             listed,
-            torch.empty(programs if text.leaky else 0, dtype=torch.int32, device=q.device),
+            torch.empty(programs if text.leaky else 0, dtype=torch.int8, device=q.device),
             *(argument for role in text.roles for argument in prepared.arguments(role)),
             request.num_q_heads,
             request.num_q_heads // request.k.shape[1],
@@ -84,7 +86,7 @@ def launch(
         alike = likeness(arguments)
         run(kernel, programs, arguments, alike, (*constants, False), chosen)
         if text.leaky:
-            run(kernel, -(-programs // SCANNED), arguments, alike, (*constants, True), replace(chosen, num_stages=1))
+            run(kernel, -(-programs // SCANNED), arguments, alike, (*constants, True), _unhurried(chosen))
 
 
 def _constants(request: Request, tile: Tile, paired: bool) -> tuple[Any, ...]:
@@ -121,14 +123,30 @@ class _Parts:
 
 
 @lru_cache(maxsize=256)
+def _unhurried(tile: Tile) -> Tile:
+    """The tile of a careful launch, which is rare and loads nothing ahead."""
+    return replace(tile, num_stages=1)
+
+
+@lru_cache(maxsize=256)
 def _pairs(pairs: bytes, device: torch.device) -> torch.Tensor:
     """The pairs of a group as int32 on the device, sent there once."""
     return torch.from_numpy(np.frombuffer(pairs, np.int64).astype(np.int32)).to(device)
 
 
 @lru_cache(maxsize=1024)
-def _chosen(one: Pass, dtype: torch.dtype, head_dim: int, rows: int, kv_len: int) -> Tile:
-    return choose(one, dtype, head_dim, rows, expected_keys(one, kv_len))
+def _chosen(one: Pass, dtype: torch.dtype, head_dim: int, rows: int, kv_len: int, device: torch.device) -> Tile:
+    return choose(one, dtype, head_dim, rows, expected_keys(one, kv_len), _shared(device))
+
+
+@lru_cache(maxsize=64)
+def _shared(device: torch.device) -> int:
+    """Bytes of shared memory that a program may have."""
+    if device.type != "cuda":
+        return INTERPRETED_SHARED
+    properties = torch.cuda.get_device_properties(device)
+    own = getattr(properties, "shared_memory_per_block_optin", 0) or properties.shared_memory_per_block
+    return int(own)
 
 
 def _all_skipped(one: Pass, request: Request) -> bool:

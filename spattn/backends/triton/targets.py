@@ -8,6 +8,8 @@ from spattn.errors import UnsupportedError
 
 CUDA = (80, 86, 89, 90, 100, 103, 120)
 HIP = ("gfx942", "gfx950")
+SHARED_KIB = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, "gfx942": 64, "gfx950": 160}
+"""Shared memory that a program may have, from the vendors' tables of compute capabilities."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,11 @@ class Target:
 
     def __str__(self) -> str:
         return f"{self.backend}:{self.architecture}"
+
+    @property
+    def shared(self) -> int:
+        """Bytes of shared memory that a program may have."""
+        return SHARED_KIB[self.architecture] * 1024
 
     @property
     def warp_size(self) -> int:

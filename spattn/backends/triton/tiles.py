@@ -39,8 +39,17 @@ def next_power(n: int) -> int:
     return max(16, 1 << (n - 1).bit_length())
 
 
-def choose(one: Pass, dtype: Dtype, head_dim: int, rows: int, keys: int) -> Tile:
-    """The tile for `rows` rows in each residue of a pass, each with about `keys` keys."""
+def choose(one: Pass, dtype: Dtype, head_dim: int, rows: int, keys: int, shared: int) -> Tile:
+    """The tile for `rows` rows in each residue of a pass, each with about `keys` keys.
+
+    Args:
+        one: The pass.
+        dtype: Of q, k and v.
+        head_dim: The wider of the two head dimensions.
+        rows: Rows in each residue.
+        keys: About how many keys each row walks over.
+        shared: Bytes of shared memory that a program may have on the device.
+    """
     tile = _usual(dtype, next_power(head_dim), keys)
     block_m = min(tile.block_m, next_power(rows))
     block_n = tile.block_n
@@ -50,7 +59,20 @@ def choose(one: Pass, dtype: Dtype, head_dim: int, rows: int, keys: int) -> Tile
         if isinstance(walk.keys, Blocks):
             block_n = min(block_n, next_power(walk.keys.size))
     warps = tile.num_warps if block_m >= 128 else 4
-    return replace(tile, block_m=block_m, block_n=block_n, num_warps=warps)
+    tile = replace(tile, block_m=block_m, block_n=block_n, num_warps=warps)
+    return _fitting(tile, next_power(head_dim) * dtype.itemsize, shared)
+
+
+def _fitting(tile: Tile, row_bytes: int, shared: int) -> Tile:
+    """Fewer stages, then fewer keys a step, until queries, keys and values in flight fit into shared memory."""
+    while (tile.block_m + 2 * tile.block_n * tile.num_stages) * row_bytes > shared:
+        if tile.num_stages > 1:
+            tile = replace(tile, num_stages=tile.num_stages - 1)
+        elif tile.block_n > 16:
+            tile = replace(tile, block_n=tile.block_n // 2)
+        else:
+            break
+    return tile
 
 
 def _usual(dtype: Dtype, width: int, keys: int) -> Tile:

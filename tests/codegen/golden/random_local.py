@@ -250,7 +250,7 @@ def pass_0(
         # again the tiles that 0 * inf spoiled, few if any: a program looks through SCANNED of them
         first = tl.program_id(0) * SCANNED
         place = first + tl.arange(0, SCANNED)
-        if tl.max(tl.load(spoiled_ptr + place, mask=place < programs, other=0), 0) > 0:
+        if tl.max(tl.load(spoiled_ptr + place, mask=place < programs, other=0).to(tl.int32), 0) > 0:
             for program in range(first, tl.minimum(first + SCANNED, programs)):
                 if tl.load(spoiled_ptr + program) > 0:
                     pass_0_tile(
