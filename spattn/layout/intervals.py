@@ -24,10 +24,9 @@ from spattn.expressions.algebra import (
     substitute,
     symbols,
 )
-from spattn.expressions.nodes import And, Bool, Expr, FloorDiv, Int, Le, Max, Min, Not, Or, Sym, Truth
+from spattn.expressions.nodes import And, Bool, Expr, FloorDiv, Int, K, Le, Max, Min, Not, Or, Q, Sym, Truth
 from spattn.relation.bounds import BEGIN, EMPTY_FULL, LAST, MAX_FORMULA, Range
 
-Q, K = Sym("q"), Sym("k")
 U0, U1 = Sym("u0"), Sym("u1")
 
 

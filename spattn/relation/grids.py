@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from spattn.expressions.algebra import conj, floordiv, mod, subexpressions, substitute_bool, symbols
+from spattn.expressions.algebra import conj, floordiv, subexpressions, substitute_bool, symbols
 from spattn.expressions.nodes import And, Bool, Expr, FloorDiv, Int, K, Le, Mod, Node, Q, Sym
+from spattn.frontend.grids import coordinates
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,6 @@ def _names(condition: Bool, shape: tuple[int, ...]) -> dict[Node, Node]:
             case FloorDiv(Sym(("q" | "k") as name), Int(divisor)) if divisor > inner and divisor % inner == 0:
                 names[node] = floordiv(Sym(f"{name}0"), divisor // inner)
     return names
-
-
-def coordinates(position: Expr, shape: tuple[int, ...]) -> list[Expr]:
-    """The coordinates of a position in a row-major grid, the slowest first."""
-    result = []
-    for axis in range(len(shape)):
-        along = floordiv(position, prod(shape[axis + 1 :]))
-        result.append(mod(along, shape[axis]) if axis else along)
-    return result
 
 
 def _bounds(size: int) -> set[Bool]:
