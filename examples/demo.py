@@ -32,7 +32,7 @@ def main() -> None:
     title("its mask")
     picture(attn)
     title("the kernel it becomes (the head)")
-    source = attn.source().text
+    source = attn.source()
     print("\n".join(source.splitlines()[:HEAD]))
     print(f".. {len(source.splitlines()) - HEAD} lines more: spattnc emit {PATTERN!r} --set cls=7")
     title("a run on this machine, beside the oracle")

@@ -91,16 +91,30 @@ class Attention:
         """Groups of pairs `b * num_heads + h` that have a layout of their own."""
         return _groups(self._compiled, batch_size, num_heads)
 
-    def layout(self, values: tuple[bool, ...] | None = None) -> Layout:
-        """The block layout of a group of heads; of a pattern without head conditions there is one.
+    def layout(self, q_len: int | None = None, kv_len: int | None = None, *, group: int = 0) -> Layout:
+        """The block layout: passes, walks, ranges.
 
-        It holds for every length: its bounds are formulas.
+        Its bounds are formulas, so it is the same for every length; lengths may be named and change nothing.
+
+        Args:
+            q_len: Queries, in tokens.
+            kv_len: Keys, in tokens.
+            group: Which group of heads, where `heads(..)` or `batch(..)` part them.
         """
-        return self._compiled.layout(self._values(values))
+        del q_len, kv_len
+        return self.layout_of(self._values(group))
 
-    def source(self, values: tuple[bool, ...] | None = None) -> ModuleSource:
-        """The generated Triton module of a group of heads; `.text` is the file."""
-        return self._compiled.source(self._values(values))
+    def source(self, *, group: int = 0) -> str:
+        """The generated Triton module, a file to read."""
+        return self.module_of(self._values(group)).text
+
+    def layout_of(self, values: tuple[bool, ...]) -> Layout:
+        """The layout of the group of heads for which the conditions on heads have these values."""
+        return self._compiled.layout(values)
+
+    def module_of(self, values: tuple[bool, ...]) -> ModuleSource:
+        """The generated module of such a group, and what a launcher must know of it."""
+        return self._compiled.source(values)
 
     def explain(
         self,
@@ -127,10 +141,8 @@ class Attention:
         sizes = {"num_heads": num_heads, "batch_size": batch_size, "head_dim": head_dim}
         return explain(self.pattern, q_len, kv_len, tensors=tensors, backend=self.backend, **sizes)
 
-    def _values(self, values: tuple[bool, ...] | None) -> tuple[bool, ...]:
-        if values is not None:
-            return values
-        return next(iter(self.groups(1, 64))) if self._compiled.pair_conditions else ()
+    def _values(self, group: int) -> tuple[bool, ...]:
+        return list(self.groups(1, 64))[group] if self._compiled.pair_conditions else ()
 
     def publish(self, text: str) -> Path:
         """The file of the cache that holds generated text."""

@@ -45,10 +45,10 @@ class Plans:
     def groups(self, batch_size: int, num_heads: int) -> Mapping[tuple[bool, ...], NDArray[np.int64]]:
         return pair_groups(self.compiled.pair_conditions, batch_size, num_heads)
 
-    def layout(self, values: tuple[bool, ...]) -> Layout:
+    def layout_of(self, values: tuple[bool, ...]) -> Layout:
         return self.compiled.layout(values)
 
-    def source(self, values: tuple[bool, ...]) -> ModuleSource:
+    def module_of(self, values: tuple[bool, ...]) -> ModuleSource:
         return self.compiled.source(values)
 
     def publish(self, text: str) -> Path:

@@ -61,7 +61,7 @@ def _layout_rungs(attn: Attention, sizes: Sizes, mask: Any, tensors: dict[str, A
         name = "layout" if i == 0 else f"layout of group {i}"
         try:
             found = layout_mask(
-                attn.layout(values),
+                attn.layout_of(values),
                 sizes.q_len,
                 sizes.kv_len,
                 num_heads=sizes.num_heads,

@@ -66,11 +66,11 @@ class Plans(Protocol):
         """Groups of pairs `b * num_heads + h` with one layout each."""
         ...
 
-    def layout(self, values: tuple[bool, ...]) -> Layout:
+    def layout_of(self, values: tuple[bool, ...]) -> Layout:
         """The layout of a group."""
         ...
 
-    def source(self, values: tuple[bool, ...]) -> ModuleSource:
+    def module_of(self, values: tuple[bool, ...]) -> ModuleSource:
         """The generated module of a group."""
         ...
 

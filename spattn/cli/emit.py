@@ -72,7 +72,7 @@ def emit(
             text = _layouts(_attention(parsed))
         case Stage.SOURCE:
             attn = _attention(parsed)
-            text = attn.source(_chosen(attn, group)).text
+            text = attn.module_of(_chosen(attn, group)).text
         case _:
             text, details = _machine_code(_attention(parsed), group, stage, target, dtype, head_dim)
     if as_json:
@@ -122,7 +122,7 @@ def _layouts(attn: Attention) -> str:
     found = _groups(attn)
     lines = []
     for i, values in enumerate(found):
-        layout = attn.layout(values)
+        layout = attn.layout_of(values)
         lines += [f"group {i}: heads where {text(layout.condition)}"] if len(found) > 1 else []
         lines += [*describe(layout), *(f"note: approximated ({note}); masks are exact" for note in layout.notes)]
     return "\n".join(lines) + "\n"
@@ -137,7 +137,7 @@ def _machine_code(
 
     gpu = Target.of(target)
     values = _chosen(attn, group)
-    source, tiles = attn.source(values), usual_tiles(attn.layout(values), dtype.value, head_dim, gpu)
+    source, tiles = attn.module_of(values), usual_tiles(attn.layout_of(values), dtype.value, head_dim, gpu)
     kernels = load(attn.publish(source.text), source.text) if source.passes else {}
     found = compile_ahead(source, kernels, gpu, dtype.value, head_dim, head_dim, tiles)
     for one in found:

@@ -8,6 +8,9 @@ coordinate), c (residue); at a launch's: kv_len, row_begin, row_end, column_begi
 
 from __future__ import annotations
 
+from typing import Any
+
+from spattn.expressions.evaluation import BoolArray
 from spattn.expressions.frozen import frozen
 from spattn.expressions.nodes import FALSE, Bool, Expr, GivenTable, RandomTable, Sym, Tokens
 from spattn.relation.bounds import Range
@@ -132,6 +135,12 @@ class Layout:
     condition: Bool
     direction: str = "queries"
     notes: tuple[str, ...] = ()
+
+    def mask(self, q_len: int, kv_len: int, **call: Any) -> BoolArray:
+        """The dense mask rebuilt from the tiles; arguments and result as of `spattn.layout.rebuild.layout_mask`."""
+        from spattn.layout.rebuild import layout_mask
+
+        return layout_mask(self, q_len, kv_len, **call)
 
 
 ROW_BEGIN, ROW_END = Sym("row_begin"), Sym("row_end")

@@ -106,7 +106,7 @@ def test_a_new_length_compiles_nothing() -> None:
 def compiled_kernels(plan: Any) -> int:
     from spattn.backends.triton.load import load
 
-    source = plan.source(())
+    source = plan.module_of(())
     namespace = load(plan.publish(source.text), source.text)
     return sum(len(entry[0]) for one in source.passes for entry in namespace[one.name].device_caches.values())
 

@@ -21,7 +21,7 @@ def run(plans: Plans, request: Request) -> tuple[torch.Tensor, torch.Tensor]:
     lse = request.q.new_empty(0, dtype=torch.float32)
     for values, pairs in groups.items():
         o, ell = forward(
-            plans.layout(values),
+            plans.layout_of(values),
             request.q,
             request.k,
             request.v,

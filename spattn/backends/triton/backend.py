@@ -65,7 +65,7 @@ def run(
     with torch.cuda.device(request.q.device) if request.q.is_cuda else nullcontext():
         for values, pairs in groups.items():
             only: NDArray[np.int64] | None = pairs if len(groups) > 1 else None
-            source = plans.source(values)
+            source = plans.module_of(values)
             kernels = load(plans.publish(source.text), source.text)
-            launch(plans.layout(values), source, kernels, request, outputs, only, tile)
+            launch(plans.layout_of(values), source, kernels, request, outputs, only, tile)
     return outputs.out, outputs.lse
