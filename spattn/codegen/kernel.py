@@ -178,6 +178,16 @@ class KernelText:
         return tuple(code(f"{line},") for line in lines)
 
     @property
+    def unspecialised(self) -> str:
+        """Numbers that change with the lengths: Triton compiles nothing for their values."""
+        names = ["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "programs"]
+        for tensor in self.tensors:
+            names += [f"{tensor.name}_stride_b", f"{tensor.name}_stride_h"]
+            names += [f"{tensor.name}_size_{i}" for i in range(tensor.dims)]
+            names += [f"{tensor.name}_first_row"] if tensor.is_list else []
+        return code(", ".join(f'"{name}"' for name in names))
+
+    @property
     def signature(self) -> tuple[str, ...]:
         """The same as parameters."""
         constants = (", ".join(f"{name}: tl.constexpr" for name in part) for part in (CONSTANTS[:4], CONSTANTS[4:]))

@@ -66,14 +66,15 @@ def launch(
         if tiles * count == 0:
             continue
         programs = tiles * count
+        spoiled = torch.empty(programs if text.leaky else 0, dtype=torch.int8, device=q.device)
+        fixed = [*_common_arguments(q, request, outputs), *parts.of_pass(text), listed, spoiled]
+        tensors = [prepared.arguments(role) for role in text.roles]
+        group_size = request.num_q_heads // request.k.shape[1]
         arguments = [
-            *_common_arguments(q, request, outputs),
-            *parts.of_pass(text),
-            listed,
-            torch.empty(programs if text.leaky else 0, dtype=torch.int8, device=q.device),
-            *(argument for role in text.roles for argument in prepared.arguments(role)),
+            *fixed,
+            *(argument for arguments in tensors for argument in arguments),
             request.num_q_heads,
-            request.num_q_heads // request.k.shape[1],
+            group_size,
             request.q_len,
             request.kv_len,
             request.q_offset,
@@ -83,7 +84,7 @@ def launch(
         ]
         kernel = kernels[text.name]
         constants = _constants(request, chosen, paired=pairs is not None)
-        alike = likeness(arguments)
+        alike = likeness(fixed, tensors, group_size)
         run(kernel, programs, arguments, alike, (*constants, False), chosen)
         if text.leaky:
             run(kernel, -(-programs // SCANNED), arguments, alike, (*constants, True), _unhurried(chosen))

@@ -11,17 +11,23 @@ from typing import Any
 import torch
 
 from spattn.backends.triton.tiles import Tile
-from spattn.codegen.kernel import NUMBERS
 
-UNSPECIALISED = len(NUMBERS)
+MAX_INT32 = 2**31 - 1
 MAX_KERNELS = 4096
 _compiled: dict[Any, Any] = {}
 
 
-def likeness(arguments: list[Any]) -> tuple[Any, ...]:
-    """What calls with these arguments must share to run one compiled kernel."""
-    # the device of q; and of the numbers only a group size of 1 is compiled in
-    return arguments[0].device, arguments[1 - UNSPECIALISED], *map(_kind, arguments[:-UNSPECIALISED])
+def likeness(fixed: list[Any], tensors: list[list[Any]], group_size: int) -> tuple[Any, ...]:
+    """What calls must share to run one compiled kernel.
+
+    Args:
+        fixed: q, k, v, out and the rest that every kernel has, with their strides.
+        tensors: The arguments of each run-time tensor: pointer, strides of batch and head, size and stride of each
+            dimension, perhaps the first row; of these numbers Triton compiles in the strides alone.
+        group_size: Compiled in where it is 1.
+    """
+    kinds = [(_kind(one[0]), *one[4::2], max(one[1:]) > MAX_INT32) for one in tensors]
+    return fixed[0].device, group_size, *map(_kind, fixed), *kinds
 
 
 def run(
@@ -32,7 +38,7 @@ def run(
     constants: tuple[Any, ...],
     tile: Tile,
 ) -> None:
-    """Launches `programs` programs of a kernel on the current stream; `alike` is the arguments' likeness."""
+    """Launches `programs` programs of a kernel on the current stream; `alike` is the likeness of the arguments."""
     key = kernel, alike, constants, tile
     compiled = _compiled.get(key)
     if compiled is not None:

@@ -223,7 +223,11 @@ def pass_0_tile(
     tl.store(lse_ptr + row, lse * 0.6931471805599453, mask=row_ok)
 
 
-@triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "programs"])
+@triton.jit(
+    do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "programs", "t0_stride_b", "t0_stride_h",
+    "t0_size_0", "t1_stride_b", "t1_stride_h", "t1_size_0", "t2_stride_b", "t2_stride_h", "t2_size_0", "t3_stride_b",
+    "t3_stride_h", "t3_size_0", "t4_stride_b", "t4_stride_h", "t4_size_0"]
+)
 def pass_0(
     q_ptr, stride_qb, stride_qh, stride_qm,
     k_ptr, stride_kb, stride_kh, stride_kn,

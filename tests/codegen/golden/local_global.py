@@ -122,7 +122,10 @@ def pass_0_walk_0(
     return acc, m_i, l_i
 
 
-@triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "programs"])
+@triton.jit(
+    do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "programs", "t0_stride_b", "t0_stride_h",
+    "t0_size_0"]
+)
 def pass_0(
     q_ptr, stride_qb, stride_qh, stride_qm,
     k_ptr, stride_kb, stride_kh, stride_kn,
@@ -323,7 +326,10 @@ def pass_1_tile(
     tl.store(lse_ptr + row, lse * 0.6931471805599453, mask=row_ok)
 
 
-@triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "programs"])
+@triton.jit(
+    do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "programs", "t0_stride_b", "t0_stride_h",
+    "t0_size_0"]
+)
 def pass_1(
     q_ptr, stride_qb, stride_qh, stride_qm,
     k_ptr, stride_kb, stride_kh, stride_kn,

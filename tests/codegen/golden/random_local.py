@@ -233,7 +233,10 @@ def pass_0_tile(
     tl.store(lse_ptr + row, lse * 0.6931471805599453, mask=row_ok)
 
 
-@triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "programs"])
+@triton.jit(
+    do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "programs", "t0_stride_b", "t0_stride_h",
+    "t0_size_0", "t0_size_1", "t0_first_row"]
+)
 def pass_0(
     q_ptr, stride_qb, stride_qh, stride_qm,
     k_ptr, stride_kb, stride_kh, stride_kn,
