@@ -6,8 +6,9 @@ import re
 
 from spattn._version import __version__
 from spattn.codegen.environment import code, comment, environment
-from spattn.codegen.kernel import SCANNED, KernelText, WalkText, kernel_text
+from spattn.codegen.kernel import kernel_text
 from spattn.codegen.parameters import Role
+from spattn.codegen.parts import SCANNED, KernelText, WalkText
 from spattn.codegen.pruning import pruned
 from spattn.codegen.wrapping import wrapped
 from spattn.expressions.frozen import frozen

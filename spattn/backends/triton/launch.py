@@ -15,9 +15,9 @@ from spattn.backends.request import Request
 from spattn.backends.triton.prepare import Prepared
 from spattn.backends.triton.run import likeness, run
 from spattn.backends.triton.tiles import Tile, choose, expected_keys, next_power
-from spattn.codegen.kernel import SCANNED
 from spattn.codegen.module import ModuleSource, PassSource
 from spattn.codegen.parameters import TokenList
+from spattn.codegen.parts import SCANNED
 from spattn.expressions.nodes import And, Int, Le, Sym
 from spattn.layout.ir import Grid, Layout, Listed, Pass, box_sides
 from spattn.relation.lattice import Affine, Runs
