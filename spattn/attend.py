@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spattn.backends.registry import require
 from spattn.codegen.module import ModuleSource
 from spattn.compiler import Compiled, compile_pattern
-from spattn.errors import BindError, MissingDependencyError
+from spattn.errors import MissingDependencyError
 from spattn.layout.ir import Layout
 from spattn.pattern import Pattern
 from spattn.relation.heads import pair_groups
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     import torch
 
     from spattn.analysis.explanation import Explanation
-
-BACKEND_NAMES = ("auto", "triton", "torch")
 
 
 class Attention:
@@ -170,13 +169,13 @@ def compile(  # noqa: A001  the name that users expect
     Raises:
         PatternError: The text is no pattern.
         BindError: A binding is of the wrong kind or not in the pattern.
+        UnsupportedError: There is no such backend.
 
     >>> attn = compile("local(256) | global([0, cls])", cls=7)
     >>> attn.pattern
     Pattern('local(256) | global([0, 7])')
     """
-    if backend not in BACKEND_NAMES:
-        raise BindError("E041", f"no backend is called {backend!r}", hint=", ".join(BACKEND_NAMES))
+    require(backend)
     parsed = Pattern.of(pattern, layer=layer, **bindings)
     return Attention(parsed, compile_pattern(parsed.syntax), backend, tf32)
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
-import torch
-
-from spattn.backends.request import Plans, Request
 from spattn.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    import torch
+
+    from spattn.backends.request import Plans, Request
 
 BACKENDS = {
     "triton": "spattn.backends.triton.backend",
@@ -32,6 +34,16 @@ class Backend(Protocol):
         ...
 
 
+def require(name: str) -> None:
+    """Refuses a name that is neither `auto` nor a backend's.
+
+    Raises:
+        UnsupportedError: E041, there is no such backend.
+    """
+    if name != "auto" and name not in BACKENDS:
+        raise UnsupportedError("E041", f"no backend is called {name!r}", hint=f"auto, {', '.join(BACKENDS)}")
+
+
 @cache
 def backend(name: str) -> Backend:
     """The module of a backend.
@@ -39,8 +51,7 @@ def backend(name: str) -> Backend:
     Raises:
         UnsupportedError: E041, there is no such backend.
     """
-    if name not in BACKENDS:
-        raise UnsupportedError("E041", f"no backend is called {name!r}", hint=f"auto, {', '.join(BACKENDS)}")
+    require(name)
     return cast(Backend, import_module(BACKENDS[name]))
 
 

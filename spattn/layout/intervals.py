@@ -12,6 +12,7 @@ from functools import reduce
 
 from spattn.expressions.algebra import (
     add,
+    from_linear,
     le,
     linear,
     lt,
@@ -135,7 +136,7 @@ def _half_line(slack: Expr) -> Sight | None:
     with_k = [term for term in terms if "k" in symbols(term)]
     if not with_k:
         return None
-    rest = sub(slack, sum_of({term: terms[term] for term in with_k}))
+    rest = sub(slack, from_linear({term: terms[term] for term in with_k}, 0))
     if len(with_k) != 1 or abs(terms[with_k[0]]) != 1:
         return None
     positive = terms[with_k[0]] > 0
@@ -156,11 +157,6 @@ def _half_line(slack: Expr) -> Sight | None:
     if positive:
         return Sight(Interval(least, None), Interval(most, None))
     return Sight(Interval(None, most), Interval(None, least))
-
-
-def sum_of(terms: dict[Expr, int]) -> Expr:
-    """`sum(coefficient * term)`."""
-    return add(0, *(scale(term, coefficient) for term, coefficient in terms.items()))
 
 
 def _over_rows(bound: Expr) -> tuple[Expr, Expr] | None:

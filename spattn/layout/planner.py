@@ -1,6 +1,7 @@
 """Condition -> Layout: which passes tile the rows, which walks visit the keys.
 
-1. Token lists of rows are owned: a pass over those rows sees the whole condition and stores final results.
+1. Token lists of rows are owned: a pass over those rows sees the whole condition and stores final results. So are the
+   rows of a grid on which some term is a product over the axes; they are tiled by boxes.
 2. The rest becomes terms; each asks isl for the sublattices of its rows and keys.
 3. Terms with one tiling and one index map share a walk; different walks are made disjoint, dense before sparse,
    affine before listed, by exact difference where that is short and by a Boolean residual where it is not.

@@ -203,7 +203,7 @@ def lattice_map(sets: Sets, side: Regular, variable: str) -> IslMap:
 
 def positions(sets: Sets, side: Regular) -> IslSet:
     """The positions of a side without residues."""
-    return lattice_map(sets, side, "v").range().project_out(isl.dim_type.param, 0, 0)
+    return lattice_map(sets, side, "v").range()
 
 
 def in_coordinates(sets: Sets, lattice: Sublattice, pairs: IslMap) -> IslMap:

@@ -8,7 +8,7 @@ from spattn.backends import registry
 from spattn.backends.request import Plans, Request
 from spattn.runtime.arguments import checked
 
-__all__ = ["checked", "chosen_backend", "execute"]
+__all__ = ["checked", "execute"]
 
 
 def execute(plans: Plans, request: Request, backend: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -18,8 +18,3 @@ def execute(plans: Plans, request: Request, backend: str) -> tuple[torch.Tensor,
         UnsupportedError: No backend that may serve it can.
     """
     return registry.backend(registry.choose(backend, request)).run(plans, request)
-
-
-def chosen_backend(request: Request, backend: str) -> str:
-    """The name of the backend that would serve a request."""
-    return registry.choose(backend, request)

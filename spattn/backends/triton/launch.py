@@ -62,7 +62,7 @@ def launch(
         )
         if _all_skipped(one, request):
             continue
-        tiles = _tile_count(one, text, request, prepared, chosen)
+        tiles = _tile_count(one, request, prepared, chosen)
         if tiles * count == 0:
             continue
         programs = tiles * count
@@ -186,7 +186,7 @@ def _rows_each(one: Pass, request: Request) -> int:
     return request.q_len
 
 
-def _tile_count(one: Pass, text: PassSource, request: Request, prepared: Prepared, tile: Tile) -> int:
+def _tile_count(one: Pass, request: Request, prepared: Prepared, tile: Tile) -> int:
     """Row tiles of a pass for each (batch, head), some of them perhaps without rows."""
     if isinstance(one.rows, Listed):
         return -(-prepared.size(TokenList(one.rows.tokens)) // tile.block_m)

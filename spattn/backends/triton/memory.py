@@ -1,7 +1,8 @@
 """What was made from tensors, kept while the same tensors come again unchanged.
 
 A tensor is the same while it is the same object at the same version: its address may be another tensor's tomorrow.
-Training and serving hand the same documents or block table to each layer, and sorting them once is enough.
+Training and serving hand the same documents or block table to each layer, and sorting them once is enough. Nothing
+here keeps a user's tensor alive: what was made of it goes with it.
 """
 
 from __future__ import annotations
@@ -35,17 +36,41 @@ class Memory:
         self._capacity = capacity
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     def get(self, key: Hashable, sources: Sequence[torch.Tensor], make: Callable[[], T]) -> T:
         """The value made before from the same sources, or a new one."""
         if any(tensor.is_inference() for tensor in sources):  # these do not count their versions
             return make()
         key = (key, *map(id, sources))
         entry = self._entries.get(key)
-        if entry is None or not entry.fresh(sources):
-            value = make()
-            entry = _Entry(value, tuple((weakref.ref(tensor), tensor._version) for tensor in sources))
-            self._entries[key] = entry
-            if len(self._entries) > self._capacity:
-                self._entries.popitem(last=False)
+        if entry is not None and entry.fresh(sources):
+            self._entries.move_to_end(key)
+            return cast(T, entry.value)
+        value = make()
+        if not _holds(value, sources):
+            self._keep(key, value, sources)
+        return value
+
+    def _keep(self, key: Hashable, value: object, sources: Sequence[torch.Tensor]) -> None:
+        def forget(_: object) -> None:
+            self._entries.pop(key, None)
+
+        self._entries[key] = _Entry(value, tuple((weakref.ref(t, forget), t._version) for t in sources))
         self._entries.move_to_end(key)
-        return cast(T, entry.value)
+        if len(self._entries) > self._capacity:
+            self._entries.popitem(last=False)
+
+
+def _holds(value: object, sources: Sequence[torch.Tensor]) -> bool:
+    """Is one of the sources, or a view of it, in the value? To keep that would keep the source."""
+    match value:
+        case torch.Tensor():
+            own = value.untyped_storage().data_ptr()
+            return any(own == source.untyped_storage().data_ptr() for source in sources)
+        case tuple():
+            return any(_holds(part, sources) for part in value)
+        case dict():
+            return any(_holds(part, sources) for part in value.values())
+    return False

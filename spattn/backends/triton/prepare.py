@@ -126,13 +126,13 @@ class Prepared:
             known = sorted({v if v >= 0 else v + self._kv_len for v in tokens.values})
             inside = [v for v in known if 0 <= v < self._kv_len] or [NOWHERE]
             return torch.tensor(inside, dtype=torch.int32, device=self._device)
-        found = torch.sort(self._gathered(tokens), -1).values
+        found = torch.sort(self._gathered(tokens, self._kv_len), -1).values
         repeated = torch.zeros_like(found, dtype=torch.bool)
         repeated[..., 1:] = found[..., 1:] == found[..., :-1]
         return torch.sort(found.masked_fill(repeated, NOWHERE), -1).values.to(torch.int32)
 
-    def _gathered(self, tokens: Tokens) -> torch.Tensor:
-        """All tokens side by side, `[n]` or `[batch, n]`, those outside as NOWHERE."""
+    def _gathered(self, tokens: Tokens, length: int) -> torch.Tensor:
+        """All tokens side by side, `[n]` or `[batch, n]`, those outside of `length` positions as NOWHERE."""
         known = torch.tensor(tokens.values, dtype=torch.int64, device=self._device)
         parts = [
             known,
@@ -145,16 +145,13 @@ class Prepared:
         if batch:
             parts = [part.expand(batch, part.shape[-1]) for part in parts]
         found = torch.cat(parts, -1)
-        found = torch.where(found < 0, found + self._kv_len, found)
-        return found.masked_fill((found < 0) | (found >= self._kv_len), NOWHERE)
+        found = torch.where(found < 0, found + length, found)
+        return found.masked_fill((found < 0) | (found >= length), NOWHERE)
 
     def _membership(self, tokens: Tokens, length: int) -> torch.Tensor:
-        found = self._gathered(tokens) if length == self._kv_len else self._for_length(tokens, length)
+        found = self._gathered(tokens, length)
         marks = torch.zeros((*found.shape[:-1], length + 1), dtype=torch.int8, device=self._device)
         return marks.scatter_(-1, found.clamp(max=length), 1)[..., :length].contiguous()
-
-    def _for_length(self, tokens: Tokens, length: int) -> torch.Tensor:
-        return Prepared(self._tensors, length, self._heads, self._rows, self._device)._gathered(tokens)
 
     def _block_lists(self, table: RandomTable | GivenTable, size: int, transposed: bool) -> tuple[torch.Tensor, int]:
         first = self._rows[0] // size
@@ -169,9 +166,8 @@ class Prepared:
     def _random_lists(self, table: RandomTable, first: int, last: int) -> torch.Tensor:
         blocks = int(evaluate(table.key_blocks, {"kv_len": self._kv_len}, Tensors({}, 0)))
         heads, rows = np.arange(self._heads), np.arange(first, last)
-        drawn = np.sort(random_blocks(table.count, table.seed, table.past, blocks, heads, rows), -1)
-        drawn = np.where(drawn < 0, NOWHERE, drawn)
-        drawn = np.sort(drawn, -1)
+        drawn = random_blocks(table.count, table.seed, table.past, blocks, heads, rows)
+        drawn = np.sort(np.where(drawn < 0, NOWHERE, drawn), -1)
         count = (drawn < NOWHERE).sum(-1, keepdims=True)
         lists = np.concatenate([count, np.where(drawn == NOWHERE, -1, drawn)], -1).astype(np.int32)
         return torch.from_numpy(lists).to(self._device)[None]
