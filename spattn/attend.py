@@ -17,7 +17,7 @@ from spattn.errors import MissingDependencyError
 from spattn.layout.ir import Layout
 from spattn.pattern import Pattern
 from spattn.relation.heads import pair_groups
-from spattn.runtime.cache import default_cache
+from spattn.runtime.cache import Cache, default_cache
 
 if TYPE_CHECKING:
     import torch
@@ -31,14 +31,18 @@ class Attention:
     Attributes:
         pattern: What it computes.
         backend: "auto", "triton" or "torch".
+        tune: Are tiles measured, at the first call of each kind?
     """
 
-    def __init__(self, pattern: Pattern, compiled: Compiled, backend: str = "auto", tf32: bool = False) -> None:
+    def __init__(
+        self, pattern: Pattern, compiled: Compiled, backend: str = "auto", tf32: bool = False, tune: bool = False
+    ) -> None:
         self.pattern = pattern
         self.backend = backend
+        self.tune = tune
         self._compiled = compiled
         self._tf32 = tf32
-        self._roles = dict(compiled.roles)
+        self._calls: Any = None
 
     def __call__(
         self,
@@ -71,19 +75,9 @@ class Attention:
             BindError: A tensor is missing or one too many.
             UnsupportedError: The backend cannot serve this; the message says why.
         """
-        execution = _execution()
-        request = execution.checked(
-            q,
-            k,
-            v,
-            scale=scale,
-            q_offset=q_offset,
-            need_lse=return_lse,
-            tf32=self._tf32,
-            roles=self._roles,
-            tensors=tensors,
-        )
-        out, lse = execution.execute(self, request, self.backend)
+        if self._calls is None:
+            self._calls = _execution().Calls(self, self.backend, dict(self._compiled.roles), self._tf32)
+        out, lse = self._calls.call(q, k, v, scale, q_offset, tensors)
         return (out, lse) if return_lse else out
 
     def groups(self, batch_size: int, num_heads: int) -> Mapping[tuple[bool, ...], NDArray[np.int64]]:
@@ -115,6 +109,14 @@ class Attention:
         """The generated module of such a group, and what a launcher must know of it."""
         return self._compiled.source(values)
 
+    def transposed_of(self, values: tuple[bool, ...]) -> Layout:
+        """The layout of such a group with keys as rows: the gradients of k and v walk along it."""
+        return self._compiled.layout(values, "keys")
+
+    def backward_module_of(self, values: tuple[bool, ...]) -> ModuleSource:
+        """The generated module of such a group's gradients."""
+        return self._compiled.backward_source(values)
+
     def explain(
         self,
         q_len: int = 4096,
@@ -143,6 +145,11 @@ class Attention:
     def _values(self, group: int) -> tuple[bool, ...]:
         return list(self.groups(1, 64))[group] if self._compiled.pair_conditions else ()
 
+    @property
+    def records(self) -> Cache | None:
+        """Where measured tiles are kept; None where nothing is measured."""
+        return default_cache() if self.tune else None
+
     def publish(self, text: str) -> Path:
         """The file of the cache that holds generated text."""
         return _published(text)
@@ -151,11 +158,17 @@ class Attention:
         return f"spattn.compile({str(self.pattern)!r}, backend={self.backend!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (str(self.pattern), self.backend, self._tf32)
+        return _restored, (str(self.pattern), self.backend, self._tf32, self.tune)
 
 
 def compile(  # noqa: A001  the name that users expect
-    pattern: str | Pattern, *, backend: str = "auto", layer: int | None = None, tf32: bool = False, **bindings: int
+    pattern: str | Pattern,
+    *,
+    backend: str = "auto",
+    layer: int | None = None,
+    tf32: bool = False,
+    tune: bool = False,
+    **bindings: int,
 ) -> Attention:
     """An attention function for a pattern.
 
@@ -164,6 +177,8 @@ def compile(  # noqa: A001  the name that users expect
         backend: "triton", "torch", or "auto": the first that can serve a call, by call.
         layer: The layer that `layers(..)` asks about.
         tf32: Let float32 products use TF32; else they are IEEE.
+        tune: Measure which tiles are fastest, at the first call of each kind on a GPU, and keep what was found in the
+            cache; else they are those that are predicted to be.
         bindings: Integers for names in the pattern; other names stay free and are given as tensors at each call.
 
     Raises:
@@ -177,7 +192,7 @@ def compile(  # noqa: A001  the name that users expect
     """
     require(backend)
     parsed = Pattern.of(pattern, layer=layer, **bindings)
-    return Attention(parsed, compile_pattern(parsed.syntax), backend, tf32)
+    return Attention(parsed, compile_pattern(parsed.syntax), backend, tf32, tune)
 
 
 def attention(
@@ -208,8 +223,8 @@ def _compiled(pattern: str, backend: str, bindings: tuple[tuple[str, int], ...])
     return compile(parsed, backend=backend)
 
 
-def _restored(pattern: str, backend: str, tf32: bool) -> Attention:
-    return compile(pattern, backend=backend, tf32=tf32)
+def _restored(pattern: str, backend: str, tf32: bool, tune: bool) -> Attention:
+    return compile(pattern, backend=backend, tf32=tf32, tune=tune)
 
 
 @lru_cache(maxsize=256)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from spattn.codegen.module import ModuleSource, module_source
+from spattn.codegen.module import ModuleSource, backward_source, module_source
 from spattn.expressions.frozen import frozen
 from spattn.expressions.nodes import Bool
 from spattn.frontend.meaning import free_names, meaning
@@ -51,6 +51,10 @@ class Compiled:
         """Stage 5."""
         return _source(self.layout(values), self.text)
 
+    def backward_source(self, values: tuple[bool, ...] = ()) -> ModuleSource:
+        """Stage 5 for the gradients, along the layout and its transposition."""
+        return _backward_source(self.layout(values), self.layout(values, "keys"), self.text)
+
 
 def compile_pattern(pattern: str | Node, layer: int | None = None, **bindings: int) -> Compiled:
     """Stages 1 to 3.
@@ -72,3 +76,8 @@ def _layout(condition: Bool, known: tuple[tuple[Bool, bool], ...], direction: st
 @lru_cache(maxsize=512)
 def _source(layout: Layout, text: str) -> ModuleSource:
     return module_source(layout, text)
+
+
+@lru_cache(maxsize=512)
+def _backward_source(layout: Layout, transposed: Layout, text: str) -> ModuleSource:
+    return backward_source(layout, transposed, text)

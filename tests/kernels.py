@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spattn import oracle
-from spattn.backends.request import Request
+from spattn.backends.request import Records, Request
 from spattn.backends.triton import backend
+from spattn.backends.triton.backward import Gradients, differentiate
 from spattn.backends.triton.launch import Outputs
 from spattn.backends.triton.tiles import Tile
 from spattn.codegen.module import ModuleSource
@@ -41,6 +42,7 @@ class Plans:
     """A compiled pattern as the backends ask for it."""
 
     compiled: Compiled
+    records: Records | None = None
 
     def groups(self, batch_size: int, num_heads: int) -> Mapping[tuple[bool, ...], NDArray[np.int64]]:
         return pair_groups(self.compiled.pair_conditions, batch_size, num_heads)
@@ -50,6 +52,12 @@ class Plans:
 
     def module_of(self, values: tuple[bool, ...]) -> ModuleSource:
         return self.compiled.source(values)
+
+    def transposed_of(self, values: tuple[bool, ...]) -> Layout:
+        return self.compiled.layout(values, "keys")
+
+    def backward_module_of(self, values: tuple[bool, ...]) -> ModuleSource:
+        return self.compiled.backward_source(values)
 
     def publish(self, text: str) -> Path:
         return default_cache().publish(text)
@@ -112,7 +120,6 @@ def requested(pattern: str | Node, given: Inputs) -> tuple[Plans, Request]:
         given.v,
         scale=given.scale,
         q_offset=given.q_offset,
-        need_lse=True,
         tf32=False,
         roles=dict(plan.compiled.roles),
         tensors={name: torch.as_tensor(value, device=given.q.device) for name, value in given.tensors.items()},
@@ -128,10 +135,7 @@ def run(pattern: str | Node, given: Inputs, tile: Tile | None = SMALL) -> tuple[
     out, lse = (fenced(torch.full_like(x, SENTINEL), SENTINEL) for x in (empty.out, empty.lse))
     backend.run(plan, request, outputs=Outputs(out, lse), tile=tile)
     for x in (out, lse):
-        assert not (x == SENTINEL).any(), "an element was not written"
-        whole = torch.empty(0, dtype=x.dtype, device=x.device).set_(x.untyped_storage())
-        assert (whole[:FENCE] == SENTINEL).all(), "written before the first element"
-        assert (whole[FENCE + x.numel() :] == SENTINEL).all(), "written after the last element"
+        assert_filled(x)
     return out, lse
 
 
@@ -161,3 +165,87 @@ def check(pattern: str | Node, given: Inputs, tile: Tile | None = SMALL) -> None
     tolerance = TOLERANCE[out.dtype]
     torch.testing.assert_close(out.double(), wanted, atol=tolerance, rtol=tolerance, equal_nan=True)
     torch.testing.assert_close(lse.double(), wanted_lse, atol=5e-6, rtol=5e-6, equal_nan=True)
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """Gradients of out and lse."""
+
+    d_out: Tensor
+    d_lse: Tensor | None = None
+
+
+def drawn_upstream(given: Inputs, *, with_lse: bool = True, seed: int = 1) -> Upstream:
+    """Normal gradients of the results."""
+    generator = torch.Generator(given.q.device).manual_seed(seed)
+    shape = given.q.shape[:3]
+
+    def normal(*sizes: int) -> Tensor:
+        return torch.randn(*sizes, generator=generator, dtype=torch.float32, device=given.q.device)
+
+    d_out = fenced(normal(*shape, given.v.shape[3]).to(given.q.dtype), float("nan"))
+    return Upstream(d_out, fenced(normal(*shape), float("nan")) if with_lse else None)
+
+
+def gradients(
+    pattern: str | Node, given: Inputs, upstream: Upstream, tile: Tile | None = SMALL
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(dq, dk, dv) of the Triton backend; each element of them is written, and nothing beside them."""
+    plan, request = requested(pattern, given)
+    saved = Outputs(*backend.run(plan, request, tile=tile))
+    found = [fenced(torch.full_like(x, SENTINEL), SENTINEL) for x in (request.q, request.k, request.v)]
+    differentiate(plan, request, saved, upstream.d_out, upstream.d_lse, Gradients(*found), tile)
+    for x in found:
+        assert_filled(x)
+    return found[0], found[1], found[2]
+
+
+def assert_filled(x: Tensor) -> None:
+    """Each element was written, and nothing in the fence around them."""
+    assert not (x == SENTINEL).any(), "an element was not written"
+    whole = torch.empty(0, dtype=x.dtype, device=x.device).set_(x.untyped_storage())
+    assert (whole[:FENCE] == SENTINEL).all(), "written before the first element"
+    assert (whole[FENCE + x.numel() :] == SENTINEL).all(), "written after the last element"
+
+
+def expected_gradients(
+    pattern: str | Node, given: Inputs, upstream: Upstream, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(dq, dk, dv) in float64 by the formulas; values of pairs that are not allowed never matter."""
+    mask = mask_of(pattern, given) if mask is None else mask
+    group = given.q.shape[1] // given.k.shape[1]
+    q, d_out = given.q.double(), upstream.d_out.double()
+    k, v = (x.double().repeat_interleave(group, 1) for x in (given.k, given.v))
+    scale = given.q.shape[3] ** -0.5 if given.scale is None else given.scale
+    out, lse = oracle.attention(given.q, given.k, given.v, mask, given.scale)
+    p = torch.where(mask, (q @ k.mT * scale - lse[..., None]).exp(), 0.0)
+    delta = (d_out * out).sum(-1) - (0.0 if upstream.d_lse is None else upstream.d_lse.double())
+    ds = torch.where(mask, p * (d_out @ v.mT - delta[..., None]), 0.0)
+
+    def seen(weights: Tensor, values: Tensor, allowed: Tensor) -> Tensor:
+        """The product, in which only allowed pairs meet what is inf or NaN."""
+        met = allowed.double() @ (~values.isfinite()).double() > 0
+        return (weights @ torch.where(values.isfinite(), values, 0.0)).masked_fill(met, torch.nan)
+
+    dq = seen(ds, k, mask) * scale
+    dk, dv = seen(ds.mT, q, mask.mT) * scale, seen(p.mT, d_out, mask.mT)
+    dk, dv = (x.unflatten(1, (given.k.shape[1], group)).sum(2) for x in (dk, dv))
+    return dq, dk, dv
+
+
+GRADIENT_TOLERANCE = {torch.float32: 2e-5, torch.float16: 1e-2}
+
+
+def check_gradients(pattern: str | Node, given: Inputs, tile: Tile | None = SMALL, *, with_lse: bool = True) -> None:
+    """The gradients of the backend against the formulas, relative to the largest of each tensor or to 1."""
+    upstream = drawn_upstream(given, with_lse=with_lse)
+    wanted = expected_gradients(pattern, given, upstream)
+    found = gradients(pattern, given, upstream, tile)
+    for name, mine, theirs in zip(("dq", "dk", "dv"), found, wanted, strict=True):
+        assert mine.dtype == given.q.dtype
+        assert mine.shape == theirs.shape
+        largest = theirs.nan_to_num(0, 0, 0).abs().max().item() if theirs.numel() else 0.0
+        tolerance = GRADIENT_TOLERANCE[mine.dtype] * max(1.0, largest)
+        torch.testing.assert_close(
+            mine.double(), theirs, atol=tolerance, rtol=0, equal_nan=True, msg=lambda m, name=name: f"{name}: {m}"
+        )

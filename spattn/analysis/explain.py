@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 from spattn.analysis.calls import Call
 from spattn.analysis.explanation import Explanation, Group
+from spattn.analysis.machine import device_here
 from spattn.analysis.pairs import allowed_pairs, known_formula
-from spattn.analysis.plans import groups
+from spattn.analysis.plans import Asked, groups
 from spattn.analysis.remarks import remarks
 from spattn.errors import SpattnError
 from spattn.expressions.text import text
@@ -46,7 +47,9 @@ def explain(
     call = asked if tensors else asked.with_samples(condition, names)
     tiled = asked if tensors else asked.shortened(condition, names)
     pairs = allowed_pairs(condition, call)
-    parts = groups(condition, tiled)
+    device = device_here()
+    parts = groups(condition, Asked(call, tiled, head_dim, device))
+    costs = [one.cost for group in parts for one in group.passes if one.cost is not None]
     found = known_formula(condition)
     return Explanation(
         pattern=str(pattern),
@@ -68,6 +71,9 @@ def explain(
         computed=_computed(parts, allowed_pairs(condition, tiled)),
         flops=None if pairs is None else 4 * head_dim * pairs,
         bytes=4 * call.entries * head_dim * (call.q_len + call.kv_len),
+        device=device.name,
+        microseconds=round(sum(cost.microseconds for cost in costs), 3),
+        launches=sum(cost.launches for cost in costs),
         groups=parts,
         remarks=remarks(pattern),
         backend=backend,
@@ -92,7 +98,7 @@ def _empty_row(pattern: Pattern) -> str | None:
 
 
 def _computed(parts: tuple[Group, ...], allowed: int | None) -> float | None:
-    """Pairs that the smaller tiles compute for each allowed one."""
+    """Pairs that the chosen tiles compute for each allowed one."""
     if not allowed:
         return None
-    return sum(group.members * one.tilings[0].pairs for group in parts for one in group.passes) / allowed
+    return sum(group.members * one.tiling.pairs for group in parts for one in group.passes) / allowed

@@ -10,7 +10,7 @@ from spattn.analysis.remarks import Remark
 
 @dataclass(frozen=True)
 class Tiling:
-    """The work of one pass for one head, in tiles of `block` x `block`.
+    """The work of one pass for one head, in tiles of `block_m` queries and `block_n` keys.
 
     Attributes:
         programs: Tiles of queries.
@@ -20,12 +20,54 @@ class Tiling:
         pairs: Pairs computed.
     """
 
-    block: int
+    block_m: int
+    block_n: int
     programs: int
     full: int
     partial: int
     longest: int
     pairs: int
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A tile that a pass may be run with, and the microseconds that it is predicted to take."""
+
+    tile: str
+    microseconds: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a pass is predicted to cost with the tile that is chosen for it, for all its heads and batch entries.
+
+    Attributes:
+        tile: Queries x keys, and how Triton schedules it.
+        reason: Why it was chosen.
+        bound: What takes the time: "compute", "cache", "memory", "longest" (the longest program) or "waves".
+        programs: How many run.
+        resident: How many share a processor.
+        splits: How many share the keys of a tile of queries.
+        pairs: Computed, allowed or not.
+        flops: For these.
+        loaded, moved: Bytes that programs load of keys and values; bytes that memory moves, partial results included.
+        launches: Of kernels.
+        candidates: Those considered, the chosen one first.
+    """
+
+    tile: str
+    microseconds: float
+    reason: str
+    bound: str
+    programs: int
+    resident: int
+    splits: int
+    pairs: int
+    flops: int
+    loaded: int
+    moved: int
+    launches: int
+    candidates: tuple[Candidate, ...]
 
 
 @dataclass(frozen=True)
@@ -38,11 +80,16 @@ class WalkPart:
 
 @dataclass(frozen=True)
 class PassPart:
-    """A pass in words and in tiles."""
+    """A pass in words and in tiles.
+
+    Attributes:
+        cost: None where there is nothing to do.
+    """
 
     title: str
     walks: tuple[WalkPart, ...]
-    tilings: tuple[Tiling, ...]
+    tiling: Tiling
+    cost: Cost | None
 
 
 @dataclass(frozen=True)
@@ -76,9 +123,12 @@ class Explanation:
         formula: The pairs of one head for q_len = kv_len = S.
         sampled: The counts hold for example tensors.
         tiled_len: (q_len, kv_len) at which tiles were counted: shorter than asked where that would take too long.
-        computed: Pairs that 64 x 64 tiles compute for each allowed one, at `tiled_len`.
+        computed: Pairs that the chosen tiles compute for each allowed one, at `tiled_len`.
         flops: Of the allowed pairs, forward: 4 * head_dim each.
         bytes: q, k, v and out once, in two bytes an element.
+        device: What times are predicted for.
+        microseconds: Predicted for the call's kernels.
+        launches: Of kernels.
     """
 
     pattern: str
@@ -100,6 +150,9 @@ class Explanation:
     computed: float | None
     flops: int | None
     bytes: int
+    device: str
+    microseconds: float
+    launches: int
     groups: tuple[Group, ...]
     remarks: tuple[Remark, ...]
     backend: str

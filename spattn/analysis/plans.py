@@ -3,61 +3,75 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, replace
 
 from spattn.analysis.calls import Call
+from spattn.analysis.costs import Costed, costs
 from spattn.analysis.explanation import Group, PassPart, Tiling, WalkPart
+from spattn.backends.triton.tiles import Device, Tile
 from spattn.expressions.nodes import Bool
 from spattn.expressions.text import text
-from spattn.layout.coverage import Coverage, coverage
+from spattn.layout.coverage import coverage
 from spattn.layout.describe import pass_title, walk_lines, walk_title
-from spattn.layout.ir import Layout
+from spattn.layout.ir import Layout, Pass
 from spattn.layout.planner import plan
 from spattn.relation.heads import pair_conditions, pair_groups, specialised
 
-BLOCKS = (64, 128)
+
+@dataclass(frozen=True)
+class Asked:
+    """What a plan is asked about.
+
+    Attributes:
+        call: The call whose cost is predicted.
+        tiled: The call whose tiles are counted, perhaps shorter.
+        head_dim: Width of a head.
+        device: Where it runs.
+    """
+
+    call: Call
+    tiled: Call
+    head_dim: int
+    device: Device
 
 
-def groups(condition: Bool, call: Call) -> tuple[Group, ...]:
-    """The plan of each group of heads and batch entries, and its work in this call."""
-    parts = pair_conditions(condition)
+def groups(condition: Bool, asked: Asked) -> tuple[Group, ...]:
+    """The plan of each group of heads and batch entries, and its work."""
+    parts, call = pair_conditions(condition), asked.call
     members = pair_groups(parts, call.batch_size, call.num_heads) if parts else {(): range(call.entries)}
     return tuple(
-        _group(specialised(condition, dict(zip(parts, values, strict=True))), len(found), call)
+        _group(specialised(condition, dict(zip(parts, values, strict=True))), len(found), asked)
         for values, found in members.items()
     )
 
 
-def _group(condition: Bool, members: int, call: Call) -> Group:
+def _group(condition: Bool, members: int, asked: Asked) -> Group:
     begin = time.perf_counter()
     layout = plan(condition)
     planning = (time.perf_counter() - begin) * 1e3
-    tilings = [_tilings(layout, call, block) for block in BLOCKS]
-    passes = (
-        PassPart(
-            pass_title(one),
-            tuple(WalkPart(walk_title(walk), tuple(walk_lines(walk))) for walk in one.walks),
-            tuple(of_block[i] for of_block in tilings),
-        )
-        for i, one in enumerate(layout.passes)
-    )
+    found = costs(layout, members, asked.call, asked.head_dim, asked.device)
+    passes = (_part(layout, one, costed, asked.tiled) for one, costed in zip(layout.passes, found, strict=True))
     return Group(members, text(condition), tuple(passes), layout.notes, round(planning, 2))
 
 
-def _tilings(layout: Layout, call: Call, block: int) -> list[Tiling]:
-    """Of each pass, for one head in the mean."""
+def _part(layout: Layout, one: Pass, costed: Costed, tiled: Call) -> PassPart:
+    walks = tuple(WalkPart(walk_title(walk), tuple(walk_lines(walk))) for walk in one.walks)
+    tiling = _tiling(replace(layout, passes=(one,)), tiled, costed.tile)
+    return PassPart(pass_title(one), walks, tiling, costed.cost)
+
+
+def _tiling(layout: Layout, call: Call, tile: Tile) -> Tiling:
+    """The tiles of a layout with one pass, for one head in the mean."""
     found = coverage(
         layout,
         call.q_len,
         call.kv_len,
-        block,
-        block,
+        tile.block_m,
+        tile.block_n,
         num_heads=call.num_heads,
         batch_size=call.batch_size,
         tensors=call.tensors,
     )
-    return [_tiling(one, block, max(found.calls, 1)) for one in found.passes]
-
-
-def _tiling(work: Coverage, block: int, calls: int) -> Tiling:
+    work, calls = found.total, max(found.calls, 1)
     programs, full, partial = (round(total / calls) for total in (work.row_tiles, work.full, work.partial))
-    return Tiling(block, programs, full, partial, work.longest, round(work.pairs / calls))
+    return Tiling(tile.block_m, tile.block_n, programs, full, partial, work.longest, round(work.pairs / calls))

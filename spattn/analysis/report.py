@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from spattn.analysis.explanation import Explanation, Group, PassPart, Tiling
+from spattn.analysis.explanation import Cost, Explanation, Group, PassPart, Tiling
 
 SHOWN = 12
+BOUNDS = {
+    "compute": "bound by computing",
+    "cache": "bound by loads from the L2 cache",
+    "memory": "bound by memory",
+    "longest": "as long as its longest program",
+    "waves": "as long as its programs, one after the other",
+}
 
 
 def report(explained: Explanation) -> Iterator[str]:
@@ -52,7 +59,10 @@ def _cost(explained: Explanation) -> Iterator[str]:
         yield f"forward     {_scaled(explained.flops, 1000)}FLOP at head dimension {explained.head_dim}"
     yield f"memory      {_scaled(explained.bytes, 1024)}B of q, k, v and out, two bytes an element"
     if explained.computed is not None:
-        yield f"computed    {explained.computed:.2f} pairs for each allowed one, in 64 x 64 tiles"
+        yield f"computed    {explained.computed:.2f} pairs for each allowed one, in the tiles that are chosen"
+    if explained.launches:
+        launches = _count(explained.launches, "launch", "launches")
+        yield f"predicted   {_time(explained.microseconds)} on one {explained.device}, {launches}"
     if explained.tiled_len != (explained.q_len, explained.kv_len):
         yield f"tiles       counted at {explained.tiled_len[0]} queries and {explained.tiled_len[1]} keys"
 
@@ -77,15 +87,34 @@ def _pass(one: PassPart, number: int) -> Iterator[str]:
             yield f"      {line}"
     if not one.walks:
         yield "    no keys"
-    for tiling in one.tilings:
-        yield f"    {_tiles(tiling)}"
+    yield f"    {_tiles(one.tiling)}"
+    yield from _tile_cost(one.cost) if one.cost else ["    not launched: earlier passes own every row"]
 
 
 def _tiles(tiling: Tiling) -> str:
     return (
-        f"{tiling.block} x {tiling.block}: {_count(tiling.programs, 'program')}, "
-        f"{tiling.full} full and {tiling.partial} partial tiles, longest program {tiling.longest}"
+        f"{tiling.block_m} x {tiling.block_n}: {_count(tiling.programs, 'tile')} of queries for each head, "
+        f"{tiling.full} full and {tiling.partial} partial of keys, {tiling.longest} in the longest program"
     )
+
+
+def _tile_cost(cost: Cost) -> Iterator[str]:
+    """The tile that was chosen, why, what it does; and the others."""
+    yield f"    {_time(cost.microseconds)} with {cost.tile}: {BOUNDS[cost.bound]}"
+    yield f"      why: {cost.reason}"
+    launches = _count(cost.launches, "launch", "launches")
+    programs = f"{_count(cost.programs, 'program')}, {cost.resident} at once a processor"
+    work = f"{_scaled(cost.flops, 1000)}FLOP, {_scaled(cost.loaded, 1024)}B of keys and values loaded"
+    yield f"      {launches}, {programs}, {work}, {_scaled(cost.moved, 1024)}B moved"
+    for one in cost.candidates[1:]:
+        yield f"      {_time(one.microseconds)} with {one.tile}"
+
+
+def _time(microseconds: float) -> str:
+    """Three digits: `12.3 us`, `1.23 ms`."""
+    if microseconds < 1000:
+        return f"{microseconds:.3g} us"
+    return f"{microseconds / 1000:.3g} ms" if microseconds < 1e6 else f"{microseconds / 1e6:.3g} s"
 
 
 def _count(number: int, one: str, many: str = "") -> str:
@@ -104,4 +133,4 @@ def _scaled(value: float, unit: int) -> str:
     while value >= unit and power < len(names) - 1:
         value, power = value / unit, power + 1
     letter = names[power] + ("i" if unit == 1024 and power else "")
-    return f"{value:.3g} {letter}"
+    return f"{value:.3g} {letter}" if value < 1000 else f"{value:.0f} {letter}"

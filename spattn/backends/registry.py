@@ -1,6 +1,6 @@
 """Backend names -> modules, in the order in which `auto` asks them; nothing is imported before it is asked for.
 
-A backend module has `refusal(request) -> str | None` and `run(plans, request) -> (out, lse)`.
+A backend module has `refusal(request) -> str | None` and `serve(plans, request) -> Served`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from spattn.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    import torch
-
-    from spattn.backends.request import Plans, Request
+    from spattn.backends.request import Plans, Request, Served
 
 BACKENDS = {
     "triton": "spattn.backends.triton.backend",
@@ -29,8 +27,8 @@ class Backend(Protocol):
         """Why it cannot serve the request, as a sentence; None if it can."""
         ...
 
-    def run(self, plans: Plans, request: Request) -> tuple[torch.Tensor, torch.Tensor]:
-        """(out, lse) of a request that it does not refuse; lse may be empty where it is not wanted."""
+    def serve(self, plans: Plans, request: Request) -> Served:
+        """The answer to a request that it does not refuse."""
         ...
 
 

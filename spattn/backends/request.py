@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,7 +25,6 @@ class Request:
         scale: Factor of the scores.
         q_offset: Position of the first query among the keys.
         tensors: The pattern's run-time tensors, on q's device.
-        need_lse: Is the log-sum-exp wanted too?
         tf32: May float32 products use TF32?
     """
 
@@ -35,7 +34,6 @@ class Request:
     scale: float
     q_offset: int
     tensors: Mapping[str, torch.Tensor]
-    need_lse: bool = False
     tf32: bool = False
 
     @property
@@ -59,8 +57,46 @@ class Request:
         return self.k.shape[2]
 
 
+Again = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, Mapping[str, object]], tuple[torch.Tensor, torch.Tensor] | None
+]
+
+
+@dataclass(frozen=True)
+class Served:
+    """An answer.
+
+    Attributes:
+        out: `[batch, num_q_heads, q_len, v_head_dim]`, in q's dtype.
+        lse: `[batch, num_q_heads, q_len]`.
+        again: (q, k, v, the pattern's tensors) -> (out, lse) of a later call that differs in nothing but the values of
+            q, k and v, or None where it has to be looked at after all; not given where each call has to be.
+    """
+
+    out: torch.Tensor
+    lse: torch.Tensor
+    again: Again | None = None
+
+
+class Records(Protocol):
+    """JSON by key, a digest, that outlives the process; spattn's cache has it."""
+
+    def read_json(self, key: str) -> dict[str, Any] | None:
+        """What was written; None where nothing was, or it is damaged."""
+        ...
+
+    def write_json(self, key: str, data: dict[str, Any]) -> None:
+        """Keeps `data`; the last writer wins."""
+        ...
+
+
 class Plans(Protocol):
     """A compiled pattern, as backends see it."""
+
+    @property
+    def records(self) -> Records | None:
+        """Where a backend keeps what it measured of its choices; None where it is not to measure."""
+        ...
 
     def groups(self, batch_size: int, num_heads: int) -> Mapping[tuple[bool, ...], NDArray[np.int64]]:
         """Groups of pairs `b * num_heads + h` with one layout each."""
@@ -72,6 +108,14 @@ class Plans(Protocol):
 
     def module_of(self, values: tuple[bool, ...]) -> ModuleSource:
         """The generated module of a group."""
+        ...
+
+    def transposed_of(self, values: tuple[bool, ...]) -> Layout:
+        """The layout of a group with keys as rows, of direction "keys"."""
+        ...
+
+    def backward_module_of(self, values: tuple[bool, ...]) -> ModuleSource:
+        """The generated module of a group's gradients."""
         ...
 
     def publish(self, text: str) -> Path:

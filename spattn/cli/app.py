@@ -10,6 +10,7 @@ import typer
 
 from spattn._version import __version__
 from spattn.cli.atoms import atoms
+from spattn.cli.bench import bench
 from spattn.cli.cache import app as cache
 from spattn.cli.check import check
 from spattn.cli.diff import diff
@@ -19,6 +20,7 @@ from spattn.cli.exits import status_of
 from spattn.cli.explain import explain
 from spattn.cli.output import prepare, write
 from spattn.cli.show import show
+from spattn.cli.tune import tune
 from spattn.cli.verify import verify
 
 app = typer.Typer(
@@ -29,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (emit, explain, show, check, verify, diff, atoms, doctor):
+for command in (emit, explain, show, check, verify, diff, tune, bench, atoms, doctor):
     app.command()(command)
 app.add_typer(cache, name="cache")
 

@@ -5,15 +5,17 @@ The template decides which loops exist; what is here is one name or one expressi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from spattn.codegen.boxes import Line, axis_names, box_text, row_ends, row_lines
 from spattn.codegen.environment import code, comment
+from spattn.codegen.kinds import FORWARD, Kind
 from spattn.codegen.parameters import BlockLists, Parameters, TokenList, Values, dimensions
-from spattn.codegen.parts import ClampText, KernelText, RangeText, SegmentText, TensorText, WalkText
+from spattn.codegen.parts import ClampText, KernelText, LoopText, RangeText, SegmentText, TensorText, WalkText
 from spattn.codegen.triton_text import TritonText
 from spattn.expressions.algebra import add, maximum, minimum, sub, substitute
-from spattn.expressions.nodes import FALSE, TRUE, Expr, Int, Node, Sym
+from spattn.expressions.nodes import FALSE, TRUE, Bool, Expr, Int, Node, Sym, Truth
+from spattn.layout.certain import certain
 from spattn.layout.describe import pass_title, walk_title
 from spattn.layout.ir import (
     COLUMN_BEGIN,
@@ -35,13 +37,7 @@ from spattn.layout.ir import (
 from spattn.relation.bounds import BEGIN, LAST, Range
 from spattn.relation.lattice import Affine, Regular, Runs
 
-LENGTHS: dict[Node, Node] = {
-    ROW_BEGIN: Sym("q_offset"),
-    ROW_END: add(Sym("q_offset"), Sym("q_len")),
-    COLUMN_BEGIN: Int(0),
-    COLUMN_END: Sym("kv_len"),
-}
-PAIR = {"q": "q_pos[:, None]", "k": "k_pos[None, :]"}
+MAX_TITLE = 100  # of a line that is indented, quoted and ended
 ROW = {"u0": "u", "u1": "u"}
 
 
@@ -50,12 +46,13 @@ def operand(text: str) -> str:
     return text if text.isidentifier() else code(f"({text})")
 
 
-def kernel_text(layout: Layout, index: int) -> KernelText:
-    """The text parts of pass `index` of a layout of direction "queries"."""
+def kernel_text(layout: Layout, index: int, kind: Kind = FORWARD) -> KernelText:
+    """The text parts of pass `index` of a layout, which is of the kind's direction."""
+    assert layout.direction == kind.direction
     one = layout.passes[index]
     shared = [i for i, other in enumerate(layout.passes) if not other.owns]
-    return _Printer(one, Parameters()).kernel(
-        name=f"pass_{index}",
+    return _Printer(one, kind, Parameters()).kernel(
+        name=f"{kind.prefix}_{index}",
         resume=not one.owns and index != shared[0],
         final=one.owns or index == shared[-1],
     )
@@ -64,10 +61,11 @@ def kernel_text(layout: Layout, index: int) -> KernelText:
 @dataclass
 class _Printer:
     one: Pass
+    kind: Kind
     parameters: Parameters
 
     def kernel(self, name: str, resume: bool, final: bool) -> KernelText:
-        one = self.one
+        one, side = self.one, self.kind.side
         segments = {c.ids: None for w in one.walks for c in w.clamps if isinstance(c, SegmentClamp | FrameClamp)}
         self.segment_numbers = {ids: i for i, ids in enumerate(segments)}
         begin = end = position = listed = ""
@@ -82,12 +80,16 @@ class _Printer:
                 begin = self.scalar(regular.coordinate(ROW_BEGIN))
                 end = self.scalar(regular.coordinate(ROW_END))
                 position = self.text({"v": "u"}, regular.position(Sym("v")))
-        skip = "" if one.skip == FALSE else self.text({"q": "q_pos"}, one.skip)
-        walks = tuple(self.walk(i, walk) for i, walk in enumerate(one.walks))
+        skip = "" if one.skip == FALSE else self.text({"q": f"{side.row}_pos"}, one.skip)
+        loops = self.loops(one.walks)
+        title = pass_title(one, self.kind.direction)
+        if len(title) > MAX_TITLE:
+            title = pass_title(replace(one, skip=FALSE), self.kind.direction) + ", less those of earlier passes"
         seen = tuple(self.segment(ids) for ids in segments)
         return KernelText(
             name=code(name),
-            title=comment(pass_title(one)[:1].upper() + pass_title(one)[1:] + "."),
+            title=comment(title[:1].upper() + title[1:] + "."),
+            kind=self.kind,
             rows=rows,
             begin=begin,
             end=end,
@@ -95,12 +97,12 @@ class _Printer:
             residues=one.residues,
             block=one.block,
             list=code(listed),
-            grid=row_lines(shape) if shape else (),
-            grid_ends=row_ends(shape),
+            grid=row_lines(shape, side) if shape else (),
+            grid_ends=row_ends(shape, side),
             skip=skip,
             resume=resume,
             final=final,
-            walks=walks,
+            loops=loops,
             segments=seen,
             tensors=tuple(
                 TensorText(code(f"t{i}"), dimensions(role), isinstance(role, BlockLists))
@@ -113,7 +115,7 @@ class _Printer:
         return code(TritonText(names, self.parameters).of(node))  # type: ignore[arg-type]
 
     def scalar(self, expr: Expr) -> str:
-        return self.text({}, substitute(expr, LENGTHS))
+        return self.text({}, substitute(expr, self.kind.side.lengths))
 
     def segment(self, ids: str) -> SegmentText:
         names = (self.parameters.name(Values(f"{ids}.{n}", 1)) for n in ("start", "stop", "run_start", "run_stop"))
@@ -121,53 +123,75 @@ class _Printer:
         start, stop, run_start, run_stop = map(code, names)
         return SegmentText(self.segment_numbers[ids], start, stop, run_start, run_stop, framed)
 
-    def walk(self, number: int, walk: Walk) -> WalkText:
-        residual = "" if walk.residual == TRUE else self.text(PAIR, walk.residual)
-        title = comment(walk_title(walk))
-        needs_k = "k_pos" in residual
+    def loops(self, walks: tuple[Walk, ...]) -> tuple[LoopText, ...]:
+        """Neighbours whose keys have steps share a loop."""
+        loops: list[LoopText] = []
+        for walk in walks:
+            before = loops[-1].walks if loops and isinstance(walk.keys, Affine) and loops[-1].walks[0].shares else ()
+            text = self.walk(walk, len(before), sum(len(other.ranges) for other in before))
+            loops = [*loops[: len(loops) - bool(before)], LoopText((*before, text))]
+        return tuple(loops)
+
+    def walk(self, walk: Walk, place: int, first: int) -> WalkText:
+        """The walk at a place of its loop, where `first` ranges stand before it."""
+        side = self.kind.side
+        residual = "" if walk.residual == TRUE else self.text(side.pair, walk.residual)
+        title = comment(walk_title(walk, self.kind.direction))
         match walk.keys:
             case Listed(tokens):
                 table = code(self.parameters.name(TokenList(tokens)))
-                return WalkText(number, "listed", title, residual=residual, table=table, step=0, needs_k=True)
+                return WalkText("listed", title, residual=residual, table=table, step=0, needs_column=True)
             case Box() as box:
-                axes = [self.text(axis_names(i), axis) for i, axis in enumerate(box.axes) if axis != TRUE]
+                axes = [self.text(axis_names(i, side), axis) for i, axis in enumerate(box.axes) if axis != TRUE]
                 masks = [f"({mask})" for mask in (*axes, residual) if mask]
-                text = box_text(box, self.text)
-                return WalkText(number, "box", title, residual=code(" & ".join(masks)), step=0, needs_k=True, box=text)
+                text = box_text(box, self.text, side)
+                return WalkText("box", title, residual=code(" & ".join(masks)), step=0, needs_column=True, box=text)
             case Blocks(table, size, transposed):
                 name = code(self.parameters.name(BlockLists(table, size, transposed)))
                 return WalkText(
-                    number,
                     "blocks",
                     title,
                     residual=residual,
+                    partial=self.partial(walk.residual),
                     table=name,
                     size=size,
                     step=1,
                     base=code("start"),
-                    needs_k=True,
+                    needs_column=True,
                 )
             case Affine() | Runs() as keys:
-                return self.range_walk(number, walk, keys, residual, title, needs_k)
+                return self.range_walk(code(f"_{place}" if place else ""), first, walk, keys, residual, title)
         raise AssertionError(walk.keys)
 
-    def range_walk(self, number: int, walk: Walk, keys: Regular, residual: str, title: str, needs_k: bool) -> WalkText:
-        begin = substitute(keys.coordinate(COLUMN_BEGIN), LENGTHS)
-        last = substitute(sub(keys.coordinate(COLUMN_END), 1), LENGTHS)
-        ends: dict[Node, Node] = {BEGIN: begin, LAST: Sym("last")}
+    def partial(self, residual: Bool) -> str:
+        """When a tile of a block's columns is masked, "" if always; rows must be neighbours, since their ends speak."""
+        whole = certain(residual) if self.one.rows == Affine(1, Int(0)) else Truth(residual == TRUE)
+        if whole == FALSE:
+            return ""
+        ends = {"u0": "u0", "u1": "u1", "k0": "start", "k1": "(start + BLOCK_N - 1)"}
+        uncertain = "" if whole == TRUE else f" | ~({self.text(ends, whole)})"
+        early = f"(start < {first}) | " if (first := self.kind.side.column_first) else ""
+        return code(f"{early}(start + BLOCK_N > block_end){uncertain}")
+
+    def range_walk(self, tag: str, first: int, walk: Walk, keys: Regular, residual: str, title: str) -> WalkText:
+        lengths = self.kind.side.lengths
+        begin = substitute(keys.coordinate(COLUMN_BEGIN), lengths)
+        last = substitute(sub(keys.coordinate(COLUMN_END), 1), lengths)
+        inside = Sym(f"last{tag}")
+        ends: dict[Node, Node] = {BEGIN: begin, LAST: inside}
         row_lo = row_hi = ""
         if walk.interval:
             (r,) = walk.ranges
             row_lo = "" if r.lo == BEGIN else self.text(ROW, substitute(r.lo, ends))
-            row_hi = "" if r.hi == LAST else self.text(ROW, minimum(substitute(r.hi, ends), Sym("last")))
+            row_hi = "" if r.hi == LAST else self.text(ROW, minimum(substitute(r.hi, ends), inside))
         start = keys.position(Sym("start"))
         return WalkText(
-            number,
             "ranges",
             title,
-            ranges=tuple(self.range_text(i, r, ends) for i, r in enumerate(walk.ranges)),
+            tag=tag,
+            ranges=tuple(self.range_text(first + i, r, inside, ends) for i, r in enumerate(walk.ranges)),
             ordered=walk.ordered,
-            clamps=tuple(self.clamp(i, clamp, keys) for i, clamp in enumerate(walk.clamps)),
+            clamps=tuple(self.clamp(f"{tag}_{i}", clamp, keys) for i, clamp in enumerate(walk.clamps)),
             last=self.text({}, last),
             row_lo=row_lo,
             row_hi=row_hi,
@@ -175,16 +199,16 @@ class _Printer:
             position=self.text({}, keys.position(Sym("v"))),
             base=operand(self.text({}, start)),
             step=keys.step if isinstance(keys, Affine) else 0,
-            needs_k=needs_k,
+            needs_column=f"{self.kind.side.column}_pos" in residual,
         )
 
-    def range_text(self, number: int, r: Range, ends: dict[Node, Node]) -> RangeText:
+    def range_text(self, number: int, r: Range, inside: Sym, ends: dict[Node, Node]) -> RangeText:
         lo = maximum(substitute(r.lo, ends), substitute(BEGIN, ends))
-        hi = minimum(substitute(r.hi, ends), Sym("last"))
+        hi = minimum(substitute(r.hi, ends), inside)
         full_lo, full_hi = (substitute(end, ends) for end in (r.full_lo, r.full_hi))
         return RangeText(number, *(self.text({}, end) for end in (lo, hi, full_lo, full_hi)))
 
-    def clamp(self, number: int, clamp: Clamp, keys: Regular) -> ClampText:
+    def clamp(self, number: str, clamp: Clamp, keys: Regular) -> ClampText:
         def first(position: str) -> str:
             return self.text({}, keys.coordinate(Sym(position)))
 
@@ -193,7 +217,7 @@ class _Printer:
 
         match clamp:
             case LimitClamp(last):
-                name = f"limit_{number}"
+                name = f"limit{number}"
                 hi = final(name)
                 return ClampText((Line(code(name), self.scalar(last)),), code(""), hi, code(""), hi)
             case SegmentClamp(ids):
@@ -204,11 +228,12 @@ class _Printer:
                 return self.frame(number, f"segment_{self.segment_numbers[ids]}", r, first, final)
         raise AssertionError(clamp)
 
-    def frame(self, number: int, s: str, r: Range, first: object, final: object) -> ClampText:
+    def frame(self, number: str, s: str, r: Range, first: object, final: object) -> ClampText:
         """A range counted from the document's start, where all rows are in one; else the whole document."""
+        row = self.kind.side.row
         names = {
-            "u0": f"(q0 - {s}_first)",
-            "u1": f"(q1 - {s}_first)",
+            "u0": f"({row}0 - {s}_first)",
+            "u1": f"({row}1 - {s}_first)",
             "kv_len": f"{s}_length",
             "last": f"({s}_length - 1)",
         }
@@ -216,7 +241,7 @@ class _Printer:
         for end, whole in (("lo", f"{s}_first"), ("hi", f"{s}_last"), ("full_lo", "0"), ("full_hi", "-1")):
             inner = substitute(getattr(r, end), {BEGIN: Int(0)})
             value = f"tl.where({s}_single, {s}_first + {TritonText(names, self.parameters).of(inner)}, {whole})"
-            lines.append(Line(code(f"frame_{number}_{end}"), code(value)))
-        bounds = (first(f"frame_{number}_lo"), final(f"frame_{number}_hi"))  # type: ignore[operator]
-        fulls = (first(f"frame_{number}_full_lo"), final(f"frame_{number}_full_hi"))  # type: ignore[operator]
+            lines.append(Line(code(f"frame{number}_{end}"), code(value)))
+        bounds = (first(f"frame{number}_lo"), final(f"frame{number}_hi"))  # type: ignore[operator]
+        fulls = (first(f"frame{number}_full_lo"), final(f"frame{number}_full_hi"))  # type: ignore[operator]
         return ClampText(tuple(lines), *bounds, *fulls)

@@ -7,8 +7,9 @@ import re
 from spattn._version import __version__
 from spattn.codegen.environment import code, comment, environment
 from spattn.codegen.kernel import kernel_text
+from spattn.codegen.kinds import D_KEYS, D_QUERIES, FORWARD, Kind
 from spattn.codegen.parameters import Role
-from spattn.codegen.parts import SCANNED, KernelText, WalkText
+from spattn.codegen.parts import SCANNED, KernelText, LoopText
 from spattn.codegen.pruning import pruned
 from spattn.codegen.wrapping import wrapped
 from spattn.expressions.frozen import frozen
@@ -21,8 +22,9 @@ PREAMBLE = re.compile(r'\{% if "(\w+)" in needed %\}')
 
 @frozen
 class PassSource:
-    """What a launcher must know of one kernel: its name, its tensors in order, and how its results are kept."""
+    """What a launcher must know of one kernel: its kind, name, tensors in order, and how its results are kept."""
 
+    kind: Kind
     name: str
     roles: tuple[Role, ...]
     final: bool
@@ -32,30 +34,41 @@ class PassSource:
 
 @frozen
 class ModuleSource:
-    """Generated text and its kernels; the same layout gives the same bytes."""
+    """Generated text and its kernels; the same layouts give the same bytes."""
 
     text: str
     passes: tuple[PassSource, ...]
 
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """The run-time tensors of all passes, in order."""
+        return tuple(role for one in self.passes for role in one.roles)
+
+    def of(self, kind: Kind) -> tuple[PassSource, ...]:
+        """The passes of one kind, in the order of their layout."""
+        return tuple(one for one in self.passes if one.kind.name == kind.name)
+
 
 def module_source(layout: Layout, pattern: str, language: str = "triton") -> ModuleSource:
     """The kernels of `layout`, forward. `pattern` stands in the head, escaped."""
-    kernels = [kernel_text(layout, i) for i in range(len(layout.passes))]
-    body = pruned("".join(_kernel(kernel, language) for kernel in kernels))
-    head = _render(
-        f"{language}/_head.py.jinja",
-        version=comment(__version__),
-        pattern=comment(pattern),
-        condition=comment(text(layout.condition)),
-        layout=[comment(line) for line in describe(layout)],
-    )
-    preamble = _render(f"{language}/_preamble.py.jinja", needed=_needed(body, language), scanned=SCANNED)
-    return ModuleSource(_tidied(head + preamble + body), tuple(map(_pass_source, kernels)))
+    kernels = _kernels(layout, FORWARD)
+    return _module(kernels, "", describe(layout), layout, pattern, language)
+
+
+def backward_source(layout: Layout, transposed: Layout, pattern: str, language: str = "triton") -> ModuleSource:
+    """The kernels of the gradients: dq along `layout`, dk and dv along `transposed`, of direction "keys"."""
+    kernels = [*_kernels(layout, D_QUERIES), *_kernels(transposed, D_KEYS)]
+    lines = [
+        *(re.sub("^pass", D_QUERIES.prefix, line) for line in describe(layout)),
+        *(re.sub("^pass", D_KEYS.prefix, line) for line in describe(transposed)),
+    ]
+    rows = _render(f"{language}/row_terms.py.jinja")
+    return _module(kernels, rows, lines, layout, pattern, language)
 
 
 @frozen
-class WalkFunction:
-    """A walk as a function: `names` are the kernel's variables that its body speaks of, each with a comma."""
+class LoopFunction:
+    """A loop as a function: `names` are the kernel's variables that its body speaks of, each with a comma."""
 
     name: str
     title: str
@@ -63,20 +76,44 @@ class WalkFunction:
     body: str
 
 
+def _kernels(layout: Layout, kind: Kind) -> list[KernelText]:
+    return [kernel_text(layout, i, kind) for i in range(len(layout.passes))]
+
+
+def _module(
+    kernels: list[KernelText], before: str, lines: list[str], layout: Layout, pattern: str, language: str
+) -> ModuleSource:
+    body = pruned(before + "".join(_kernel(kernel, language) for kernel in kernels))
+    head = _render(
+        f"{language}/_head.py.jinja",
+        version=comment(__version__),
+        pattern=comment(pattern),
+        condition=comment(text(layout.condition)),
+        layout=[comment(line) for line in lines],
+    )
+    preamble = _render(f"{language}/_preamble.py.jinja", needed=_needed(body, language), scanned=SCANNED)
+    return ModuleSource(_tidied(head + preamble + body), tuple(map(_pass_source, kernels)))
+
+
 def _kernel(kernel: KernelText, language: str) -> str:
-    walks = [_walk_function(kernel, walk, language) for walk in kernel.walks]
-    return _render(f"{language}/forward.py.jinja", kernel=kernel, walks=walks)
+    loops = [_loop_function(kernel, i, one, language) for i, one in enumerate(kernel.loops)]
+    spoken = {name for one in loops for name in re.findall(r"\w+", one.names)}
+    by_head = [tensor for tensor in kernel.tensors if f"{tensor.name}_ptr" in spoken]
+    names = {"kernel": kernel, "kind": kernel.kind, "side": kernel.side, "loops": loops, "by_head": by_head}
+    return _render(f"{language}/{kernel.kind.name}.py.jinja", **names)
 
 
-def _walk_function(kernel: KernelText, walk: WalkText, language: str) -> WalkFunction:
-    body = _render(f"{language}/_walk.py.jinja", walk=walk).rstrip("\n")
+def _loop_function(kernel: KernelText, number: int, one: LoopText, language: str) -> LoopFunction:
+    names = {"one": one, "walk": one.walks[0], "kind": kernel.kind, "side": kernel.side}
+    body = _render(f"{language}/_loop.py.jinja", **names).rstrip("\n")
     spoken = set(re.findall(r"[a-zA-Z_]\w*", body))
-    names = code(" ".join(f"{name}," for name in kernel.variables if name in spoken))
-    return WalkFunction(code(f"{kernel.name}_walk_{walk.number}"), walk.title, names, code(body))
+    variables = code(" ".join(f"{name}," for name in kernel.variables if name in spoken))
+    return LoopFunction(code(f"{kernel.name}_loop_{number}"), one.title, variables, code(body))
 
 
 def _pass_source(kernel: KernelText) -> PassSource:
-    return PassSource(str(kernel.name), tuple(kernel.parameters.roles), kernel.final, kernel.resume, kernel.leaky)
+    roles = tuple(kernel.parameters.roles)
+    return PassSource(kernel.kind, str(kernel.name), roles, kernel.final, kernel.resume, kernel.leaky)
 
 
 def _render(name: str, **values: object) -> str:

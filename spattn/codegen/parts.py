@@ -6,19 +6,10 @@ from dataclasses import dataclass
 
 from spattn.codegen.boxes import BoxText, Line
 from spattn.codegen.environment import code
+from spattn.codegen.kinds import CONSTANTS, NUMBERS, Kind
 from spattn.codegen.parameters import Parameters
+from spattn.codegen.sides import Side
 
-TENSOR_ARGUMENTS = (
-    "q_ptr, stride_qb, stride_qh, stride_qm",
-    "k_ptr, stride_kb, stride_kh, stride_kn",
-    "v_ptr, stride_vb, stride_vh, stride_vn",
-    "out_ptr, stride_ob, stride_oh, stride_om",
-    "lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr",
-)
-NUMBERS = ("num_q_heads", "group_size", "q_len", "kv_len", "q_offset", "tiles", "programs", "qk_scale")
-CONSTANTS = (
-    "HEAD_DIM", "V_HEAD_DIM", "BLOCK_D", "BLOCK_DV", "BLOCK_M", "BLOCK_N", "PAIRED", "PRECISION", "CAREFUL",
-)  # fmt: skip
 SCANNED = 256  # tiles that a program of the careful launch looks through
 
 
@@ -50,16 +41,18 @@ class WalkText:
 
     Attributes:
         title: What is walked, in words.
+        tag: Ends the walk's names where it shares a loop with an earlier walk.
         last: The last coordinate inside the keys.
         row_lo, row_hi: The row's own range, "" where the mask is no interval or that side has no end.
         residual: The mask over q_pos, k_pos, "" where there is none.
+        partial: When a tile of a listed block is masked, "" if always.
         position: Position of coordinate vector `v`; `base`: of scalar `start`; `step`: between neighbours, 0 if uneven.
-        needs_k: Does the mask speak of k_pos?
+        needs_column: Does the mask speak of the columns' positions?
     """
 
-    number: int
     kind: str
     title: str
+    tag: str = ""
     ranges: tuple[RangeText, ...] = ()
     ordered: bool = True
     clamps: tuple[ClampText, ...] = ()
@@ -67,18 +60,31 @@ class WalkText:
     row_lo: str = ""
     row_hi: str = ""
     residual: str = ""
+    partial: str = ""
     position: str = ""
     base: str = ""
     step: int = 1
     table: str = ""
     size: int = 0
-    needs_k: bool = False
+    needs_column: bool = False
     box: BoxText | None = None
 
     @property
-    def unmasked(self) -> bool:
-        """Is every pair of a listed block allowed?"""
-        return self.kind == "blocks" and not self.residual
+    def masks(self) -> tuple[str, ...]:
+        """Conditions that a pair of a partial tile meets, besides that its key is inside."""
+        lo = code(f"row_lo{self.tag}[:, None] <= v[None, :]") if self.row_lo else ""
+        hi = code(f"v[None, :] <= row_hi{self.tag}[:, None]") if self.row_hi else ""
+        return tuple(mask for mask in (hi, lo, self.residual) if mask)
+
+    @property
+    def shares(self) -> bool:
+        """May others join its loop?"""
+        return self.kind == "ranges" and self.step > 0
+
+    @property
+    def first(self) -> int:
+        """The number of its first range."""
+        return self.ranges[0].number
 
     @property
     def has_full(self) -> bool:
@@ -89,7 +95,39 @@ class WalkText:
     def exchanges(self) -> tuple[tuple[int, int], ...]:
         """Pairs of ranges to bring in order, one after the other, where their order is not proved."""
         count = 0 if self.ordered else len(self.ranges)
-        return tuple((i, i + 1) for end in range(count - 1, 0, -1) for i in range(end))
+        return tuple((self.first + i, self.first + i + 1) for end in range(count - 1, 0, -1) for i in range(end))
+
+
+@dataclass(frozen=True)
+class LoopText:
+    """Walks that share a loop: their tiles are one sequence, so that loads of the next walk start while one ends."""
+
+    walks: tuple[WalkText, ...]
+
+    @property
+    def kind(self) -> str:
+        """Of its walks, which are alike."""
+        return self.walks[0].kind
+
+    @property
+    def fused(self) -> bool:
+        """Are there several?"""
+        return len(self.walks) > 1
+
+    @property
+    def ranges(self) -> tuple[RangeText, ...]:
+        """Of all its walks."""
+        return tuple(r for walk in self.walks for r in walk.ranges)
+
+    @property
+    def has_full(self) -> bool:
+        """Can a tile be full?"""
+        return any(walk.has_full for walk in self.walks)
+
+    @property
+    def title(self) -> str:
+        """What is walked, in words."""
+        return code(", then ".join(walk.title for walk in self.walks))
 
 
 @dataclass(frozen=True)
@@ -97,6 +135,7 @@ class KernelText:
     """A pass in Triton.
 
     Attributes:
+        kind: What the kernel computes.
         rows: "regular", "blocked", "listed" or "grid".
         grid, grid_ends: Where the rows of a box lie, and its first and last coordinates.
         begin, end: Row coordinates of the residue, half-open; position: of coordinate vector `u`.
@@ -107,6 +146,7 @@ class KernelText:
 
     name: str
     title: str
+    kind: Kind
     rows: str
     begin: str
     end: str
@@ -119,20 +159,25 @@ class KernelText:
     skip: str
     resume: bool
     final: bool
-    walks: tuple[WalkText, ...]
+    loops: tuple[LoopText, ...]
     segments: tuple[SegmentText, ...]
     tensors: tuple[TensorText, ...]
     parameters: Parameters
 
     @property
+    def side(self) -> Side:
+        """What its rows and columns are."""
+        return self.kind.side
+
+    @property
     def leaky(self) -> bool:
-        """Does some key tile hold a key for one row that another row may not see?"""
-        return any(walk.row_lo or walk.row_hi or walk.residual for walk in self.walks)
+        """Does some tile of columns hold one for one row that another row may not see?"""
+        return any(walk.masks for one in self.loops for walk in one.walks)
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """What the kernel is launched with, in order, a line a group."""
-        lines = [*TENSOR_ARGUMENTS]
+        lines = [*self.kind.arguments]
         for tensor in self.tensors:
             names = [f"{tensor.name}_ptr", f"{tensor.name}_stride_b", f"{tensor.name}_stride_h"]
             for i in range(tensor.dims):
@@ -144,7 +189,7 @@ class KernelText:
     @property
     def unspecialised(self) -> str:
         """Numbers that change with the lengths: Triton compiles nothing for their values."""
-        names = ["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "programs"]
+        names = ["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs"]
         for tensor in self.tensors:
             names += [f"{tensor.name}_stride_b", f"{tensor.name}_stride_h"]
             names += [f"{tensor.name}_size_{i}" for i in range(tensor.dims)]
@@ -159,13 +204,14 @@ class KernelText:
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """What the kernel knows of its tile when the walks begin, besides the state of the softmax."""
-        names = ["q_pos", "row_ok", "u", "u0", "u1", "c", "b", "h", "q_len", "kv_len", "q_offset"]
+        """What the kernel knows of its tile when the walks begin, besides what every loop is given."""
+        row = self.side.row
+        names = [f"{row}_pos", "row_ok", "u", "u0", "u1", "c", "b", "h", "q_len", "kv_len", "q_offset"]
         for s in self.segments:
             parts = ("first", "last", "run_first", "run_last", "length", "single")
             names += [f"segment_{s.number}_{part}" for part in parts]
-        names += ["q0", "q1"]
-        names += [f"{name}_{i}" for i in range(3) for name in ("q", "corner", "far")]
+        names += [f"{row}0", f"{row}1"]
+        names += [f"{name}_{i}" for i in range(3) for name in (row, "corner", "far")]
         for tensor in self.tensors:
             names.append(f"{tensor.name}_ptr")
             for i in range(tensor.dims):

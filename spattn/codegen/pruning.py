@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 FUNCTION = re.compile(r"(?m)^(?=@triton\.jit)")
-ASSIGNMENT = re.compile(r" +([a-zA-Z_]\w*)(?:: tl\.constexpr)? = ")
+ASSIGNMENT = re.compile(r" +([a-zA-Z_]\w*)(?:: tl\.constexpr)? [-+&|]?= ")
 NAME = re.compile(r"[a-zA-Z_]\w*")
 
 
@@ -16,8 +16,9 @@ def pruned(source: str) -> str:
 
 def _pruned_function(source: str) -> str:
     lines = source.splitlines(keepends=True)
+    head = next((i for i, line in enumerate(lines) if line.startswith("):")), 0)  # parameters read nothing
     while True:
-        read = {name for line in lines for name in _read(line)}
+        read = {name for line in lines[head:] for name in _read(line)}
         kept = [line for line in lines if (target := _target(line)) is None or target in read]
         if len(kept) == len(lines):
             return "".join(kept)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
+from functools import lru_cache
 
 from spattn.expressions.nodes import (
     FALSE,
@@ -242,7 +243,7 @@ def conj(*args: Bool) -> Bool:
     flat: dict[Bool, None] = {}
     for arg in args:
         flat.update(dict.fromkeys(arg.args if isinstance(arg, And) else (arg,)))
-    if FALSE in flat or any(negate(arg) in flat for arg in flat):
+    if FALSE in flat or len(flat) > 1 and any(negate(arg) in flat for arg in flat):
         return FALSE
     kept = tuple(arg for arg in flat if arg != TRUE)
     return TRUE if not kept else kept[0] if len(kept) == 1 else And(kept)
@@ -253,12 +254,13 @@ def disj(*args: Bool) -> Bool:
     flat: dict[Bool, None] = {}
     for arg in args:
         flat.update(dict.fromkeys(arg.args if isinstance(arg, Or) else (arg,)))
-    if TRUE in flat or any(negate(arg) in flat for arg in flat):
+    if TRUE in flat or len(flat) > 1 and any(negate(arg) in flat for arg in flat):
         return TRUE
     kept = tuple(arg for arg in flat if arg != FALSE)
     return FALSE if not kept else kept[0] if len(kept) == 1 else Or(kept)
 
 
+@lru_cache(maxsize=4096)
 def negate(arg: Bool) -> Bool:
     """Not `arg`; a negated comparison is the opposite one."""
     match arg:

@@ -97,7 +97,18 @@ def _sum(terms: tuple[tuple[Expr, int], ...], constant: int) -> str:
 
 def tokens_text(tokens: Tokens) -> str:
     """A token list as the language writes it."""
-    return f"[{', '.join([*map(str, tokens.values), *tokens.tensors])}]"
+    runs: list[list[int]] = []
+    for value in tokens.values:
+        if runs and runs[-1][-1] == value - 1 and value:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    spoken = [part for run in runs for part in ([_slice(run)] if len(run) > 2 else map(str, run))]
+    return f"[{', '.join([*spoken, *tokens.tensors])}]"
+
+
+def _slice(run: list[int]) -> str:
+    return f"{run[0]}:{run[-1] + 1}" if run[-1] != -1 else f"{run[0]}:"
 
 
 def table_text(table: RandomTable | GivenTable) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from spattn.expressions.tensors import Tensors
-from spattn.layout.ir import Layout, Pass
+from spattn.layout.ir import Blocks, Layout, Pass
 from spattn.layout.launch import Call, calls
-from spattn.layout.tiles import row_tiles
+from spattn.layout.tiles import kept_rows, row_tiles
 from spattn.layout.visits import visits
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -20,7 +20,7 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Coverage:
-    """Work in tiles of `block_m` rows and `block_n` keys.
+    """Work in tiles of `block_m` rows and `block_n` keys, narrower in passes that follow a table of smaller blocks.
 
     Attributes:
         row_tiles: Programs.
@@ -85,10 +85,25 @@ def coverage(
 
 
 def _pass_coverage(one: Pass, call: Call, block_m: int, block_n: int) -> Coverage:
+    block_m, block_n = _sides(one, block_m, block_n)
     tiles = row_tiles(one, call, block_m)
+    if not kept_rows(one, tiles, call).any():
+        return Coverage()  # such a pass is not launched
     found = [visits(walk, tiles, call, block_n) for walk in one.walks]
     count = sum(map(len, found))
     full = sum(int(seen.full.sum()) for seen in found)
     length = sum((np.bincount(seen.tile, minlength=len(tiles.rows)) for seen in found), np.zeros(1, np.int64))
     longest = int(length.max(initial=0))
     return Coverage(len(tiles.rows), full, count - full, count * block_m * block_n, longest)
+
+
+def _sides(one: Pass, block_m: int, block_n: int) -> tuple[int, int]:
+    """A tile as a kernel has it where its pass follows a table: it has rows of one block, and steps within a block."""
+    sizes = [walk.keys.size for walk in one.walks if isinstance(walk.keys, Blocks)]
+    rows = block_m if one.block == 1 else min(block_m, _side(one.block))
+    return rows, min([block_n, *map(_side, sizes)])
+
+
+def _side(size: int) -> int:
+    """The least side of a tile that holds a block."""
+    return max(16, 1 << (size - 1).bit_length())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from spattn.expressions.nodes import FALSE, TRUE
+from spattn.expressions.nodes import FALSE, TRUE, Bool
 from spattn.expressions.text import table_text, text, tokens_text
 from spattn.layout.ir import Blocks, Box, Clamp, FrameClamp, Grid, Layout, LimitClamp, Listed, Pass, SegmentClamp, Walk
+from spattn.layout.planner import swapped
 from spattn.relation.bounds import EMPTY_FULL, Range
 from spattn.relation.lattice import Affine, IndexMap, Runs
 
@@ -13,17 +14,17 @@ def describe(layout: Layout) -> list[str]:
     """The layout, a line a pass, walk and range."""
     lines = []
     for i, one in enumerate(layout.passes):
-        lines.append(f"pass {i}: {pass_title(one)}")
+        lines.append(f"pass {i}: {pass_title(one, layout.direction)}")
         for walk in one.walks:
-            lines.append(f"  walk {walk_title(walk)}")
-            lines += [f"    {line}" for line in walk_lines(walk)]
+            lines.append(f"  walk {walk_title(walk, layout.direction)}")
+            lines += [f"    {line}" for line in walk_lines(walk, layout.direction)]
     return lines
 
 
-def pass_title(one: Pass) -> str:
+def pass_title(one: Pass, direction: str = "queries") -> str:
     """Which rows a pass has, and what it does with their results."""
-    rows = positions_text(one.rows, "q", "u")
-    parts = [f"queries {rows}" if rows else "all queries"]
+    rows = positions_text(one.rows, "q" if direction == "queries" else "k", "u")
+    parts = [f"{direction} {rows}" if rows else f"all {direction}"]
     if one.residues > 1:
         parts.append(f"for each residue c of {one.residues}")
     if one.block > 1:
@@ -31,29 +32,35 @@ def pass_title(one: Pass) -> str:
     if one.owns:
         parts.append("which it owns")
     if one.skip != FALSE:
-        parts.append(f"less rows where {text(one.skip)}")
+        parts.append(f"less rows where {_spoken(one.skip, direction)}")
     return ", ".join(parts)
 
 
-def walk_title(walk: Walk) -> str:
-    """Which keys a walk visits."""
-    return f"keys {positions_text(walk.keys, 'k', 'v') or 'k = v'}"
+def walk_title(walk: Walk, direction: str = "queries") -> str:
+    """Which columns a walk visits."""
+    name, position = ("keys", "k") if direction == "queries" else ("queries", "q")
+    return f"{name} {positions_text(walk.keys, position, 'v') or f'{position} = v'}"
 
 
-def walk_lines(walk: Walk) -> list[str]:
+def walk_lines(walk: Walk, direction: str = "queries") -> list[str]:
     """Ranges, clamps and mask of a walk."""
     lines = [range_text(r) for r in walk.ranges]
     if isinstance(walk.keys, Box):
         for i, (axis, r) in enumerate(zip(walk.keys.axes, walk.keys.ranges, strict=True)):
-            lines.append(f"axis {i}: {range_text(r)}, masked by {text(axis)}")
+            lines.append(f"axis {i}: {range_text(r)}, masked by {_spoken(axis, direction)}")
     if not walk.ordered:
         lines.append("ranges brought in order by each tile")
-    lines += [f"clamped to {clamp_text(clamp)}" for clamp in walk.clamps]
+    lines += [f"clamped to {clamp_text(clamp, direction)}" for clamp in walk.clamps]
     if walk.interval:
         lines.append("partial tiles masked by the row's own range")
     if walk.residual != TRUE:
-        lines.append(f"partial tiles masked by {text(walk.residual)}")
+        lines.append(f"partial tiles masked by {_spoken(walk.residual, direction)}")
     return lines
+
+
+def _spoken(condition: Bool, direction: str) -> str:
+    """A condition over rows and columns as one over queries and keys."""
+    return text(condition if direction == "queries" else swapped(condition))
 
 
 def range_text(r: Range) -> str:
@@ -64,7 +71,7 @@ def range_text(r: Range) -> str:
     return f"{touched}, full [{text(r.full_lo)} .. {text(r.full_hi)}]"
 
 
-def clamp_text(clamp: Clamp) -> str:
+def clamp_text(clamp: Clamp, direction: str = "queries") -> str:
     """What a clamp leaves."""
     match clamp:
         case SegmentClamp(ids):
@@ -72,7 +79,7 @@ def clamp_text(clamp: Clamp) -> str:
         case FrameClamp(ids, r):
             return f"{range_text(r)} from the document's start in {ids}"
         case LimitClamp(last):
-            return f"k <= {text(last)}"
+            return f"{'k' if direction == 'queries' else 'q'} <= {text(last)}"
 
 
 def positions_text(side: IndexMap, position: str, coordinate: str) -> str:

@@ -23,10 +23,12 @@ from spattn.expressions.algebra import (
     sub,
     subexpressions,
     substitute,
+    substitute_bool,
     symbols,
 )
-from spattn.expressions.nodes import And, Bool, Expr, FloorDiv, Int, K, Le, Max, Min, Not, Or, Q, Sym, Truth
+from spattn.expressions.nodes import And, Bool, Eq, Expr, FloorDiv, Int, K, Le, Max, Min, Not, Or, Q, Sym, Truth
 from spattn.relation.bounds import BEGIN, EMPTY_FULL, LAST, MAX_FORMULA, Range
+from spattn.relation.lengths import never_negative
 
 U0, U1 = Sym("u0"), Sym("u1")
 
@@ -37,6 +39,19 @@ class Interval:
 
     lo: Expr | None
     hi: Expr | None
+
+    def lows(self) -> tuple[Expr, ...]:
+        """The first key is the greatest of these."""
+        return () if self.lo is None else self.lo.args if isinstance(self.lo, Max) else (self.lo,)
+
+    def highs(self) -> tuple[Expr, ...]:
+        """The last key is the least of these."""
+        return () if self.hi is None else self.hi.args if isinstance(self.hi, Min) else (self.hi,)
+
+    def is_within(self, first: int, last: int) -> bool:
+        """Is it proved that no key is outside of `first .. last`?"""
+        low = any(never_negative(sub(low, first)) for low in self.lows())
+        return low and any(never_negative(sub(last, high)) for high in self.highs())
 
 
 ALL = Interval(None, None)
@@ -76,7 +91,15 @@ def _sight(condition: Bool) -> Sight:
             return reduce(_both, (_sight(le(left, arg)) for arg in args))
         case Le(left, right):
             return _half_line(sub(right, left)) or Sight(ALL, NONE)
+        case Eq(left, right):
+            return _both(_sight(le(left, right)), _sight(le(right, left)))
     return Sight(ALL, NONE)
+
+
+def interval_of_rows(condition: Bool) -> Interval | None:
+    """The rows that meet a condition on q and lengths, where these are an interval for sure; None of others."""
+    sight = _sight(substitute_bool(condition, {Q: K}))
+    return sight.touched if sight.touched == sight.full else None
 
 
 def _both(a: Sight, b: Sight) -> Sight:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from spattn.expressions.algebra import (
     conj,
-    le,
     symbols,
 )
 from spattn.expressions.nodes import (
@@ -24,11 +23,10 @@ from spattn.expressions.nodes import (
     RandomTable,
     Sym,
 )
-from spattn.layout.intervals import calculated_range
+from spattn.layout.axes import axis_range
 from spattn.layout.ir import Blocks, Box, Listed
 from spattn.relation import affine
 from spattn.relation.affine import Sets, isl
-from spattn.relation.bounds import BEGIN, LAST, Range, bounds, touched_set
 from spattn.relation.grids import on_grid
 from spattn.relation.lattice import (
     CONTIGUOUS,
@@ -177,22 +175,9 @@ def _box(sets: Sets, term: Term, shape: tuple[int, ...] | None) -> Piece | None:
     found = None if shape is None else on_grid(term.affine)
     if found is None or found.shape != shape:
         return None
-    ranges = tuple(_axis_range(sets, axis, length) for axis, length in zip(found.axes, found.shape, strict=True))
+    ranges = tuple(axis_range(axis, length) for axis, length in zip(found.axes, found.shape, strict=True))
     everything = sets.map("{ [q] -> [k] }")
     return Piece(Box(found.shape, found.axes, ranges), CONTIGUOUS, 1, everything, term.affine, term.guards)
-
-
-def _axis_range(sets: Sets, axis: Bool, length: int) -> Range:
-    """Coordinates that rows u0 .. u1 of an axis touch: by the interval calculus, and where it gives up by isl."""
-    found = calculated_range(axis)
-    if BEGIN not in (found.lo, found.hi) and LAST not in (found.lo, found.hi):
-        return found
-    inside = [le(0, x) for x in (Q, K)] + [le(x, length - 1) for x in (Q, K)]
-    pairs = sets.pairs(conj(axis, *inside)) if affine.is_affine(axis) else None
-    context = sets.set(f"[u0, u1] -> {{ : 0 <= u0 <= u1 < {length} }}")
-    touched = None if pairs is None else sets.ask("touched", lambda: touched_set(sets, pairs, context))
-    ends = None if touched is None else sets.ask("bounds", lambda: bounds(sets, touched, context))
-    return found if ends is None else replace(found, lo=ends[0], hi=ends[1])
 
 
 def _driver(guard: Bool) -> tuple[Bool, IndexMap] | None:

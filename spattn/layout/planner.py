@@ -1,7 +1,8 @@
 """Condition -> Layout: which passes tile the rows, which walks visit the keys.
 
-1. Token lists of rows are owned: a pass over those rows sees the whole condition and stores final results. So are the
-   rows of a grid on which some term is a product over the axes; they are tiled by boxes.
+1. Some rows are owned: a pass over them sees the whole condition and stores final results. These are rows given as a
+   token list, few rows that see nearly all keys where the others do not (`long_rows`), and the rows of a grid on which
+   some term is a product over the axes; they are tiled by boxes (`owners`).
 2. The rest becomes terms; each asks isl for the sublattices of its rows and keys.
 3. Terms with one tiling and one index map share a walk; different walks are made disjoint, dense before sparse,
    affine before listed, by exact difference where that is short and by a Boolean residual where it is not.
@@ -12,79 +13,120 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from spattn.expressions.algebra import (
     add,
     conj,
     disj,
-    eq,
     le,
-    lt,
-    mod,
+    scale,
     sub,
     subexpressions,
     substitute_bool,
 )
 from spattn.expressions.nodes import (
     FALSE,
-    KV_LEN,
     TRUE,
     Bool,
+    Expr,
     FloorDiv,
+    Int,
     K,
     Member,
     Node,
+    Or,
     Q,
     Relative,
+    Sym,
     Tokens,
 )
+from spattn.layout.intervals import Interval, interval_of_rows
 from spattn.layout.ir import Blocks, Grid, Layout, Listed, Pass, Walk
+from spattn.layout.long_rows import long_rows
+from spattn.layout.owners import off_grid, owned_grids, owned_lists, row_condition
 from spattn.layout.pieces import Pieces, Unplannable
-from spattn.layout.walks import calculated_walk, plan_walks, walks_of
-from spattn.relation.grids import on_grid
-from spattn.relation.lattice import (
-    CONTIGUOUS,
-    Affine,
-    Regular,
-    Runs,
-)
-from spattn.relation.terms import disjunction
+from spattn.layout.walks import calculated_walk, long_walks, plan_walks, walks_of
+from spattn.relation.lattice import CONTIGUOUS, IndexMap
+from spattn.relation.lengths import never_negative
 
 MAX_SPELLED = 8  # tokens of blocks; more make more ranges than a tile should walk
 
 
 def plan(condition: Bool, direction: str = "queries") -> Layout:
     """The layout of a condition over q, k: for every length, exact; `direction="keys"` tiles the keys."""
-    rows_first = spelled_out(condition if direction == "queries" else swapped(condition))
-    passes: list[Pass] = []
-    notes: list[str] = []
+    rows_first = condition if direction == "queries" else swapped(condition)
+    made = _Plan(spelled_out(rows_first, K if direction == "queries" else Q), direction)
+    for member in owned_lists(made.rest):
+        walks = plan_walks(substitute_bool(made.rest, {member: TRUE}), direction)
+        made.own(Listed(member.tokens), walks, member, substitute_bool(made.rest, {member: FALSE}))
+    while (long := long_rows(made.rest, direction)) is not None:
+        made.own(Listed(long.tokens), long_walks(long, direction), long.rows, long.outside)
+    for grid in owned_grids(made.rest):
+        rows = conj(le(0, Q), le(Q, math.prod(grid) - 1))
+        made.own(Grid(grid), plan_walks(made.rest, direction, grid), rows, off_grid(made.rest, grid))
+    others, capped = _plan_rest(made.rest, made.skip, direction)
+    return Layout((*made.passes, *others), condition, direction, tuple(dict.fromkeys(made.notes + capped)))
+
+
+@dataclass
+class _Plan:
+    """Passes that own their rows.
+
+    Attributes:
+        rest: What is left for the other rows.
+        skip: Is a row owned?
+    """
+
+    rest: Bool
+    direction: str
     skip: Bool = FALSE
-    rest = rows_first
-    for member in owned_lists(rows_first):
-        walks, capped = plan_walks(substitute_bool(rest, {member: TRUE}), direction)
-        passes.append(Pass(Listed(member.tokens), tuple(walks), skip=skip, owns=True))
-        notes += capped
-        skip = disj(skip, member)
-        rest = substitute_bool(rest, {member: FALSE})
-    for grid in owned_grids(rest):
-        walks, capped = plan_walks(rest, direction, grid)
-        passes.append(Pass(Grid(grid), tuple(walks), skip=skip, owns=True))
-        notes += capped
-        skip = disj(skip, conj(le(0, Q), le(Q, math.prod(grid) - 1)))
-        rest = _off_grid(rest, grid)
-    others, capped = _plan_rest(rest, skip, direction)
-    return Layout((*passes, *others), condition, direction, tuple(dict.fromkeys(notes + capped)))
+    passes: list[Pass] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def own(self, rows: IndexMap, planned: tuple[list[Walk], list[str]], owned: Bool, rest: Bool) -> None:
+        """Adds a pass over `rows`, which are those where `owned` holds."""
+        walks, capped = planned
+        self.passes.append(Pass(rows, tuple(walks), skip=self.skip, owns=True))
+        self.notes += capped
+        earlier = self.skip.args if isinstance(self.skip, Or) else (self.skip,)
+        self.skip, self.rest = disj(*(part for part in earlier if not _is_within(part, owned)), owned), rest
 
 
-def spelled_out(condition: Bool) -> Bool:
-    """Few constant tokens of blocks (`blockwise(64, global([0, -1]))`) as comparisons, which isl holds as intervals."""
+def _is_within(part: Bool, rows: Bool) -> bool:
+    """Are the rows of a part for sure among those of an interval with constant ends?"""
+    match interval_of_rows(rows), part:
+        case Interval(Int(first), Int(last)), Member(Sym("q"), Tokens(values, ()), _):
+            return all(first <= value <= last for value in values)
+        case Interval(Int(first), Int(last)), _:
+            inner = interval_of_rows(part)
+            return inner is not None and inner.is_within(first, last)
+    return False
+
+
+def spelled_out(condition: Bool, keys: Sym) -> Bool:
+    """Few constant tokens of blocks (`blockwise(64, global([0, -1]))`) as comparisons, which isl holds as intervals.
+
+    Args:
+        condition: Any.
+        keys: Positions of keys, which are not compared with the ends of the keys.
+    """
     found: dict[Node, Node] = {}
     for part in subexpressions(condition):
         match part:
-            case Member(FloorDiv() as position, Tokens(values, ()), length) if len(values) <= MAX_SPELLED:
-                places = (eq(position, v) if v >= 0 else eq(position, add(length, v)) for v in values)
-                found[part] = conj(le(0, position), lt(position, length), disj(*places))
+            case Member(FloorDiv(Sym() as x, Int(size)), Tokens(values, ()), length) if len(values) <= MAX_SPELLED:
+                found[part] = disj(*(_in_block(x, size, value, length, x == keys) for value in values))
     return substitute_bool(condition, found) if found else condition
+
+
+def _in_block(x: Expr, size: int, token: int, length: Expr, key: bool) -> Bool:
+    """`x // size` is a token of `0 .. length-1`."""
+    block: Expr = Int(token) if token >= 0 else add(length, token)
+    there = sub(sub(length, 1), block) if token >= 0 else block
+    ends = [le(scale(block, size), x), le(x, add(scale(block, size), size - 1))]
+    if key:
+        ends = [end for end, needed in zip(ends, (token != 0, token != -1), strict=True) if needed]
+    return conj(TRUE if never_negative(there) else le(0, there), *ends)
 
 
 def swapped(condition: Bool) -> Bool:
@@ -98,26 +140,6 @@ def swapped(condition: Bool) -> Bool:
 def _swap_frames(condition: Bool) -> Bool:
     frames = {part for part in subexpressions(condition) if isinstance(part, Relative)}
     return substitute_bool(condition, {frame: Relative(frame.ids, swapped(frame.inner)) for frame in frames})
-
-
-def owned_lists(condition: Bool) -> list[Member]:
-    """Lists of row tokens that add pairs somewhere: in some term, not negated."""
-    terms = disjunction(condition) or ()
-    members = (guard for term in terms for guard in term.guards if isinstance(guard, Member))
-    return list(dict.fromkeys(m for m in members if m.position == Q and m.length == KV_LEN))
-
-
-def owned_grids(condition: Bool) -> list[tuple[int, ...]]:
-    """Grids on which some term is a product over the axes; a pass tiles their rows by boxes, and owns them."""
-    found = (on_grid(term.affine) for term in disjunction(condition) or ())
-    return list(dict.fromkeys(grid.shape for grid in found if grid is not None))[:1]
-
-
-def _off_grid(condition: Bool, shape: tuple[int, ...]) -> Bool:
-    """The terms that may have pairs in rows outside a grid."""
-    terms = disjunction(condition) or ()
-    grids = [on_grid(term.affine) for term in terms]
-    return disj(*(t.condition for t, g in zip(terms, grids, strict=True) if g is None or g.shape != shape))
 
 
 def _plan_rest(condition: Bool, skip: Bool, direction: str) -> tuple[list[Pass], list[str]]:
@@ -146,12 +168,3 @@ def _planned_rest(condition: Bool, skip: Bool, direction: str) -> tuple[list[Pas
 def _block(walks: Iterable[Walk]) -> int:
     """Rows of a tile share one row of each table."""
     return math.gcd(*(walk.keys.size for walk in walks if isinstance(walk.keys, Blocks))) or 1
-
-
-def row_condition(rows: Regular) -> Bool:
-    """Does row q lie on the sublattice?"""
-    match rows:
-        case Affine(step, phase):
-            return eq(mod(sub(Q, phase), step), 0)
-        case Runs(period, run, first):
-            return le(mod(sub(Q, first), period), run - 1)

@@ -10,6 +10,7 @@ from spattn.expressions.evaluation import BoolArray, IntArray
 from spattn.expressions.nodes import Sym
 from spattn.layout.ir import Grid, Listed, Pass, box_sides
 from spattn.layout.launch import Call
+from spattn.layout.places import places_of, positions_of
 from spattn.relation.lattice import Affine, Regular, Runs
 
 NOWHERE = 2**40  # past every position
@@ -78,10 +79,10 @@ def _grid_tiles(shape: tuple[int, ...], block_m: int) -> Tiles:
     """Boxes of a grid; the rows of one in row-major order."""
     sides = box_sides(block_m, len(shape))
     corners = np.meshgrid(*(np.arange(0, n, side) for n, side in zip(shape, sides, strict=True)), indexing="ij")
-    places = np.unravel_index(np.arange(block_m), sides)
+    places = places_of(np.arange(block_m), sides)
     along = [corner.ravel()[:, None] + place for corner, place in zip(corners, places, strict=True)]
     valid = np.logical_and.reduce([x < n for x, n in zip(along, shape, strict=True)])
-    positions = np.ravel_multi_index([np.minimum(x, n - 1) for x, n in zip(along, shape, strict=True)], shape)
+    positions = positions_of([np.minimum(x, n - 1) for x, n in zip(along, shape, strict=True)], shape)
     return Tiles(positions, positions, valid, np.zeros(len(positions), np.int64))
 
 

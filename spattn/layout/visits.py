@@ -17,6 +17,7 @@ from spattn.expressions.nodes import TRUE, InTable, Sym
 from spattn.layout.clamps import reach
 from spattn.layout.ir import COLUMN_BEGIN, COLUMN_END, Blocks, Box, Listed, Walk, box_sides
 from spattn.layout.launch import Call
+from spattn.layout.places import places_of, positions_of
 from spattn.layout.tiles import NOWHERE, Tiles, padded
 from spattn.relation.bounds import Range
 from spattn.relation.lattice import Affine, Regular, Runs
@@ -80,7 +81,7 @@ def _box_visits(box: Box, tiles: Tiles, call: Call, block_n: int) -> Visits:
     for lo, count, side in zip(reversed(lows), reversed(counts), reversed(sides), strict=True):
         corner.append(lo[tile] + step % count[tile] * side)
         step = step // count[tile]
-    start = np.ravel_multi_index(corner[::-1], box.shape) if len(tile) else tile
+    start = positions_of(corner[::-1], box.shape)
     return Visits(tile, np.asarray(start, np.int64), np.zeros(len(tile), np.bool_))
 
 
@@ -208,11 +209,11 @@ def keys_of(walk: Walk, tiles: Tiles, seen: Visits, call: Call, block_n: int) ->
 
 
 def _box_keys(shape: tuple[int, ...], seen: Visits, call: Call, block_n: int) -> Keys:
-    corners = np.unravel_index(seen.start, shape)
-    places = np.unravel_index(np.arange(block_n), box_sides(block_n, len(shape)))
+    corners = places_of(seen.start, shape)
+    places = places_of(np.arange(block_n), box_sides(block_n, len(shape)))
     along = [corner[:, None] + place for corner, place in zip(corners, places, strict=True)]
     inside = np.logical_and.reduce([x < n for x, n in zip(along, shape, strict=True)])
-    positions = np.ravel_multi_index([np.minimum(x, n - 1) for x, n in zip(along, shape, strict=True)], shape)
+    positions = positions_of([np.minimum(x, n - 1) for x, n in zip(along, shape, strict=True)], shape)
     inside = inside & (positions >= call.columns[0]) & (positions < call.columns[1])
     return Keys(np.asarray(positions, np.int64), np.asarray(inside))
 
@@ -249,5 +250,4 @@ def _row_interval(walk: Walk, tiles: Tiles, seen: Visits, keys: Keys, call: Call
 
 def _places(positions: IntArray, shape: tuple[int, ...]) -> list[IntArray]:
     """Coordinates of positions; those outside the grid, which are masked, get some place on it."""
-    inside = np.clip(positions, 0, prod(shape) - 1)
-    return [np.asarray(place, np.int64) for place in np.unravel_index(inside, shape)]
+    return places_of(np.clip(positions, 0, prod(shape) - 1), shape)

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 from spattn.expressions.algebra import (
     conj,
     disj,
+    le,
+    maximum,
+    minimum,
     negate,
+    select,
     sub,
     subexpressions,
     symbols,
@@ -20,18 +24,18 @@ from spattn.expressions.nodes import (
     FALSE,
     TRUE,
     Bool,
-    Int,
     K,
     Le,
     Q,
     Relative,
     SameSegment,
 )
-from spattn.layout.intervals import calculated_range
+from spattn.layout.intervals import U0, U1, calculated_range
 from spattn.layout.ir import Box, Clamp, FrameClamp, LimitClamp, SegmentClamp, Walk
+from spattn.layout.long_rows import LongRows
 from spattn.layout.pieces import Piece, Pieces, Unplannable
 from spattn.relation.affine import Sets, isl
-from spattn.relation.bounds import WHOLE, Range, Ranges, everything, ranges_of
+from spattn.relation.bounds import EMPTY_FULL, WHOLE, Range, Ranges, everything, ranges_of
 from spattn.relation.lattice import (
     CONTIGUOUS,
     PLAIN,
@@ -53,10 +57,24 @@ def plan_walks(condition: Bool, direction: str, grid: tuple[int, ...] | None = N
     """Walks for `condition` in one pass over listed rows or boxes, whose tiles need not lie in one row of a table."""
     try:
         found = Pieces.of(condition, direction, residues=False, grid=grid)
-        found = Pieces(found.sets, [piece.without_table() for piece in found.pieces])
+        # the pass tiles its own rows, wherever those of a piece lie
+        pieces = [replace(piece.without_table(), rows=CONTIGUOUS) for piece in found.pieces]
+        found = Pieces(found.sets, pieces)
         return walks_of(found, CONTIGUOUS), found.sets.capped
     except Unplannable:
         return [calculated_walk(condition)], ["interval calculus"]
+
+
+def long_walks(long: LongRows, direction: str) -> tuple[list[Walk], list[str]]:
+    """Walks of a pass over long rows. With a few short ones among them one walk has it all, masked for their sake."""
+    if long.long is None:
+        return plan_walks(long.inside, direction)
+    (ends, beside), walk = long.long, calculated_walk(long.inside)
+    every = conj(*(le(end, U0) for end in (ends.lo,) if end), *(le(U1, end) for end in (ends.hi,) if end))
+    at_least = calculated_range(beside)
+    full = select(every, at_least.full_lo, EMPTY_FULL[0]), select(every, at_least.full_hi, EMPTY_FULL[1])
+    (touched,) = walk.ranges
+    return [replace(walk, ranges=(Range(touched.lo, touched.hi, *full),))], []
 
 
 def calculated_walk(condition: Bool) -> Walk:
@@ -157,10 +175,10 @@ def _affine_mask(sets: Sets, lattice: Sublattice, rest: _Rest) -> Bool:
 def _ranges(sets: Sets, lattice: Sublattice, maps: list[IslMap], masked: bool) -> Ranges:
     inside = [in_coordinates(sets, lattice, pairs) for pairs in maps]
     found = {m.get_dim_name(isl.dim_type.param, i) for m in inside for i in range(m.dim(isl.dim_type.param))}
-    residue = f" and 0 <= c < {lattice.residues}" if lattice.residues > 1 else ""
-    length = " and kv_len >= 1" if "kv_len" in found else ""
+    residue = [f"0 <= c < {lattice.residues}"] if lattice.residues > 1 else []
     names = sorted(found | ({"c"} if residue else set()))
-    context = sets.set(f"[{', '.join(['u0', 'u1', *names])}] -> {{ : u0 <= u1{length}{residue} }}")
+    known = " and ".join(filter(None, ["u0 <= u1", sets.facts(names), *residue]))
+    context = sets.set(f"[{', '.join(['u0', 'u1', *names])}] -> {{ : {known} }}")
     if len(inside) == 1 and inside[0].is_equal(isl.Map.universe(inside[0].get_space())):
         return Ranges((everything(masked),))
     return ranges_of(sets, inside, context, masked)
@@ -180,8 +198,11 @@ def _clamp(guard: Bool) -> list[Clamp]:
 
 
 def _hull(walks: list[Walk]) -> Range:
-    """The range of a frame: exact only where one walk with one range has it all."""
-    if len(walks) == 1 and len(walks[0].ranges) == 1 and walks[0].keys == CONTIGUOUS and walks[0].interval:
-        only = walks[0].ranges[0]
-        return only if walks[0].residual == TRUE else replace(only, full_lo=Int(0), full_hi=Int(-1))
-    return WHOLE
+    """The range of a frame: full only where one walk with one range has it all."""
+    ranges = [r for walk in walks if walk.keys == CONTIGUOUS for r in walk.ranges]
+    if not walks or any(walk.keys != CONTIGUOUS for walk in walks):
+        return WHOLE
+    if len(ranges) == 1 and walks[0].interval and walks[0].residual == TRUE:
+        return ranges[0]
+    lo, hi = minimum(*(r.lo for r in ranges)), maximum(*(r.hi for r in ranges))
+    return Range(lo, hi, *EMPTY_FULL)

@@ -7,11 +7,12 @@ whoever asks has a safe answer ready. One context a compilation: isl's default c
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from spattn.expressions.algebra import (
     add,
+    children,
     conj,
     disj,
     eq,
@@ -27,10 +28,13 @@ from spattn.expressions.algebra import (
     select,
     sub,
     subexpressions,
+    substitute,
+    substitute_bool,
     symbols,
 )
 from spattn.expressions.nodes import (
     FALSE,
+    KV_LEN,
     TRUE,
     And,
     Bool,
@@ -45,6 +49,7 @@ from spattn.expressions.nodes import (
     Min,
     Mod,
     Mul,
+    Node,
     Not,
     Or,
     Read,
@@ -55,6 +60,7 @@ from spattn.expressions.nodes import (
     Sym,
     Truth,
 )
+from spattn.relation.lengths import rising
 
 try:
     import islpy
@@ -68,6 +74,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 OPERATIONS = 20_000  # a step of an ordinary pattern needs 1k to 5k (measured over 24 patterns)
+PATIENCE = 32  # questions that may meet the cap; after them none is asked any more
 available = isl is not None
 
 
@@ -121,18 +128,24 @@ class Sets:
 
     Attributes:
         capped: Names of the questions that met the cap.
+        lengths: Parameters that stand for floors and remainders of the length, such as the number of blocks: isl need
+            not know how they are made, and its answers stay short.
     """
 
     def __init__(self, operations: int = OPERATIONS) -> None:
         self.context = isl.Context()
         self.operations = operations
         self.capped: list[str] = []
+        self.lengths: dict[str, Expr] = {}
+        self._parsed: dict[str, Any] = {}
 
     def ask(self, what: str, question: Callable[[], T]) -> T | None:
         """The answer, or None where isl needs more operations than it may have.
 
         A cap shows as isl's own error, but also as a syntax error of a parse or as None where text was due.
         """
+        if len(self.capped) >= PATIENCE:
+            return None
         self.context.reset_operations()
         self.context.set_max_operations(self.operations)
         try:
@@ -146,18 +159,52 @@ class Sets:
 
     def map(self, text: str) -> IslMap:
         """A map from isl's notation."""
-        return isl.Map(text, context=self.context)
+        if text not in self._parsed:
+            self._parsed[text] = isl.Map(text, context=self.context)
+        return self._parsed[text]
 
     def set(self, text: str) -> IslSet:
         """A set from isl's notation."""
-        return isl.Set(text, context=self.context)
+        if text not in self._parsed:
+            self._parsed[text] = isl.Set(text, context=self.context)
+        return self._parsed[text]
 
     def pairs(self, condition: Bool) -> IslMap | None:
         """{[q] -> [k]} where an affine `condition` holds; None over the cap."""
+        condition = substitute_bool(condition, self._named_lengths(condition))
         names = sorted(symbols(condition) - {"q", "k"})
         parameters = f"[{', '.join(names)}] -> " if names else ""
         text = f"{parameters}{{ [q] -> [k] : {isl_text(condition)} }}"
         return self.ask("parse", lambda: self.map(text).coalesce())
+
+    def _named_lengths(self, condition: Bool) -> dict[Node, Node]:
+        """The outermost floors and remainders of the length alone, with their names."""
+        found: dict[Node, Node] = {}
+        todo: list[Node] = [condition]
+        while todo:
+            node = todo.pop()
+            if isinstance(node, FloorDiv | Mod) and symbols(node) == {"kv_len"}:
+                known = (name for name, length in self.lengths.items() if length == node)
+                name = next(known, f"length_{len(self.lengths)}")
+                self.lengths[name] = node
+                found[node] = Sym(name)
+            else:
+                todo.extend(children(node))
+        return found
+
+    def facts(self, names: Iterable[str]) -> str:
+        """What holds for these parameters, in isl's notation, where there is a key at all."""
+        parts = ["kv_len >= 1"] if "kv_len" in names else []
+        for name in names:
+            match self.lengths.get(name):
+                case Mod(_, Int(d)):
+                    parts.append(f"0 <= {name} < {d}")
+                case FloorDiv(dividend, Int(d)) as length:
+                    least = substitute(length, {KV_LEN: Int(1)})
+                    parts += [f"{name} >= {least.value}"] if isinstance(least, Int) and rising(length) else []
+                    if "kv_len" in names and symbols(dividend) == {"kv_len"} and is_affine(le(0, dividend)):
+                        parts.append(f"{d}*{name} <= {isl_text(dividend)} < {d}*{name} + {d}")
+        return " and ".join(parts)
 
     def condition(self, pairs: IslMap, context: IslSet | None = None) -> Bool | None:
         """A map {[q] -> [k]} back as a condition."""
@@ -177,7 +224,7 @@ class Sets:
         if points.is_empty():
             return FALSE
         build = isl.AstBuild.from_context(self.set("{ : }") if context is None else context)
-        result = from_ast(build.expr_from_set(points))
+        result = from_ast(build.expr_from_set(points), self.lengths)
         assert isinstance(result, Bool)
         return result
 
@@ -208,15 +255,16 @@ _LOGIC: dict[str, Callable[..., Bool]] = {
 }
 
 
-def from_ast(ast: Any) -> Expr | Bool:
-    """isl's syntax tree as an expression."""
+def from_ast(ast: Any, names: Mapping[str, Expr]) -> Expr | Bool:
+    """isl's syntax tree as an expression; `names` are parameters that stand for one."""
     kind = ast.get_type()
     if kind == isl.ast_expr_type.int:
         return Int(int(ast.get_val().to_python()))
     if kind == isl.ast_expr_type.id:
-        return Sym(ast.get_id().get_name())
+        name = ast.get_id().get_name()
+        return names.get(name) or Sym(name)
     name = ast.op_get_type().name
-    args: list[Any] = [from_ast(ast.op_get_arg(i)) for i in range(ast.op_get_n_arg())]
+    args: list[Any] = [from_ast(ast.op_get_arg(i), names) for i in range(ast.op_get_n_arg())]
     if name in ("cond", "select"):
         return select(_boolean(args[0]), args[1], args[2])
     if name in _ARITHMETIC:
@@ -236,7 +284,7 @@ def piecewise(pieces: Any, context: IslSet, sets: Sets) -> Expr:
     build = isl.AstBuild.from_context(context)
 
     def plain(value: Any) -> Expr:
-        result = from_ast(build.expr_from_pw_aff(value))
+        result = from_ast(build.expr_from_pw_aff(value), sets.lengths)
         assert isinstance(result, Expr)
         return result
 

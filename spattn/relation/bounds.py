@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 BEGIN, LAST = Sym("begin"), Sym("last")
 MAX_RANGES = 4
+MAX_MAPS = 8  # to look at one by one, and two by two; more have one hull
 MAX_FORMULA = 80  # nodes; a longer bound of the unmasked part costs more than the mask it saves
 
 
@@ -69,6 +70,8 @@ def ranges_of(sets: Sets, maps: list[IslMap], context: IslSet, masked: bool) -> 
     whole = sets.ask("row interval", lambda: row_interval(sets, union.coalesce(), context))
     if whole is not None:
         return Ranges((_without_full(whole) if masked else whole,))
+    if len(maps) > MAX_MAPS:
+        maps = [union.coalesce()]
     found: list[tuple[Range, IslSet | None]] = []
     for part in _parts(sets, maps, context):
         found += _part_ranges(sets, part, context, masked)

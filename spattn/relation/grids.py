@@ -6,7 +6,9 @@ positions are bounded by the grid and every other condition speaks of one coordi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 from spattn.expressions.algebra import conj, floordiv, subexpressions, substitute_bool, symbols
@@ -22,15 +24,18 @@ class GridCondition:
     axes: tuple[Bool, ...]
 
 
+@lru_cache(maxsize=256)
 def on_grid(condition: Bool) -> GridCondition | None:
     """`condition` as a product over the axes of a grid of two or three; None where it is none."""
     if not isinstance(condition, And):
         return None
     size = _size(condition)
-    shape = None if size is None else _shape(condition, size)
-    if size is None or shape is None:
-        return None
-    parts = [part for part in condition.args if part not in _bounds(size)]
+    shapes = () if size is None else _shapes(condition, size)
+    return next(filter(None, (_as_product(condition, shape) for shape in shapes)), None)
+
+
+def _as_product(condition: And, shape: tuple[int, ...]) -> GridCondition | None:
+    parts = [part for part in condition.args if part not in _bounds(prod(shape))]
     names = _names(condition, shape)
     axes: list[list[Bool]] = [[] for _ in shape]
     for part in parts:
@@ -68,27 +73,24 @@ def _size(condition: And) -> int | None:
     return None
 
 
-def _shape(condition: And, size: int) -> tuple[int, ...] | None:
-    """The grid's shape, read off the remainders taken of q."""
+def _shapes(condition: And, size: int) -> Iterator[tuple[int, ...]]:
+    """Shapes that the grid may have, read off the remainders taken of q; a dilation takes remainders too."""
     nodes: list[Node] = subexpressions(condition)
-    widths = _moduli(nodes, Q)
-    if not widths or size % widths[0]:
-        return None
-    width = widths[0]
-    heights = _moduli(nodes, FloorDiv(Q, Int(widths[0])))
-    if not heights:
-        return size // width, width
-    return None if size % (width * heights[0]) else (size // (width * heights[0]), heights[0], width)
+    widths = [width for width in _moduli(nodes, Q) if size % width == 0]
+    for width in widths:
+        heights = _moduli(nodes, FloorDiv(Q, Int(width)))
+        yield from ((size // (width * height), height, width) for height in heights if size % (width * height) == 0)
+    yield from ((size // width, width) for width in widths)
 
 
 def _moduli(nodes: list[Node], dividend: Expr) -> list[int]:
     """What remainders of `dividend` are taken by."""
-    found = []
+    found: dict[int, None] = {}
     for node in nodes:
         match node:
             case Mod(inner, Int(divisor)) if inner == dividend:
-                found.append(divisor)
-    return found
+                found[divisor] = None
+    return list(found)
 
 
 def _axis(part: Bool, rank: int) -> tuple[int, Bool] | None:

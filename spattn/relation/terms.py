@@ -6,9 +6,10 @@ Token lists, tables, documents and tensors are guards: 64 tokens as points are m
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
-from spattn.expressions.algebra import conj, disj, negate
-from spattn.expressions.nodes import FALSE, TRUE, And, Bool, Not, Or, Relative
+from spattn.expressions.algebra import add, conj, disj, negate, substitute_bool, symbols
+from spattn.expressions.nodes import FALSE, TRUE, And, Bool, K, Not, Or, Q, Relative, Sym
 from spattn.relation.affine import is_affine
 
 MAX_TERMS = 64
@@ -27,6 +28,7 @@ class Term:
         return conj(self.affine, *self.guards)
 
 
+@lru_cache(maxsize=64)
 def disjunction(condition: Bool) -> tuple[Term, ...] | None:
     """The terms of `condition` as written, `&` distributed over `|`; None where they are more than MAX_TERMS."""
     try:
@@ -50,12 +52,29 @@ def _terms(condition: Bool) -> list[Term]:
             return product
         case Not(arg) if not is_affine(arg) and isinstance(arg, And | Or):
             return _terms(_de_morgan(arg))
+        case Not(Relative(ids, inner)):
+            return _terms(Relative(ids, negate(inner)))
         case Relative(ids, inner):
-            return [Term(TRUE, (Relative(ids, term.condition),)) for term in _terms(inner)]
+            return [_unframed(ids, term) for term in _terms(inner)]
         case _ if is_affine(condition):
             return [Term(condition)]
         case _:
             return [Term(TRUE, (condition,))]
+
+
+def _unframed(ids: str, term: Term) -> Term:
+    """A term in a document's frame: what speaks of distances alone is the same outside of it."""
+    parts = term.affine.args if isinstance(term.affine, And) else (term.affine,)
+    free = [part for part in parts if _of_distance(part)]
+    framed = conj(*(part for part in parts if part not in free), *term.guards)
+    return Term(conj(*free), () if framed == TRUE else (Relative(ids, framed),))
+
+
+def _of_distance(part: Bool) -> bool:
+    """Is it the same when q and k move together?"""
+    there = Sym("there")
+    moved = substitute_bool(part, {Q: add(Q, there), K: add(K, there)})
+    return "kv_len" not in symbols(part) and moved == part
 
 
 def _de_morgan(arg: And | Or) -> Bool:

@@ -21,7 +21,6 @@ def checked(
     *,
     scale: float | None,
     q_offset: int | None,
-    need_lse: bool,
     tf32: bool,
     roles: Mapping[str, str],
     tensors: Mapping[str, object],
@@ -34,7 +33,6 @@ def checked(
         v: `[batch, num_kv_heads, kv_len, v_head_dim]`.
         scale: Factor of the scores, 1/sqrt(head_dim) if None.
         q_offset: Position of the first query, kv_len - q_len if None.
-        need_lse: Is the log-sum-exp wanted?
         tf32: May float32 products use TF32?
         roles: The pattern's free names, and what each is.
         tensors: What the call gives for them.
@@ -59,7 +57,6 @@ def checked(
         scale=1 / math.sqrt(q.shape[3]) if scale is None and q.shape[3] else float(scale or 0.0),
         q_offset=offset,
         tensors=given,
-        need_lse=need_lse,
         tf32=tf32,
     )
 

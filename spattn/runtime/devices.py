@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import torch
 
+from spattn.backends.triton.devices import described
+from spattn.backends.triton.tiles import Device
+
 
 def device_names() -> list[str]:
     """Name, compute capability and memory of each."""
     if not torch.cuda.is_available():
         return []
     return [_described(torch.cuda.get_device_properties(i)) for i in range(torch.cuda.device_count())]
+
+
+def first_device() -> Device | None:
+    """The first as the choice of tiles sees it."""
+    return described(torch.device("cuda", 0)) if torch.cuda.is_available() else None
 
 
 def _described(device: object) -> str:

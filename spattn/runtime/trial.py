@@ -70,16 +70,16 @@ def trial(
     dtype = torch.float16 if backend == "triton" else torch.float32
     q, k, v = _random(shape, head_dim, dtype, device, seed)
     given = {name: torch.as_tensor(value, device=device) for name, value in tensors.items()}
-    request = checked(q, k, v, scale=None, q_offset=None, need_lse=True, tf32=False, roles=roles, tensors=given)
+    request = checked(q, k, v, scale=None, q_offset=None, tf32=False, roles=roles, tensors=given)
     name = str(dtype).removeprefix("torch.")
     refusal = registry.backend(backend).refusal(request)
     if refusal is not None:
         return Trial(backend, name, device, refusal)
-    out, lse = registry.backend(backend).run(plans, request)
+    served = registry.backend(backend).serve(plans, request)
     wanted, wanted_lse = oracle.attention(q, k, v, mask)
     scale = wanted_lse.abs().clamp(min=1.0).nan_to_num(posinf=1.0)
-    lse_error = _largest(lse, wanted_lse, scale)
-    return Trial(backend, name, device, None, _largest(out, wanted), lse_error, TOLERANCE[dtype])
+    lse_error = _largest(served.lse, wanted_lse, scale)
+    return Trial(backend, name, device, None, _largest(served.out, wanted), lse_error, TOLERANCE[dtype])
 
 
 def _random(

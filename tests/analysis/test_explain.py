@@ -68,13 +68,55 @@ def test_attention_explains_itself():
 
 
 def test_tiles():
-    found = explain(parse("causal"), 256)
+    found = explain(parse("causal"), 256, head_dim=64)
     [group] = found.groups
     [one] = group.passes
-    small, large = one.tilings
-    assert (small.programs, small.full, small.partial, small.longest) == (4, 6, 4, 4)
-    assert (large.programs, large.full, large.partial, large.longest) == (2, 1, 2, 2)
+    tiling = one.tiling
+    assert (tiling.block_m, tiling.block_n) == (64, 64)
+    assert (tiling.programs, tiling.full, tiling.partial, tiling.longest) == (4, 6, 4, 4)
     assert found.computed == pytest.approx(10 * 64 * 64 / found.pairs)
+
+
+def test_costs():
+    found = explain(parse("last(1024)"), 16384, num_heads=16)
+    [one] = found.groups[0].passes
+    cost = one.cost
+    assert cost.candidates[0].tile == cost.tile
+    assert cost.candidates[0].microseconds == cost.microseconds == found.microseconds
+    assert 200 < cost.microseconds < 600
+    assert cost.launches == found.launches == 2
+    assert cost.programs == 16 * 256
+    assert cost.flops == 4 * 128 * cost.pairs
+    assert cost.pairs >= found.pairs
+    assert len(cost.candidates) == 4
+    text = str(found)
+    assert f"on one {found.device}" in text
+    assert f"      why: {cost.reason}\n" in text
+
+
+def test_few_programs_share_their_keys():
+    first, _ = explain(parse("local(128) | global([0, 7])"), 65536, num_heads=16, head_dim=64).groups[0].passes
+    assert first.cost.splits > 1
+    assert "16 programs alone" in first.cost.reason
+
+
+def test_a_pass_that_is_not_launched_costs_nothing():
+    found = explain(parse("neighborhood(grid=[64, 64], kernel=[5, 5])"), 4096)
+    _, left = found.groups[0].passes
+    assert left.cost is None
+    assert "not launched" in str(found)
+
+
+def test_data_that_is_known_is_counted():
+    ids = np.arange(8192) // 256
+    short = spattn.compile("documents(ids) & causal").explain(8192, num_heads=16, ids=ids)
+    long = spattn.compile("documents(ids) & causal").explain(8192, num_heads=16, ids=ids * 0)
+    assert long.microseconds > 5 * short.microseconds
+    table = np.zeros((64, 64), np.int64)
+    table[:, :2] = 1
+    few = spattn.compile("blocks(t, size=128)").explain(8192, num_heads=16, t=table)
+    all_ = spattn.compile("blocks(t, size=128)").explain(8192, num_heads=16, t=table * 0 + 1)
+    assert all_.microseconds > 10 * few.microseconds
 
 
 def test_what_adds_nothing_is_named():

@@ -61,7 +61,8 @@ def test_hopper_gets_matrix_products_of_warp_groups_and_spills_little(name: str,
     dtype = DTYPES[(list(PATTERNS).index(name) + HEAD_DIMS.index(head_dim)) % 2]
     for found in artefacts(name, "cuda:90", dtype, head_dim):
         assert found.asm["cubin"]
-        assert "wgmma.mma_async" in found.text("ptx")
+        if found.tile.block_m >= 64 and not found.name.endswith("_combine"):
+            assert "wgmma.mma_async" in found.text("ptx")
         assert found.warnings == ()
         assert found.shared <= SHARED
         assert found.spills is not None

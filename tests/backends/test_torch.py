@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from spattn import oracle
-from spattn.backends.torch import forward
+from spattn.backends.torch import attention
+from spattn.backends.torch.schedule import batches
+from spattn.expressions.tensors import Tensors
 from spattn.frontend.meaning import meaning
 from spattn.frontend.parser import parse
 from spattn.frontend.syntax import Node
+from spattn.layout.launch import calls
 from spattn.layout.planner import plan
 from tests.layout.patterns import PICKED, tensors
 
@@ -39,9 +43,8 @@ def inputs(
 
 def run(node: Node, q: Tensor, k: Tensor, v: Tensor, given: dict[str, Tensor], **options: Any) -> tuple[Tensor, Tensor]:
     settings = {"scale": q.shape[-1] ** -0.5, "q_offset": k.shape[2] - q.shape[2]} | options
-    out, lse = forward(plan(meaning(node)), q, k, v, tensors=given, need_lse=True, **settings)
-    assert lse is not None
-    return out, lse
+    everybody = np.arange(q.shape[0] * q.shape[1])
+    return attention([(plan(meaning(node)), everybody)], q, k, v, tensors=given, **settings)
 
 
 def mask_of(node: Node, q: Tensor, k: Tensor, given: dict[str, Tensor], **options: Any) -> Any:
@@ -98,6 +101,26 @@ def test_strides_are_free() -> None:
     check(parse("local(5) | columns([::16])"), q, k, v, 2)
 
 
+@pytest.mark.parametrize("heads", [(1, 1), (2, 1), (4, 2)])
+@pytest.mark.parametrize("text", ["last(70)", "local(40)", "full", "causal"])
+def test_adjacent_keys_of_any_strides(text: str, heads: tuple[int, int]) -> None:
+    """Such keys are views of k and v, whose strides are the caller's."""
+    for q_len, kv_len in ((400, 400), (1, 90)):
+        q, k, v = inputs(q_len, kv_len, 2, heads, dtype=torch.float64)
+        for change in (lambda x: x.transpose(1, 2).contiguous().transpose(1, 2), lambda x: x[:, :, :1].expand_as(x)):
+            check(parse(text), change(q), change(k), change(v), 2)
+            check_gradients(text, q, change(k), change(v))
+
+
+def test_a_band_has_one_mask_and_no_gathered_keys() -> None:
+    layout, cpu = plan(meaning(parse("last(70)"))), torch.device("cpu")
+    (call,) = calls(layout, 1000, 1000, Tensors({}, 1000))
+    widest = max(batches(layout, call, cpu, 1 << 20), key=lambda batch: len(batch.rows))
+    assert len(widest.rows) > 8
+    assert widest.span == (128 - 69, 64)
+    assert {len(mask) for _, mask in widest.masks} == {1}
+
+
 def test_long_programs_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
     from spattn.backends.torch import runs
 
@@ -150,7 +173,7 @@ def test_rows_without_keys() -> None:
     assert all(x.grad is not None and x.grad.isfinite().all() for x in (q, k, v))
 
 
-POISON = [float("nan"), float("inf"), -float("inf")]
+POISON = [float("nan"), float("inf"), -float("inf"), 3e38]  # the last one overflows
 
 
 @pytest.mark.parametrize("poison", POISON)
@@ -169,6 +192,8 @@ def test_keys_that_are_not_allowed_never_matter(text: str, side: str, poison: fl
     keys = ~(mask & ~safe.unsqueeze(-1)).any(2)  # that no unsafe row sees
     for expected, found, where in zip(clean, poisoned, (safe, safe, safe, keys, keys), strict=True):
         torch.testing.assert_close(found[where], expected[where], atol=1e-5, rtol=1e-5)
+    if poison == 3e38:  # float64 does not overflow
+        return
     expected, _ = oracle.attention(q, bad_k, bad_v, mask)
     torch.testing.assert_close(poisoned[0].double(), expected, atol=1e-5, rtol=1e-5, equal_nan=True)
 

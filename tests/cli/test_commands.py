@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -95,7 +96,7 @@ class TestExplain:
     def test_text(self, spattnc):
         answer = spattnc("explain", "local(256) | global([0, cls])", "--set", "cls=7", "-n", "2048")
         assert answer.status == 0
-        for part in ("517*S - 66834", "pass 1", "64 x 64", "density"):
+        for part in ("517*S - 66834", "pass 1", "64 x 64", "density", "why: ", "predicted   "):
             assert part in answer.out
 
     def test_json(self, spattnc):
@@ -103,6 +104,8 @@ class TestExplain:
         assert answer["schema"] == "spattn/explain/1"
         assert answer["dead_terms"] == ["causal & last(4)"]
         assert answer["pairs"] == 8 * 100 - 28
+        [one] = answer["groups"][0]["passes"]
+        assert one["cost"]["candidates"][0] == {"tile": one["cost"]["tile"], "microseconds": answer["microseconds"]}
 
     def test_lengths_without_limit(self, spattnc):
         answer = spattnc("explain", "last(8)", "-n", "1000000000", "--json").json
@@ -168,8 +171,8 @@ class TestVerify:
         pytest.importorskip("torch")
         from spattn.backends.torch import backend
 
-        right = backend.run
-        monkeypatch.setattr(backend, "run", lambda *call: tuple(x + 0.1 for x in right(*call)))
+        right = backend.serve
+        monkeypatch.setattr(backend, "serve", lambda *call: replace(right(*call), out=right(*call).out + 0.1))
         answer = spattnc("verify", "last(4)", "-n", "20", "--backend", "torch")
         assert answer.status == 1
         assert "DIFFERS   torch" in answer.out
@@ -188,6 +191,32 @@ class TestVerify:
         answer = spattnc("verify", "last(9) | columns([0])", "-n", "40", "--head-dim", "16", "--backend", "triton")
         assert answer.status == 0
         assert "ok        triton" in answer.out
+
+
+class TestTune:
+    def test_without_a_gpu(self, spattnc):
+        torch = pytest.importorskip("torch")
+        if torch.cuda.is_available():
+            pytest.skip("there is one")
+        answer = spattnc("tune", "last(8)", "--length", "64", "--heads", "2", "--head-dim", "16", "--dtype", "fp16")
+        assert (answer.status, answer.out) == (3, "")
+        assert answer.err == "error E050: tiles are measured on a GPU, and torch sees none here\n"
+
+    def test_the_table(self):
+        pytest.importorskip("torch")
+        from spattn.backends.triton.tiles import Tile
+        from spattn.backends.triton.tuning import Report, Trial
+        from spattn.cli.tune import lines
+        from spattn.runtime.tuned import Tuned
+
+        tall, short = Tile(128, 128, 8, 3), Tile(64, 32, 4, 2, registers=128, splits=4)
+        trials = (Trial(0, tall, 20.04, None), Trial(0, short, 25.0, 22.22))
+        assert list(lines(Tuned("GPU", (Report(trials, (short,), 22.22),), 3.0))) == [
+            "GPU: microseconds of a call, all passes; measured in 3.0 s",
+            "pass 0                                                     predicted      measured",
+            "  128 x 128, 8 warps, 3 stages                                  20.0   did not run",
+            "  64 x 32, 4 warps, 2 stages, 128 registers, 4 splits           25.0          22.2  chosen",
+        ]
 
 
 class TestDiff:

@@ -19,11 +19,15 @@ from spattn.frontend.meaning import meaning
 from spattn.frontend.parser import parse
 from spattn.layout.planner import plan
 
+PASS = {"kernel", "kind", "side", "loops", "by_head"}
 NAMES: Mapping[str, set[str]] = {
     "_head.py.jinja": {"version", "pattern", "condition", "layout"},
     "_preamble.py.jinja": {"needed", "scanned"},
-    "_walk.py.jinja": {"walk"},
-    "forward.py.jinja": {"kernel", "walks"},
+    "_loop.py.jinja": {"one", "walk", "kind", "side"},
+    "forward.py.jinja": PASS,
+    "d_queries.py.jinja": PASS,
+    "d_keys.py.jinja": PASS,
+    "row_terms.py.jinja": set(),
 }
 FOLDERS = ("triton",)
 

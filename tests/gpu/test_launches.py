@@ -48,6 +48,7 @@ def never_waits() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("never_waits")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_second_call_does_not_wait_for_the_device(name: str) -> None:
     given = inputs(name)

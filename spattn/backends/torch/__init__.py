@@ -1,5 +1,5 @@
 """The torch backend: attention along a layout in PyTorch, on any device, differentiable."""
 
-from spattn.backends.torch.function import forward
+from spattn.backends.torch.function import attention
 
-__all__ = ["forward"]
+__all__ = ["attention"]

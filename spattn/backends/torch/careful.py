@@ -1,7 +1,8 @@
-"""Products in which 0 * nan counts 0 where the pair is not allowed: for inputs that hold nan or inf.
+"""Products in which 0 * nan counts 0 where the pair is not allowed: for inputs that hold nan or inf, or overflow.
 
-A sum over keys is split: the finite entries as usual, and for each entry of the result whether an allowed pair brings
-nan, inf or -inf; these decide what the sum is.
+Whatever a pair that is not allowed brings into a plain product is 0 or nan: a plain result that is finite is right, and
+only one that is not must be computed again with care. There a sum over keys is split: the finite entries as usual, and
+for each entry of the result whether an allowed pair brings nan, inf or -inf; these decide what the sum is.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ from torch import Tensor
 
 def is_finite(*tensors: Tensor) -> bool:
     """Are all entries finite? A sum that overflows says no, which costs time and changes nothing."""
-    sums = (x.detach().sum(dtype=torch.promote_types(x.dtype, torch.float32)) for x in tensors)
-    return all(bool(total.isfinite()) for total in sums)
+    return all(bool(x.sum().isfinite()) for x in tensors)
 
 
 def careful_matmul(weights: Tensor, allowed: Tensor, values: Tensor) -> Tensor:

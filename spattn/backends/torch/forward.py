@@ -1,16 +1,20 @@
-"""The forward pass, batch by batch: softmax over a batch's keys, and results of one row joined by their lse."""
+"""The forward pass, batch by batch: softmax over a batch's keys, and results of one row joined by their lse.
+
+Scores are in base 2, since torch's exp2 is several times as fast as its exp on a CPU; lse is natural outside.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from math import log, log2
 
 import torch
 from torch import Tensor
 
+from spattn.backends.torch.batch import Batch
 from spattn.backends.torch.careful import careful_matmul
-from spattn.backends.torch.heads import (
-    Heads,
+from spattn.backends.torch.tiles import (
     allowed_pairs,
+    masked,
     per_row,
     scores,
     stored_index,
@@ -18,7 +22,8 @@ from spattn.backends.torch.heads import (
     take_keys,
     take_rows,
 )
-from spattn.backends.torch.schedule import Batch
+
+LOG2_E, LN_2 = log2(torch.e), log(2)
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -26,26 +31,44 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def attend(heads: Heads, batch: Batch, scale: float, out: Tensor, lse: Tensor, *, finite: bool) -> None:
-    """Adds a batch to `out` [batch, kv heads, group, q_len, v_head_dim] and `lse` [.., q_len]."""
-    group = heads.q.shape[2]
-    q = take_rows(heads.q, batch, out.dtype) * scale
-    k, v = (take_keys(x, batch, out.dtype) for x in (heads.k, heads.v))
-    s = scores(q, k, batch, group)
-    o, ell = _softmax(s, v) if finite else _careful_softmax(s, v, allowed_pairs(batch, group))
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, batch: Batch, scale: float, out: Tensor, lse: Tensor, *, careful: bool
+) -> None:
+    """Adds a batch to the results of a part.
+
+    Args:
+        q: [entries, kv heads, members, q_len, head_dim].
+        k: [entries, kv heads, kv_len, head_dim].
+        v: [entries, kv heads, kv_len, v_head_dim].
+        batch: Rows and keys.
+        scale: Factor of the scores.
+        out: [entries, kv heads, members, q_len, v_head_dim].
+        lse: [entries, kv heads, members, q_len].
+        careful: What is not allowed may hold nan or inf.
+    """
+    members = q.shape[2]
+    q = take_rows(q, batch, out.dtype) * (scale * LOG2_E)
+    k, v = (take_keys(x, batch, out.dtype) for x in (k, v))
+    s = scores(q, k)
+    o, ell = (
+        _careful_softmax(s, v, allowed_pairs(batch, members)) if careful else _softmax(masked(s, batch, members), v)
+    )
     if batch.empty is not None:
-        empty = per_row(batch.empty, group)
+        empty = per_row(batch.empty, members)
         o, ell = o.masked_fill(empty, 0), ell.masked_fill(empty, -torch.inf)
-    _store(stored_rows(o, batch, group), stored_rows(ell, batch, group)[..., 0], batch, out, lse)
+    _store(stored_rows(o, batch, members), stored_rows(ell, batch, members)[..., 0], batch, out, lse)
 
 
 def _softmax(s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """(out, lse); a row without keys gives nan. The greatest weight is 1 / sum, which saves a pass for the sum."""
-    p = s.softmax(-1)
-    return p @ v, s.amax(-1, keepdim=True) - p.amax(-1, keepdim=True).log()
+    """(out, lse); a row without keys gives nan."""
+    top = s.amax(-1, keepdim=True)
+    p = s.sub_(top).exp2_()
+    total = p.sum(-1, keepdim=True)
+    return (p @ v).div_(total), top.add_(total.log2()).mul_(LN_2)
 
 
 def _careful_softmax(s: Tensor, v: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
+    s = s.mul_(LN_2).masked_fill_(~allowed, -torch.inf)
     lse = s.logsumexp(-1, keepdim=True)
     p = torch.where(allowed, (s - lse).exp(), 0)
     return careful_matmul(p, allowed, v), lse
@@ -61,20 +84,5 @@ def _store(o: Tensor, ell: Tensor, batch: Batch, out: Tensor, lse: Tensor) -> No
 
 def _joined(o1: Tensor, l1: Tensor, o2: Tensor, l2: Tensor) -> tuple[Tensor, Tensor]:
     """Two results over disjoint keys as one over all."""
-    lse = torch.logaddexp(l1, l2)
-    base = lse.masked_fill(lse == -torch.inf, 0)
-    w1, w2 = ((ell - base).exp().unsqueeze(-1) for ell in (l1, l2))
-    # a side without keys has weight 0 and result 0
-    return o1 * w1 + o2 * w2, lse
-
-
-def head_slices(heads: Heads, batch: Batch, limit: int) -> Iterator[tuple[slice, slice]]:
-    """Slices of batch entries and key heads whose scores and gathered keys stay below `limit` bytes together."""
-    entries, kv_heads, group = heads.q.shape[:3]
-    tiles, width = batch.rows.shape
-    keys = batch.keys.shape[1]
-    one = tiles * keys * (group * width + heads.k.shape[-1] + heads.v.shape[-1]) * 4
-    step = max(limit // max(one, 1), 1)
-    for b in range(entries):
-        for h in range(0, kv_heads, step):
-            yield slice(b, b + 1), slice(h, h + step)
+    share = (l2 - l1).sigmoid().nan_to_num(0)  # of the second; nan where neither side has keys, and both are 0
+    return torch.lerp(o1, o2, share.unsqueeze(-1)), torch.logaddexp(l1, l2)

@@ -1,4 +1,4 @@
-"""Which batches serve which batch entries and heads, and a small memory of them for patterns that read no tensors."""
+"""Which batches serve which heads of which batch entries, and a small memory of batches of patterns without tensors."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ from dataclasses import dataclass
 from threading import Lock
 
 import torch
+from torch import Tensor
 
-from spattn.backends.torch.schedule import Batch, batches
+from spattn.backends.torch.batch import Batch
+from spattn.backends.torch.parts import Part, parts
+from spattn.backends.torch.schedule import batches
+from spattn.expressions.evaluation import IntArray
 from spattn.expressions.tensors import Tensors
 from spattn.layout.ir import Layout
-from spattn.layout.launch import Call, Spread, calls, spread
+from spattn.layout.launch import Call, calls, spread
+
+PAIRS = {"cpu": 600_000}
+"""Pairs of a batch, about: enough for products of many tiles, whose scores still fit a cache; elsewhere 1 << 22."""
 
 KEPT_BYTES = 256 << 20
 KEPT_CALLS = 64
@@ -20,43 +27,42 @@ KEPT_CALLS = 64
 
 @dataclass(frozen=True)
 class Run:
-    """The batches of one call; `batch`, `head` are None where the call serves all of them."""
+    """The batches of one call, and the parts of a group of heads that share them."""
 
     layout: Layout
     call: Call
+    parts: tuple[Part, ...]
     device: torch.device
-    over: Spread
     remembered: bool
-
-    @property
-    def batch(self) -> int | None:
-        """The batch entry."""
-        return self.call.batch if self.over.batch else None
-
-    @property
-    def head(self) -> int | None:
-        """The query head."""
-        return self.call.head if self.over.heads else None
 
     def batches(self) -> Iterator[Batch]:
         """The batches, in an order that is always the same."""
-        made = batches(self.layout, self.call, self.device, 1 << 18 if self.device.type == "cpu" else 1 << 22)
+        made = batches(self.layout, self.call, self.device, PAIRS.get(self.device.type, 1 << 22))
         return _MEMORY.through(self, made) if self.remembered else made
 
 
-def runs(
-    layout: Layout,
-    q_len: int,
-    q_offset: int,
-    tensors: Tensors,
-    kv_len: int,
-    sizes: tuple[int, int],
-    device: torch.device,
-) -> list[Run]:
-    """The runs of a launch with `sizes` = (batch entries, query heads)."""
+def runs(layout: Layout, pairs: IntArray, q: Tensor, k: Tensor, q_offset: int, tensors: Tensors) -> list[Run]:
+    """The runs of a group of heads.
+
+    Args:
+        layout: The group's.
+        pairs: The group, ascending: `b * num_q_heads + h`.
+        q: [batch, num_q_heads, q_len, ..].
+        k: [batch, num_kv_heads, kv_len, ..].
+        q_offset: Position of the first query.
+        tensors: The pattern's run-time tensors.
+    """
+    entries, heads = q.shape[:2]
     over = spread(layout.condition, tensors)
-    made = calls(layout, q_len, kv_len, tensors, q_offset=q_offset, batch_size=sizes[0], num_heads=sizes[1])
-    return [Run(layout, call, device, over, remembered=not tensors.names) for call in made]
+    served: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for entry, head in (divmod(pair, heads) for pair in pairs.tolist()):
+        served.setdefault((entry if over.batch else 0, head if over.heads else 0), []).append((entry, head))
+    made = calls(layout, q.shape[2], k.shape[2], tensors, q_offset=q_offset, batch_size=entries, num_heads=heads)
+    return [
+        Run(layout, call, parts(served[call.batch, call.head], heads // k.shape[1]), q.device, not tensors.names)
+        for call in made
+        if (call.batch, call.head) in served
+    ]
 
 
 class _Memory:

@@ -1,19 +1,14 @@
-"""A layout's visits as batches of row tiles with equally many keys: what the torch backend computes one after another.
-
-In a batch the keys of partial visits stand first and have a mask, those of full visits follow and have none; so a mask
-grows with the pattern's borders and not with its area.
-"""
+"""A layout's visits as batches, which the torch backend computes one after another."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from spattn.backends.torch.batch import Batch
 from spattn.expressions.evaluation import BoolArray, IntArray
 from spattn.layout.ir import Layout, Listed, Pass
 from spattn.layout.launch import Call
@@ -21,35 +16,7 @@ from spattn.layout.tiles import Tiles, kept_rows, row_tiles
 from spattn.layout.visits import Visits, keys_of, visit_mask, visits
 
 BLOCK_M, BLOCK_N = 64, 32  # wider tiles compute more pairs that are not allowed, narrower ones make thin products
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Row tiles with equally many keys; rows and keys are indices into q and k.
-
-    Attributes:
-        rows: [tiles, M].
-        keys: [tiles, N], those of partial visits first.
-        forbidden: [tiles, M, number of keys of partial visits]: pairs that are not allowed.
-        lost: [tiles, M], rows that are not stored; None where all are.
-        empty: [tiles, M], rows without a key in this batch; None where each has one.
-        stored: Indices of the flattened rows that are stored; None for all.
-        fresh: Nothing was stored for these rows before.
-    """
-
-    rows: Tensor
-    keys: Tensor
-    forbidden: Tensor
-    lost: Tensor | None
-    empty: Tensor | None
-    stored: Tensor | None
-    fresh: bool
-
-    @property
-    def nbytes(self) -> int:
-        """Memory that it holds."""
-        values = (getattr(self, field.name) for field in fields(self))
-        return sum(value.nbytes for value in values if isinstance(value, Tensor))
+TILES = 8  # that a batch has room for, if need be by cutting their programs: the product of one alone is half as fast
 
 
 def batches(layout: Layout, call: Call, device: torch.device, pairs: int) -> Iterator[Batch]:
@@ -69,10 +36,9 @@ def _pass_batches(one: Pass, call: Call, device: torch.device, pairs: int, *, fr
         return
     found = _Program.of(one, tiles, call)
     most = max(pairs // tiles.rows.shape[1] // BLOCK_N, 1)
-    for first in range(0, int(found.place.max(initial=-1)) + 1, most):
-        part = found.taken((found.place >= first) & (found.place < first + most))
-        for group in part.groups(most):
-            yield _batch(one, tiles, kept, group, call, device, fresh=fresh and first == 0)
+    for i, piece in enumerate(found.cut(max(most // TILES, 1))):
+        for group in piece.groups(most):
+            yield _batch(one, tiles, kept, group, call, device, fresh=fresh and i == 0)
 
 
 def _rows_of_a_tile(one: Pass, call: Call) -> int:
@@ -109,6 +75,14 @@ class _Program:
     def taken(self, which: IntArray | BoolArray) -> _Program:
         """Some of the visits."""
         return _Program(self.seen.taken(which), self.walk[which], self.place[which])
+
+    def cut(self, length: int) -> Iterator[_Program]:
+        """Programs in which no tile has more than `length` visits; the last one has the ends of all that are cut."""
+        number, count = self.place // length, np.bincount(self.seen.tile)[self.seen.tile]
+        ends = (number > 0) & (number == (count - 1) // length)
+        for i in range(int(number.max(initial=-1)) + 1):
+            yield self.taken((number == i) & ~ends)
+        yield self.taken(ends)
 
     def groups(self, most: int) -> Iterator[_Group]:
         """Tiles with about as many partial and full visits, at most `most` visits together."""
@@ -171,20 +145,7 @@ def _batch(
     allowed = allowed.transpose(0, 2, 1, 3).reshape(count, width, -1) & mine[:, :, None]
     positions = np.concatenate([keys.reshape(count, -1), full_keys.reshape(count, -1)], 1)
     rows = np.where(mine, tiles.rows[group.tile], call.rows[0]) - call.rows[0]
-    empty = ~allowed.any(2) & ~(mine & (group.n_full > 0))
-
-    def tensor(array: Any) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
-
-    return Batch(
-        tensor(rows),
-        tensor(positions - call.columns[0]),
-        tensor(~allowed),
-        None if mine.all() else tensor(~mine),
-        tensor(empty) if empty.any() else None,
-        None if mine.all() else tensor(np.flatnonzero(mine)),
-        fresh,
-    )
+    return Batch.of(rows, mine, positions - call.columns[0], allowed, device, fresh=fresh)
 
 
 def _pairs(one: Pass, tiles: Tiles, program: _Program, call: Call, *, masked: bool) -> tuple[IntArray, BoolArray]:

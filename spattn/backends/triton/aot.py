@@ -12,18 +12,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from spattn.backends.triton.backward_tiles import Extent, backward_tile
+from spattn.backends.triton.cost.choice import choose
+from spattn.backends.triton.cost.sizes import Sizes
 from spattn.backends.triton.needs import needs
 from spattn.backends.triton.targets import Target
-from spattn.backends.triton.tiles import Tile, choose, expected_keys, next_power
+from spattn.backends.triton.tiles import Device, Tile, next_power
+from spattn.codegen.kinds import D_KEYS, D_QUERIES
 from spattn.codegen.module import ModuleSource, PassSource
 from spattn.codegen.parameters import Membership
 from spattn.errors import MissingDependencyError, UnsupportedError
 from spattn.layout.ir import Layout
 
-ALIGNED = re.compile(r"\w+_ptr|stride_[qkvo]\w+")
+ALIGNED = re.compile(r"\w+_ptr|stride_d?[qkvo]\w+")
 ITEM_SIZES = {"fp16": 2, "bf16": 2, "fp32": 4}
-USUAL_LENGTH = 8192  # the length at which tiles are chosen
-FLOATS = ("lse_ptr", "part_in_ptr", "part_in_lse_ptr", "part_out_ptr", "part_out_lse_ptr")
+ROW_TERMS = Tile(64, 64, 4, 1)
+USUAL_LENGTH, USUAL_HEADS = 8192, 16  # of the call for which tiles are chosen
+TENSORS = re.compile(r"(q|k|v|out|do|dq|dk|dv)_ptr")  # of the call's dtype
+FLOATS = re.compile(r"(split|part_in|part_out)(_lse|_k|_v)?_ptr|(lse|dlse|lse2|delta)_ptr")
 
 
 @dataclass(frozen=True)
@@ -61,17 +67,6 @@ class Artefact:
         return str(found)
 
 
-@dataclass(frozen=True)
-class _Dtype:
-    """An element type by Triton's name."""
-
-    name: str
-
-    @property
-    def itemsize(self) -> int:
-        return ITEM_SIZES[self.name]
-
-
 def compile_ahead(
     source: ModuleSource,
     kernels: Mapping[str, Any],
@@ -82,7 +77,7 @@ def compile_ahead(
     tiles: Tile | Sequence[Tile],
     careful: bool = False,
 ) -> list[Artefact]:
-    """Every pass of a module for a GPU.
+    """The kernels of every pass of a module, for a GPU.
 
     Args:
         source: Generated text and its kernels.
@@ -91,7 +86,7 @@ def compile_ahead(
         dtype: "fp16", "bf16" or "fp32": of q, k, v and out.
         head_dim: Width of q and k.
         v_head_dim: Width of v and out.
-        tiles: One for all passes, or one for each.
+        tiles: One for all passes, or one for each; where it has splits, they are combined by a kernel more.
         careful: The launch that mends tiles which inf or NaN in a value spoiled.
 
     Raises:
@@ -101,19 +96,31 @@ def compile_ahead(
     _require_compiler()
     each = [tiles] * len(source.passes) if isinstance(tiles, Tile) else list(tiles)
     each = [replace(tile, num_stages=1) for tile in each] if careful else each
-    constants = {**_constants(head_dim, v_head_dim), "CAREFUL": careful}
-    return [
-        _compiled(one, kernels[one.name], target, dtype, tile, constants)
-        for one, tile in zip(source.passes, each, strict=True)
-    ]
+    constants = {**_constants(head_dim, v_head_dim), "CAREFUL": careful, "WITH_DLSE": True}
+    found = []
+    if "row_terms" in kernels:
+        terms = replace(source.passes[0], name="row_terms", roles=())
+        found.append(_compiled(terms, kernels["row_terms"], target, dtype, ROW_TERMS, constants))
+    for one, tile in zip(source.passes, each, strict=True):
+        split = {**constants, "SPLIT": tile.splits > 1}
+        combine = [replace(one, name=f"{one.name}_combine")] if tile.splits > 1 else []
+        found += [_compiled(part, kernels[part.name], target, dtype, tile, split) for part in (one, *combine)]
+    return found
+
+
+def usual_backward_tiles(layout: Layout, transposed: Layout, dtype: str, head_dim: int, target: Target) -> list[Tile]:
+    """The tile of each pass of the gradients, first of dq, then of dk and dv."""
+    device, ends = Device(shared=target.shared), (0, USUAL_LENGTH)
+    extent = Extent(ends, ends, USUAL_LENGTH, USUAL_HEADS, 1, head_dim, ITEM_SIZES[dtype])
+    kinds = ((D_QUERIES, layout), (D_KEYS, transposed))
+    return [backward_tile(kind, one, extent, device) for kind, along in kinds for one in along.passes]
 
 
 def usual_tiles(layout: Layout, dtype: str, head_dim: int, target: Target) -> list[Tile]:
     """The tile of each pass in a call of some thousand tokens."""
-    return [
-        choose(one, _Dtype(dtype), head_dim, USUAL_LENGTH, expected_keys(one, USUAL_LENGTH), target.shared)
-        for one in layout.passes
-    ]
+    device, length = Device(shared=target.shared), USUAL_LENGTH
+    sizes = Sizes(length, length, 0, USUAL_HEADS, 1, head_dim, ITEM_SIZES[dtype])
+    return [choose(one, sizes, device) for one in layout.passes]
 
 
 def _require_compiler() -> None:
@@ -135,6 +142,8 @@ def _constants(head_dim: int, v_head_dim: int) -> dict[str, Any]:
         "BLOCK_DV": next_power(v_head_dim),
         "PAIRED": False,
         "PRECISION": "ieee",
+        "WIDE": False,
+        "SPLIT": False,
         "CAREFUL": False,
     }
 
@@ -157,20 +166,25 @@ def _compiled(
             attrs={(i,): [["tt.divisibility", 16]] for i in aligned},
         ),
         target=GPUTarget(target.backend, target.architecture, target.warp_size),
-        options={"num_warps": tile.num_warps, "num_stages": tile.num_stages},
+        options=_options(tile, target),
     )
     need = needs(found.asm)
     shared = int(found.metadata.shared)
     return Artefact(one.name, tile, found.asm, need.registers, need.spills, shared, need.warnings)
 
 
+def _options(tile: Tile, target: Target) -> dict[str, int]:
+    options = {"num_warps": tile.num_warps, "num_stages": tile.num_stages}
+    return {**options, "maxnreg": tile.registers} if tile.registers and target.backend == "cuda" else options
+
+
 def _type(name: str, one: PassSource, dtype: str, constants: Mapping[str, Any]) -> str:
     """The type of a kernel's argument, by its name."""
     if name in constants:
         return "constexpr"
-    if name in ("q_ptr", "k_ptr", "v_ptr", "out_ptr"):
+    if TENSORS.fullmatch(name):
         return f"*{dtype}"
-    if name in FLOATS:
+    if FLOATS.fullmatch(name):
         return "*fp32"
     if name.endswith("_ptr"):
         return "*i8" if name == "spoiled_ptr" or _is_membership(name, one) else "*i32"

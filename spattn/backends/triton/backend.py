@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
 from functools import cache
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from spattn.backends.request import Plans, Request
-from spattn.backends.triton.launch import Outputs, launch
-from spattn.backends.triton.load import load
+from spattn.backends.request import Plans, Request, Served
+from spattn.backends.triton.bound import bound
+from spattn.backends.triton.forward import attend
+from spattn.backends.triton.function import attention, wants_gradient
+from spattn.backends.triton.launch import Outputs
 from spattn.backends.triton.tiles import Tile
 
 MAX_HEAD_DIM = 256
@@ -30,8 +29,6 @@ def refusal(request: Request) -> str | None:
         return "the kernels serve float16, bfloat16 and float32, not float64"
     if max(q.shape[-1], v.shape[-1]) > MAX_HEAD_DIM:
         return f"head dimensions go up to {MAX_HEAD_DIM}, not {max(q.shape[-1], v.shape[-1])}"
-    if torch.is_grad_enabled() and any(t.requires_grad for t in (q, request.k, v)):
-        return "its kernels have no backward pass yet, and a gradient is asked for"
     return missing()
 
 
@@ -57,15 +54,14 @@ def run(
         tile: For every pass, instead of the one that suits the device.
     """
     outputs = outputs or Outputs.of(request)
-    if request.kv_len == 0:  # what is read at a key's position would be read from nowhere
-        outputs.out.zero_()
-        outputs.lse.fill_(-torch.inf)
-        return outputs.out, outputs.lse
-    groups = plans.groups(request.batch_size, request.num_q_heads)
-    with torch.cuda.device(request.q.device) if request.q.is_cuda else nullcontext():
-        for values, pairs in groups.items():
-            only: NDArray[np.int64] | None = pairs if len(groups) > 1 else None
-            source = plans.module_of(values)
-            kernels = load(plans.publish(source.text), source.text)
-            launch(plans.layout_of(values), source, kernels, request, outputs, only, tile)
+    attend(plans, request, outputs, tile)
     return outputs.out, outputs.lse
+
+
+def serve(plans: Plans, request: Request) -> Served:
+    """The answer, and how calls like this one are answered from now on."""
+    if wants_gradient(request):
+        return Served(*attention(plans, request))
+    outputs = Outputs.of(request)
+    launches = attend(plans, request, outputs)
+    return Served(outputs.out, outputs.lse, bound(request, launches))

@@ -1,10 +1,9 @@
-"""A layout's kernels on tensors: one launch a pass, in order; partial results stay in float32 between passes."""
+"""A layout's kernels on tensors: the schedule of these shapes, made once, runs on the call's addresses."""
 
 from __future__ import annotations
 
-import math
+from collections import OrderedDict
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,17 +11,18 @@ import torch
 from numpy.typing import NDArray
 
 from spattn.backends.request import Request
+from spattn.backends.triton.heads import Heads, query_heads
 from spattn.backends.triton.prepare import Prepared
-from spattn.backends.triton.run import likeness, run
-from spattn.backends.triton.tiles import Tile, choose, expected_keys, next_power
+from spattn.backends.triton.schedule import Job, Schedule, schedule_of
+from spattn.backends.triton.suited import tiles_of
+from spattn.backends.triton.tiles import Tile
+from spattn.backends.triton.tuning import Tuner
+from spattn.codegen.kinds import FORWARD, Kind
 from spattn.codegen.module import ModuleSource, PassSource
-from spattn.codegen.parameters import TokenList
-from spattn.codegen.parts import SCANNED
-from spattn.expressions.nodes import And, Int, Le, Sym
-from spattn.layout.ir import Grid, Layout, Listed, Pass, box_sides
-from spattn.relation.lattice import Affine, Runs
+from spattn.layout.ir import Layout
 
-INTERPRETED_SHARED = 227 * 1024  # the interpreter has no limit; Hopper's keeps its tiles those of an H200
+MAX_SCHEDULES = 1024
+_schedules: OrderedDict[Any, Schedule] = OrderedDict()
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Outputs:
     @staticmethod
     def of(request: Request) -> Outputs:
         """Uninitialised outputs for a request."""
-        shape = (request.batch_size, request.num_q_heads, request.q_len)
-        out = torch.empty((*shape, request.v.shape[-1]), dtype=request.q.dtype, device=request.q.device)
-        return Outputs(out, torch.empty(shape, dtype=torch.float32, device=request.q.device))
+        batch, heads, q_len, _ = request.q.shape
+        out = torch.empty((batch, heads, q_len, request.v.shape[-1]), dtype=request.q.dtype, device=request.q.device)
+        return Outputs(out, torch.empty((batch, heads, q_len), dtype=torch.float32, device=request.q.device))
 
 
 def launch(
@@ -47,154 +47,97 @@ def launch(
     request: Request,
     outputs: Outputs,
     pairs: NDArray[np.int64] | None,
-    tile: Tile | None = None,
-) -> None:
-    """Runs every pass of `layout` for all (batch, head) pairs, or those listed."""
-    rows = (request.q_offset, request.q_offset + request.q_len)
-    prepared = Prepared(request.tensors, request.kv_len, request.num_q_heads, rows, request.q.device)
-    count = request.batch_size * request.num_q_heads if pairs is None else len(pairs)
-    listed = outputs.lse if pairs is None else _pairs(pairs.tobytes(), request.q.device)
-    parts = _Parts.of(source, outputs)
-    q, scale = _positive_scale(request)
-    for one, text in zip(layout.passes, source.passes, strict=True):
-        chosen = tile or _chosen(
-            one, q.dtype, max(q.shape[-1], request.v.shape[-1]), _rows_each(one, request), request.kv_len, q.device
-        )
-        if _all_skipped(one, request):
-            continue
-        tiles = _tile_count(one, request, prepared, chosen)
-        if tiles * count == 0:
-            continue
-        programs = tiles * count
-        spoiled = torch.empty(programs if text.leaky else 0, dtype=torch.int8, device=q.device)
-        fixed = [*_common_arguments(q, request, outputs), *parts.of_pass(text), listed, spoiled]
-        tensors = [prepared.arguments(role) for role in text.roles]
-        group_size = request.num_q_heads // request.k.shape[1]
-        arguments = [
-            *fixed,
-            *(argument for arguments in tensors for argument in arguments),
-            request.num_q_heads,
-            group_size,
-            request.q_len,
-            request.kv_len,
-            request.q_offset,
-            tiles,
-            programs,
-            scale * math.log2(math.e),
-        ]
-        kernel = kernels[text.name]
-        constants = _constants(request, chosen, paired=pairs is not None)
-        alike = likeness(fixed, tensors, group_size)
-        run(kernel, programs, arguments, alike, (*constants, False), chosen)
-        if text.leaky:
-            run(kernel, -(-programs // SCANNED), arguments, alike, (*constants, True), _unhurried(chosen))
+    tile: Tile | tuple[Tile, ...] | None = None,
+    tuner: Tuner | None = None,
+) -> Launch:
+    """Runs every pass of `layout` for all (batch, head) pairs, or those listed; with one tile, or one for each pass."""
+    request = _positively_scaled(request)
+    tensors = [request.q, request.k, request.v, outputs.out, outputs.lse]
+    return launched(FORWARD, layout, source, kernels, request, tensors, query_heads(request, pairs), tile, tuner)
 
 
-def _constants(request: Request, tile: Tile, paired: bool) -> tuple[Any, ...]:
-    """What Triton compiles in, in the order of the kernels' signature, but for CAREFUL."""
-    head_dim, v_head_dim = request.q.shape[-1], request.v.shape[-1]
-    precision = "tf32" if request.tf32 else "ieee"
-    widths = next_power(head_dim), next_power(v_head_dim)
-    return (head_dim, v_head_dim, *widths, tile.block_m, tile.block_n, paired, precision)
+def launched(
+    kind: Kind,
+    layout: Layout,
+    source: ModuleSource,
+    kernels: dict[str, Any],
+    request: Request,
+    tensors: list[torch.Tensor],
+    heads: Heads,
+    tile: Tile | tuple[Tile, ...] | None,
+    tuner: Tuner | None = None,
+) -> Launch:
+    """Runs every pass of one kind.
+
+    Args:
+        kind: What is computed.
+        layout: Along which passes.
+        source: The module.
+        kernels: What `load` made of it.
+        request: The call.
+        tensors: Those that the kind names.
+        heads: Whom the passes serve.
+        tile: For every pass, or one for each, instead of those that suit the device.
+        tuner: Measures which suit it; else that is predicted.
+    """
+    texts = source.of(kind)
+    made, numbers = _given(texts, request)
+    device = request.q.device
+    aligned = 0
+    for tensor in (*tensors, *made):
+        aligned = aligned << 1 | (tensor.data_ptr() % 16 == 0)
+    shapes = tuple(tensor.stride()[:3] for tensor in tensors[: len(kind.operands)])
+    kinds = tensors[0].dtype, device, *(tensor.dtype for tensor in tensors[3:]), *(tensor.dtype for tensor in made)
+    sizes = request.q.shape, request.k.shape, request.v.shape
+    options = request.scale, request.q_offset, request.tf32
+    key = (kind.name, source, kinds, sizes, shapes, aligned, *options, heads, tile, tuner is not None, numbers)
+    schedule = _schedules.get(key)
+    if schedule is None:
+        paired = heads.listed is not None
+        job = Job(kind, layout, texts, kernels, request, shapes, numbers, heads.count, paired)
+        tuned = tuner and tuner.tiles(job, source.text, lambda one: Launch(one, heads.on(device), made).run(tensors))
+        tiles = (tile,) * len(texts) if isinstance(tile, Tile) else tile or tuned or tiles_of(job)
+        schedule = schedule_of(job, tiles)
+        if tuned or not tuner:  # else a later call may measure
+            _schedules[key] = schedule
+        if len(_schedules) > MAX_SCHEDULES:
+            _schedules.popitem(last=False)
+    done = Launch(schedule, heads.on(device), made)
+    done.run(tensors)
+    return done
 
 
-@dataclass
-class _Parts:
-    """Results between passes: what one writes the next reads, never in place, since a careful launch reads again."""
+@dataclass(frozen=True)
+class Launch:
+    """What ran: the schedule, the (batch, head) pairs where these are listed, and the passes' run-time tensors."""
 
-    spare: list[tuple[torch.Tensor, torch.Tensor]]
+    schedule: Schedule
+    pairs: torch.Tensor | None
+    tensors: list[torch.Tensor]
 
-    @staticmethod
-    def of(source: ModuleSource, outputs: Outputs) -> _Parts:
-        """As many buffers as the chain of passes needs, two at most."""
-        between = sum(not one.final for one in source.passes)
-        buffers = [
-            (torch.empty_like(outputs.out, dtype=torch.float32), torch.empty_like(outputs.lse))
-            for _ in range(min(between, 2))
-        ]
-        return _Parts(buffers or [(outputs.lse, outputs.lse)])
-
-    def of_pass(self, one: PassSource) -> list[torch.Tensor]:
-        """What a pass reads and what it writes, each with its lse."""
-        if not (one.resume or not one.final):
-            return [*self.spare[0], *self.spare[0]]
-        read, write = self.spare[-1], self.spare[0]
-        self.spare.reverse()
-        return [*read, *write]
+    def run(self, tensors: list[torch.Tensor]) -> None:
+        """Runs it, perhaps again, for tensors of the same shapes, strides, dtypes and alignment."""
+        if self.schedule.steps:
+            pairs = tensors[-1] if self.pairs is None else self.pairs
+            self.schedule.run([*tensors, pairs, *self.tensors])
 
 
-@lru_cache(maxsize=256)
-def _unhurried(tile: Tile) -> Tile:
-    """The tile of a careful launch, which is rare and loads nothing ahead."""
-    return replace(tile, num_stages=1)
+def _given(
+    texts: tuple[PassSource, ...], request: Request
+) -> tuple[list[torch.Tensor], tuple[tuple[tuple[int, ...], ...], ...]]:
+    """The run-time tensors of all passes, and for each pass the numbers that go with each of its tensors."""
+    if not any(one.roles for one in texts):
+        return [], ((),) * len(texts)
+    queries = (request.q_offset, request.q_offset + request.q_len)
+    prepared = Prepared(request.tensors, request.kv_len, request.num_q_heads, queries, request.q.device)
+    made = [[prepared.of(role) for role in one.roles] for one in texts]
+    return [tensor for own in made for tensor, _ in own], tuple(tuple(numbers for _, numbers in own) for own in made)
 
 
-@lru_cache(maxsize=256)
-def _pairs(pairs: bytes, device: torch.device) -> torch.Tensor:
-    """The pairs of a group as int32 on the device, sent there once."""
-    return torch.from_numpy(np.frombuffer(pairs, np.int64).astype(np.int32)).to(device)
-
-
-@lru_cache(maxsize=1024)
-def _chosen(one: Pass, dtype: torch.dtype, head_dim: int, rows: int, kv_len: int, device: torch.device) -> Tile:
-    return choose(one, dtype, head_dim, rows, expected_keys(one, kv_len), _shared(device))
-
-
-@lru_cache(maxsize=64)
-def _shared(device: torch.device) -> int:
-    """Bytes of shared memory that a program may have."""
-    if device.type != "cuda":
-        return INTERPRETED_SHARED
-    properties = torch.cuda.get_device_properties(device)
-    own = getattr(properties, "shared_memory_per_block_optin", 0) or properties.shared_memory_per_block
-    return int(own)
-
-
-def _all_skipped(one: Pass, request: Request) -> bool:
-    """Do earlier passes own every row? Known where what they own is an interval of rows."""
-    match one.skip:
-        case And((Le(Int(first), Sym("q")), Le(Sym("q"), Int(last)))):
-            return first <= request.q_offset and request.q_offset + request.q_len - 1 <= last
-    return False
-
-
-def _positive_scale(request: Request) -> tuple[torch.Tensor, float]:
+def _positively_scaled(request: Request) -> Request:
     """The kernels take the maximum before they scale: a scale of 0 or less moves into q."""
     if request.scale > 0:
-        return request.q, request.scale
-    return (-request.q, -request.scale) if request.scale < 0 else (torch.zeros_like(request.q), 1.0)
-
-
-def _common_arguments(
-    q: torch.Tensor,
-    request: Request,
-    outputs: Outputs,
-) -> list[Any]:
-    arguments: list[Any] = []
-    for tensor in (q, request.k, request.v, outputs.out):
-        arguments += [tensor, *tensor.stride()[:3]]
-    return [*arguments, outputs.lse]
-
-
-def _rows_each(one: Pass, request: Request) -> int:
-    """Rows in each residue class, at most."""
-    match one.rows:
-        case Affine(step, _):
-            return -(-request.q_len // step)
-        case Runs(period, run, _):
-            return (request.q_len // period + 2) * run
-    return request.q_len
-
-
-def _tile_count(one: Pass, request: Request, prepared: Prepared, tile: Tile) -> int:
-    """Row tiles of a pass for each (batch, head), some of them perhaps without rows."""
-    if isinstance(one.rows, Listed):
-        return -(-prepared.size(TokenList(one.rows.tokens)) // tile.block_m)
-    if isinstance(one.rows, Grid):
-        sides = box_sides(tile.block_m, len(one.rows.shape))
-        return math.prod(-(-n // side) for n, side in zip(one.rows.shape, sides, strict=True))
-    if one.block > 1:
-        first = request.q_offset // one.block
-        last = -(-(request.q_offset + request.q_len) // one.block)
-        return (last - first) * -(-one.block // tile.block_m)
-    return -(-_rows_each(one, request) // tile.block_m) * one.residues
+        return request
+    if request.scale < 0:
+        return replace(request, q=-request.q, scale=-request.scale)
+    return replace(request, q=torch.zeros_like(request.q), scale=1.0)

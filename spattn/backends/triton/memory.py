@@ -67,10 +67,15 @@ def _holds(value: object, sources: Sequence[torch.Tensor]) -> bool:
     """Is one of the sources, or a view of it, in the value? To keep that would keep the source."""
     match value:
         case torch.Tensor():
-            own = value.untyped_storage().data_ptr()
-            return any(own == source.untyped_storage().data_ptr() for source in sources)
+            return shares_memory(value, sources)
         case tuple():
             return any(_holds(part, sources) for part in value)
         case dict():
             return any(_holds(part, sources) for part in value.values())
     return False
+
+
+def shares_memory(tensor: torch.Tensor, others: Sequence[torch.Tensor]) -> bool:
+    """Is it one of the others, or a view of one?"""
+    own = tensor.untyped_storage().data_ptr()
+    return any(own == other.untyped_storage().data_ptr() for other in others)

@@ -6,6 +6,7 @@ Sizes come from shapes alone: nothing here reads a value back to the host.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ class Prepared:
     Args:
         tensors: The user's tensors.
         kv_len, num_heads: Of the call.
-        rows, columns: Positions of queries and keys, half-open.
+        queries: Their positions, half-open.
         device: Where they must be.
     """
 
@@ -51,31 +52,25 @@ class Prepared:
         tensors: Mapping[str, torch.Tensor],
         kv_len: int,
         num_heads: int,
-        rows: tuple[int, int],
+        queries: tuple[int, int],
         device: torch.device,
     ) -> None:
         self._tensors = tensors
-        self._kv_len, self._heads, self._rows, self._device = kv_len, num_heads, rows, device
+        self._kv_len, self._heads, self._queries, self._device = kv_len, num_heads, queries, device
 
-    def arguments(self, role: Role) -> list[torch.Tensor | int]:
-        """Pointer, strides of batch and head, size and stride of each dimension, and of lists the first row."""
+    def of(self, role: Role) -> tuple[torch.Tensor, tuple[int, ...]]:
+        """The tensor; strides of batch and head, size and stride of each dimension, and of lists the first row."""
         sources = [self._tensors[name] for name in source_names(role)]
-        key = (role, self._kv_len, self._heads, self._rows, self._device)
+        key = (role, self._kv_len, self._heads, self._queries, self._device)
         tensor, first_row = MEMORY.get(key, sources, lambda: self._make(role))
         rank = dimensions(role)
         extra = tensor.dim() - rank
         strides = [0 if tensor.shape[i] == 1 else tensor.stride(i) for i in range(extra)]
         leading = strides + [0] * (2 - extra)
-        arguments: list[torch.Tensor | int] = [tensor, *leading]
+        numbers = leading
         for i in range(extra, tensor.dim()):
-            arguments += [tensor.shape[i], tensor.stride(i)]
-        return [*arguments, first_row] if isinstance(role, BlockLists) else arguments
-
-    def size(self, role: TokenList) -> int:
-        """Length of a token list, places of repeated tokens included."""
-        value = self.arguments(role)[3]
-        assert isinstance(value, int)
-        return value
+            numbers += [tensor.shape[i], tensor.stride(i)]
+        return tensor, (*numbers, first_row) if isinstance(role, BlockLists) else tuple(numbers)
 
     def _make(self, role: Role) -> tuple[torch.Tensor, int]:
         match role:
@@ -154,23 +149,60 @@ class Prepared:
         return marks.scatter_(-1, found.clamp(max=length), 1)[..., :length].contiguous()
 
     def _block_lists(self, table: RandomTable | GivenTable, size: int, transposed: bool) -> tuple[torch.Tensor, int]:
-        first = self._rows[0] // size
-        last = max(-(-self._rows[1] // size), first + 1)
+        first, last = self._blocks((0, self._kv_len) if transposed else self._queries, size)
         match table:
             case RandomTable():
-                return self._random_lists(table, first, last), first
+                return (
+                    self._inverse_lists(table, size) if transposed else self._random_lists(table, first, last)
+                ), first
             case GivenTable(name):
                 marks = self._tensors[name].bool()
                 return listed(marks.transpose(-1, -2) if transposed else marks, first, last), first
 
-    def _random_lists(self, table: RandomTable, first: int, last: int) -> torch.Tensor:
+    def _blocks(self, positions: tuple[int, int], size: int) -> tuple[int, int]:
+        """The blocks in which positions lie, half-open, one at least."""
+        first = positions[0] // size
+        return first, max(-(-positions[1] // size), first + 1)
+
+    def _drawn(self, table: RandomTable, first: int, last: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """[heads, query blocks, count]: key blocks drawn for the query blocks from first to before last, or -1."""
         blocks = int(evaluate(table.key_blocks, {"kv_len": self._kv_len}, Tensors({}, 0)))
         heads, rows = np.arange(self._heads), np.arange(first, last)
-        drawn = random_blocks(table.count, table.seed, table.past, blocks, heads, rows)
+        return random_blocks(table.count, table.seed, table.past, blocks, heads, rows)
+
+    def _random_lists(self, table: RandomTable, first: int, last: int) -> torch.Tensor:
+        drawn = self._drawn(table, first, last)
         drawn = np.sort(np.where(drawn < 0, NOWHERE, drawn), -1)
         count = (drawn < NOWHERE).sum(-1, keepdims=True)
         lists = np.concatenate([count, np.where(drawn == NOWHERE, -1, drawn)], -1).astype(np.int32)
         return torch.from_numpy(lists).to(self._device)[None]
+
+    def _inverse_lists(self, table: RandomTable, size: int) -> torch.Tensor:
+        """Of each key block the query blocks that drew it."""
+        _, key_blocks = self._blocks((0, self._kv_len), size)
+        first, last = self._blocks(self._queries, size)
+        lists = inverse(self._drawn(table, first, last), key_blocks, first)
+        return torch.from_numpy(lists).to(self._device)[None]
+
+
+def inverse(drawn: np.ndarray[Any, np.dtype[np.int64]], count: int, first: int) -> np.ndarray[Any, np.dtype[np.int32]]:
+    """int32 [heads, count, 1 + width]: of each value how many rows hold it, these rows ascending, then -1.
+
+    Args:
+        drawn: [heads, rows, n], values below `count`, or negative for none.
+        count: Of values.
+        first: The number of the first row.
+    """
+    head, row, _ = np.nonzero(drawn >= 0)
+    value = head * count + drawn[drawn >= 0]
+    order = np.argsort(value, kind="stable")
+    value, row = value[order], row[order]
+    number = np.bincount(value, minlength=len(drawn) * count)
+    place = np.arange(len(value)) - np.repeat(np.cumsum(number) - number, number)
+    lists = np.full((len(drawn) * count, 1 + int(number.max(initial=0))), -1, np.int32)
+    lists[:, 0] = number
+    lists[value, 1 + place] = row + first
+    return lists.reshape(len(drawn), count, -1)
 
 
 def listed(marks: torch.Tensor, first: int, last: int) -> torch.Tensor:

@@ -14,35 +14,37 @@ SCANNED = tl.constexpr(256)
 
 
 @triton.jit
-def split_range(lo, hi, full_lo, full_hi, cursor, BLOCK_N: tl.constexpr):
-    """The key tiles of a range: masked from its start, unmasked, masked to its end.
-
-    Returns (first masked, their number, first unmasked, their number, first of the tail, their number, next cursor).
-    """
+def tiles_of(lo, hi, cursor, BLOCK_N: tl.constexpr):
+    """The key tiles of a range behind the cursor: (first key, their number, next cursor)."""
     lo = tl.maximum(lo, cursor)
-    full_lo = tl.maximum(full_lo, lo)
-    full_hi = tl.minimum(full_hi, hi)
-    full = lo + (full_lo - lo + BLOCK_N - 1) // BLOCK_N * BLOCK_N
-    fulls = tl.maximum(full_hi + 1 - full, 0) // BLOCK_N
-    tail = full + fulls * BLOCK_N
-    heads = tl.maximum(tl.minimum(full, hi + 1) - lo + BLOCK_N - 1, 0) // BLOCK_N
-    tails = tl.maximum(hi + 1 - tail + BLOCK_N - 1, 0) // BLOCK_N
-    cursor = tl.where(lo <= hi, lo + (heads + fulls + tails) * BLOCK_N, cursor)
-    return lo, heads, full, fulls, tail, tails, cursor
+    tiles = tl.maximum(hi - lo + BLOCK_N, 0) // BLOCK_N
+    return lo, tiles, tl.where(lo <= hi, lo + tiles * BLOCK_N, cursor)
 
 
 @triton.jit
-def load_tile(pointers, inside, dims_inside, RAGGED: tl.constexpr, PADDED: tl.constexpr):
-    """A tile of keys or values, 0 outside; only what can be ragged or padded is checked."""
-    if RAGGED and PADDED:
-        tile = tl.load(pointers, mask=inside & dims_inside, other=0.0)
-    elif RAGGED:
-        tile = tl.load(pointers, mask=inside, other=0.0)
-    elif PADDED:
-        tile = tl.load(pointers, mask=dims_inside, other=0.0)
-    else:
-        tile = tl.load(pointers)
-    return tile
+def share(tiles, split, splits):
+    """The part [begin, end) of a number of key tiles that one of the splits has."""
+    each = (tiles + splits - 1) // splits
+    begin = tl.minimum(split * each, tiles)
+    return begin, tl.minimum(begin + each, tiles)
+
+
+@triton.jit
+def add_part(acc, m_i, l_i, part, part_lse):
+    """A finished part of the same rows joins the state of the softmax; part_lse is a base-2 log."""
+    m_new = tl.maximum(m_i, part_lse)
+    m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
+    alpha = tl.exp2(m_i - m_safe)
+    beta = tl.exp2(part_lse - m_safe)
+    return acc * alpha[:, None] + part * beta[:, None], m_new, l_i * alpha + beta
+
+
+@triton.jit
+def load_tile(pointers, inside, dims_inside, PADDED: tl.constexpr):
+    """A tile of keys or values, 0 outside; dimensions are checked where they are padded."""
+    if PADDED:
+        inside = inside & dims_inside
+    return tl.load(pointers, mask=inside, other=0.0)
 
 
 @triton.jit
@@ -71,11 +73,11 @@ def careful_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION: tl.c
 
 
 @triton.jit
-def pass_0_walk_0(
-    acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale,
+def pass_0_loop_0(
+    acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
     u, u0, u1, kv_len,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, CAREFUL: tl.constexpr,
+    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """Attends to keys k = v."""
     last = kv_len - 1
@@ -83,38 +85,34 @@ def pass_0_walk_0(
     hi_0 = tl.minimum(u1, last)
     full_lo_0 = 0
     full_hi_0 = u0
-    first_0, heads_0, full_0, fulls_0, tail_0, tails_0, cursor = split_range(
-        lo_0, hi_0, full_lo_0, full_hi_0, -NOWHERE, BLOCK_N
-    )
+    lo_0, tiles_0, cursor = tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
+    full_hi_0 = tl.minimum(full_hi_0, hi_0) - BLOCK_N + 1
     row_hi = tl.minimum(u, last)
-    for i in range(0, heads_0 + tails_0):
-        start = tl.where(i < heads_0, first_0 + i * BLOCK_N, tail_0 + (i - heads_0) * BLOCK_N)
+    end = tiles_0
+    begin = 0
+    if SPLIT:
+        begin, end = share(end, split, splits)
+    for i in range(begin, end):
+        start = lo_0 + i * BLOCK_N
         v = start + tl.arange(0, BLOCK_N)
-        inside = v <= last
         k_base = start.to(tl.int64)
-        along = tl.arange(0, BLOCK_N).to(tl.int64)
-        k_ptrs = k_head + k_base * stride_kn + (along * stride_kn)[None, :] + dims[:, None]
-        v_ptrs = v_head + k_base * stride_vn + (along * stride_vn)[:, None] + v_dims[None, :]
-        k = load_tile(k_ptrs, inside[None, :], (dims < HEAD_DIM)[:, None], True, HEAD_DIM != BLOCK_D)
+        along = tl.arange(0, BLOCK_N)
+        inside = v <= last
+        if WIDE:
+            along = along.to(tl.int64)
+        k_ptrs = k_head + k_base * stride_kn + ((along * stride_kn)[None, :] + dims[:, None])
+        v_ptrs = v_head + k_base * stride_vn + ((along * stride_vn)[:, None] + v_dims[None, :])
+        k = load_tile(k_ptrs, inside[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
         scores = tl.dot(q, k, input_precision=PRECISION)
-        allowed = inside[None, :]
-        allowed &= v[None, :] <= row_hi[:, None]
-        scores = tl.where(allowed, scores, float("-inf"))
-        values = load_tile(v_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], True, V_HEAD_DIM != BLOCK_DV)
+        allowed = tl.broadcast_to(inside[None, :], scores.shape)
+        if (start < full_lo_0) | (start > full_hi_0):
+            allowed = tl.broadcast_to(v[None, :] <= row_hi[:, None], scores.shape)
+            scores = tl.where(allowed, scores, float("-inf"))
+        values = load_tile(v_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
         if CAREFUL:
             acc, m_i, l_i = careful_softmax(scores, allowed, values, acc, m_i, l_i, qk_scale, PRECISION)
         else:
             acc, m_i, l_i = online_softmax(scores, values, acc, m_i, l_i, qk_scale, PRECISION)
-    for i in range(0, fulls_0):
-        start = full_0 + i * BLOCK_N
-        k_base = start.to(tl.int64)
-        along = tl.arange(0, BLOCK_N).to(tl.int64)
-        k_ptrs = k_head + k_base * stride_kn + (along * stride_kn)[None, :] + dims[:, None]
-        v_ptrs = v_head + k_base * stride_vn + (along * stride_vn)[:, None] + v_dims[None, :]
-        k = load_tile(k_ptrs, True, (dims < HEAD_DIM)[:, None], False, HEAD_DIM != BLOCK_D)
-        scores = tl.dot(q, k, input_precision=PRECISION)
-        values = load_tile(v_ptrs, True, (v_dims < V_HEAD_DIM)[None, :], False, V_HEAD_DIM != BLOCK_DV)
-        acc, m_i, l_i = online_softmax(scores, values, acc, m_i, l_i, qk_scale, PRECISION)
     return acc, m_i, l_i
 
 
@@ -126,13 +124,19 @@ def pass_0_tile(
     v_ptr, stride_vb, stride_vh, stride_vn,
     out_ptr, stride_ob, stride_oh, stride_om,
     lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
-    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, programs, qk_scale,
+    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, CAREFUL: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
+    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """One tile of pass_0."""
-    pair = program // tiles
-    tile = tiles - 1 - program % tiles
+    at = program
+    split = 0
+    if SPLIT:
+        at = program // splits
+        split = program % splits
+    pair = at // tiles
+    tile = tiles - 1 - at % tiles
     if PAIRED:
         pair = tl.load(pairs_ptr + pair)
     b = pair // num_q_heads
@@ -161,33 +165,40 @@ def pass_0_tile(
     m_i = tl.full([BLOCK_M], float("-inf"), tl.float32)
     l_i = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
-    acc, m_i, l_i = pass_0_walk_0(
-        acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale,
+    acc, m_i, l_i = pass_0_loop_0(
+        acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
         u, u0, u1, kv_len,
-        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, CAREFUL,
+        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, CAREFUL,
     )
     if not CAREFUL:
         # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
         tl.store(spoiled_ptr + program, tl.max(tl.where(tl.abs(acc) < float("inf"), 0, 1), None))
 
-    acc = acc / tl.where(l_i == 0.0, 1.0, l_i)[:, None]
-    lse = m_i + tl.log2(tl.where(l_i == 0.0, 1.0, l_i))
-    kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
-    out_base = out_ptr + b.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
-    tl.store(out_base + m[:, None] * stride_om + v_dims[None, :], acc.to(out_ptr.dtype.element_ty), mask=kept)
-    tl.store(lse_ptr + row, lse * 0.6931471805599453, mask=row_ok)
+    if SPLIT:
+        slot = program * BLOCK_M + tl.arange(0, BLOCK_M).to(tl.int64)
+        acc = acc / tl.where(l_i == 0.0, 1.0, l_i)[:, None]
+        tl.store(part_out_ptr + slot[:, None] * V_HEAD_DIM + v_dims[None, :], acc, mask=(v_dims < V_HEAD_DIM)[None, :])
+        tl.store(part_out_lse_ptr + slot, m_i + tl.log2(tl.where(l_i == 0.0, 1.0, l_i)))
+    else:
+        acc = acc / tl.where(l_i == 0.0, 1.0, l_i)[:, None]
+        lse = m_i + tl.log2(tl.where(l_i == 0.0, 1.0, l_i))
+        kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
+        out_base = out_ptr + b.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
+        tl.store(out_base + m[:, None] * stride_om + v_dims[None, :], acc.to(out_ptr.dtype.element_ty), mask=kept)
+        tl.store(lse_ptr + row, lse * 0.6931471805599453, mask=row_ok)
 
 
-@triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "programs"])
+@triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
 def pass_0(
     q_ptr, stride_qb, stride_qh, stride_qm,
     k_ptr, stride_kb, stride_kh, stride_kn,
     v_ptr, stride_vb, stride_vh, stride_vn,
     out_ptr, stride_ob, stride_oh, stride_om,
     lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
-    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, programs, qk_scale,
+    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, CAREFUL: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
+    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """All queries."""
     if CAREFUL:
@@ -204,9 +215,9 @@ def pass_0(
                         v_ptr, stride_vb, stride_vh, stride_vn,
                         out_ptr, stride_ob, stride_oh, stride_om,
                         lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
-                        num_q_heads, group_size, q_len, kv_len, q_offset, tiles, programs, qk_scale,
+                        num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
                         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, CAREFUL,
+                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, CAREFUL,
                     )
     else:
         pass_0_tile(
@@ -216,7 +227,58 @@ def pass_0(
             v_ptr, stride_vb, stride_vh, stride_vn,
             out_ptr, stride_ob, stride_oh, stride_om,
             lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
-            num_q_heads, group_size, q_len, kv_len, q_offset, tiles, programs, qk_scale,
+            num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
             HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-            BLOCK_M, BLOCK_N, PAIRED, PRECISION, CAREFUL,
+            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, CAREFUL,
         )
+
+
+@triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
+def pass_0_combine(
+    split_ptr, split_lse_ptr,
+    q_ptr, stride_qb, stride_qh, stride_qm,
+    k_ptr, stride_kb, stride_kh, stride_kn,
+    v_ptr, stride_vb, stride_vh, stride_vn,
+    out_ptr, stride_ob, stride_oh, stride_om,
+    lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
+    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
+    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+):
+    """The splits of a tile of pass_0 as one result, always in the same order."""
+    at = tl.program_id(0)
+    pair = at // tiles
+    tile = tiles - 1 - at % tiles
+    if PAIRED:
+        pair = tl.load(pairs_ptr + pair)
+    b = pair // num_q_heads
+    h = pair % num_q_heads
+
+    row_begin = q_offset
+    row_end = q_len + q_offset
+    start = row_begin + tile * BLOCK_M
+    u = start + tl.arange(0, BLOCK_M)
+    row_ok = (u >= row_begin) & (u < row_end)
+    q_pos = u
+
+    m = (q_pos - q_offset).to(tl.int64)
+    v_dims = tl.arange(0, BLOCK_DV)
+    row = pair.to(tl.int64) * q_len + m
+    m_i = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    l_i = tl.zeros([BLOCK_M], tl.float32)
+    acc = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
+    for split in range(0, splits):
+        slot = (at * splits + split) * BLOCK_M + tl.arange(0, BLOCK_M).to(tl.int64)
+        part_lse = tl.load(split_lse_ptr + slot)
+        part = tl.load(
+            split_ptr + slot[:, None] * V_HEAD_DIM + v_dims[None, :], mask=(v_dims < V_HEAD_DIM)[None, :], other=0.0
+        )
+        acc, m_i, l_i = add_part(acc, m_i, l_i, part, part_lse)
+
+    acc = acc / tl.where(l_i == 0.0, 1.0, l_i)[:, None]
+    lse = m_i + tl.log2(tl.where(l_i == 0.0, 1.0, l_i))
+    kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
+    out_base = out_ptr + b.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
+    tl.store(out_base + m[:, None] * stride_om + v_dims[None, :], acc.to(out_ptr.dtype.element_ty), mask=kept)
+    tl.store(lse_ptr + row, lse * 0.6931471805599453, mask=row_ok)

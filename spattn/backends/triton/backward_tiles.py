@@ -1,0 +1,146 @@
+"""Tiles of the backward passes: by dtype and head dimension, cut down to rows, blocks and shared memory, then split.
+
+They hold the gradients of their rows beside two tiles of products, so they are smaller than those of the forward.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from spattn.backends.triton.tiles import Device, Tile, next_power
+from spattn.codegen.kinds import D_KEYS, Kind
+from spattn.expressions.algebra import subexpressions
+from spattn.expressions.evaluation import IntArray, evaluate
+from spattn.expressions.frozen import frozen
+from spattn.expressions.nodes import Expr, Read, Sym
+from spattn.expressions.tensors import Tensors
+from spattn.layout.ir import Blocks, Box, Grid, Listed, Pass, Walk
+from spattn.relation.lattice import Affine, Runs
+
+RESIDENT = 2  # programs for each processor that a split pass wants
+MIN_STEPS = 8  # tiles of columns that a split does at least
+MAX_SPLITS = 64
+LONG_WALK = 2048  # columns of a row, where only data says how many
+SAMPLES = 8  # rows looked at
+
+USUAL = {
+    (2, 64): (Tile(64, 64, 4, 2), Tile(64, 64, 4, 2)),
+    (2, 128): (Tile(64, 64, 4, 2), Tile(64, 32, 4, 2)),
+    (2, 256): (Tile(64, 32, 8, 1), Tile(64, 32, 8, 1)),
+    (4, 64): (Tile(32, 32, 4, 2), Tile(32, 32, 4, 2)),
+    (4, 128): (Tile(32, 16, 4, 1), Tile(32, 16, 4, 1)),
+    (4, 256): (Tile(16, 16, 4, 1), Tile(16, 16, 4, 1)),
+}
+"""(bytes of an element, head dimension up to) -> of dq, and of dk and dv."""
+
+
+@frozen
+class Extent:
+    """A launch of backward passes, as far as it decides their tiles.
+
+    Attributes:
+        rows, columns: Positions, half-open.
+        kv_len: Keys, in tokens.
+        count: (batch, head) pairs.
+        group: Heads that a program goes through.
+        head_dim: The wider of the two head dimensions.
+        itemsize: Bytes of an element of q, k and v.
+    """
+
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    kv_len: int
+    count: int
+    group: int
+    head_dim: int
+    itemsize: int
+
+
+@lru_cache(maxsize=4096)
+def backward_tile(kind: Kind, one: Pass, extent: Extent, device: Device) -> Tile:
+    """The tile of a pass."""
+    width = next(width for size, width in USUAL if size == extent.itemsize and next_power(extent.head_dim) <= width)
+    tile = USUAL[extent.itemsize, width][kind is D_KEYS]
+    rows = _row_count(one, extent)
+    block_m = min(tile.block_m, next_power(rows), next_power(one.block) if one.block > 1 else tile.block_m)
+    sizes = [walk.keys.size for walk in one.walks if isinstance(walk.keys, Blocks)]
+    tile = replace(tile, block_m=block_m, block_n=min(tile.block_n, *map(next_power, sizes), tile.block_n))
+    tile = _fitting(tile, next_power(extent.head_dim) * extent.itemsize, device.shared)
+    programs = -(-rows // tile.block_m) * one.residues * extent.count
+    steps = _columns_seen(one, extent) * extent.group // tile.block_n
+    wanted = RESIDENT * device.processors // max(programs, 1)
+    return replace(tile, splits=max(1, min(wanted, steps // MIN_STEPS, MAX_SPLITS)))
+
+
+def _fitting(tile: Tile, row_bytes: int, shared: int) -> Tile:
+    """Fewer stages, fewer columns, then fewer rows, until two tiles of rows and two of columns a stage fit."""
+    while 2 * (tile.block_m + tile.block_n * tile.num_stages) * row_bytes > shared:
+        if tile.num_stages > 1:
+            tile = replace(tile, num_stages=tile.num_stages - 1)
+        elif tile.block_n > 16:
+            tile = replace(tile, block_n=tile.block_n // 2)
+        elif tile.block_m > 16:
+            tile = replace(tile, block_m=tile.block_m // 2)
+        else:
+            break
+    return tile
+
+
+def _row_count(one: Pass, extent: Extent) -> int:
+    """Rows of a residue class, about."""
+    count = extent.rows[1] - extent.rows[0]
+    match one.rows:
+        case Listed(tokens):
+            return len(tokens.values) if not tokens.tensors else min(count, LONG_WALK)
+        case Affine(step, _):
+            return -(-count // step)
+        case Runs(period, run, _):
+            return count // period * run + run
+        case Grid(shape):
+            return int(np.prod(shape))
+    return count
+
+
+def _columns_seen(one: Pass, extent: Extent) -> int:
+    """Columns that a row walks over, about and in the mean."""
+    return int(sum(_walked(walk, one, extent) for walk in one.walks))
+
+
+def _walked(walk: Walk, one: Pass, extent: Extent) -> float:
+    first, stop = extent.columns
+    match walk.keys:
+        case Affine() | Runs() as keys:
+            known: dict[str, Any] = {"u0": _rows(one, extent), "kv_len": extent.kv_len, "c": 0, "h": 0, "b": 0}
+            known |= {"u1": known["u0"], "num_heads": 1, "batch_size": 1}
+            ends = [_integer(keys.coordinate(Sym("x")), {**known, "x": np.asarray(x)}) for x in (first, stop)]
+            known |= {"begin": ends[0], "last": ends[1] - 1}
+            return sum(_length(r.lo, r.hi, known) for r in walk.ranges)
+        case Listed(tokens):
+            return len(tokens.values) if not tokens.tensors else LONG_WALK
+        case Box(shape, _, _):
+            return min(float(np.prod(shape)), LONG_WALK)
+    return min(stop - first, LONG_WALK)
+
+
+def _rows(one: Pass, extent: Extent) -> IntArray:
+    """Coordinates of some rows, from the first to the last."""
+    positions = np.linspace(extent.rows[0], max(extent.rows[1] - 1, extent.rows[0]), SAMPLES).astype(np.int64)
+    if isinstance(one.rows, Affine | Runs):
+        return _integer(one.rows.coordinate(Sym("x")), {"x": positions, "c": 0})
+    return positions
+
+
+def _length(lo: Expr, hi: Expr, known: dict[str, Any]) -> float:
+    if any(isinstance(part, Read) for end in (lo, hi) for part in subexpressions(end)):
+        return LONG_WALK
+    first = np.maximum(_integer(lo, known), known["begin"])
+    last = np.minimum(_integer(hi, known), known["last"])
+    return float(np.maximum(last - first + 1, 0).mean())
+
+
+def _integer(expr: Expr, known: dict[str, Any]) -> IntArray:
+    return np.asarray(evaluate(expr, known, Tensors({}, 0)), np.int64)

@@ -1,0 +1,58 @@
+"""The tile of a pass: of all candidates the one that is predicted to take the least time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+from spattn.backends.triton.cost.candidates import shapes, splits
+from spattn.backends.triton.cost.keeping import ALONE, Keeping
+from spattn.backends.triton.cost.prediction import Prediction, predict
+from spattn.backends.triton.cost.rates import rates_of, width_of
+from spattn.backends.triton.cost.sizes import Sizes
+from spattn.backends.triton.cost.work import Workload
+from spattn.backends.triton.tiles import Device, Tile, next_power
+from spattn.expressions.nodes import And, Int, Le, Sym
+from spattn.layout.ir import Pass
+
+DOUBT = 1.15  # splits must promise more, since they cost a launch of the host's too
+
+
+def choose(one: Pass, sizes: Sizes, device: Device) -> Tile:
+    """The tile for a call; calls whose lengths are up to the same powers of two have the same."""
+    return ranked(one, sizes.bucketed(), device)[0].tile
+
+
+@lru_cache(maxsize=4096)
+def ranked(one: Pass, sizes: Sizes, device: Device) -> tuple[Prediction, ...]:
+    """Predictions for all candidates, the best first; of equals the one that comes first in the table."""
+    tiles = shapes(one, sizes, device)
+    load = Workload(one, sizes, tuple(dict.fromkeys(tile.block_m for tile in tiles)))
+    found = []
+    for shape in tiles:
+        full, partial, longest, _ = load.steps(shape.block_m, shape.block_n)
+        for tile in splits(shape, load.tiles(shape.block_m), full + partial, longest, device):
+            found.append(_predicted(load, tile, sizes, device))
+    return tuple(sorted(found, key=_doubted))
+
+
+def _doubted(prediction: Prediction) -> float:
+    return prediction.total * (DOUBT if prediction.tile.splits > 1 else 1.0)
+
+
+def is_skipped(one: Pass, sizes: Sizes) -> bool:
+    """Do earlier passes own every row? Known where what they own is an interval of rows."""
+    match one.skip:
+        case And((Le(Int(first), Sym("q")), Le(Sym("q"), Int(last)))):
+            return first <= sizes.first and sizes.first + sizes.q_len - 1 <= last
+    return False
+
+
+def predicted(one: Pass, sizes: Sizes, tile: Tile, device: Device, keeping: Keeping = ALONE) -> Prediction:
+    """The prediction for one tile, at just these sizes."""
+    return _predicted(Workload(one, sizes, (tile.block_m,), keeping), tile, sizes, device)
+
+
+def _predicted(load: Workload, tile: Tile, sizes: Sizes, device: Device) -> Prediction:
+    rates = rates_of(tile if tile.splits == 1 else replace(tile, splits=1), width_of(sizes.head_dim), sizes.itemsize)
+    return predict(load.work(tile), tile, rates, device, next_power(sizes.head_dim) * sizes.itemsize)

@@ -1,0 +1,285 @@
+"""The launches of passes for given shapes: tiles, splits, grids and buffers are settled, addresses are not.
+
+A pass is one launch, or two where a value that is inf or NaN may have to be undone (`leaky`), and one more that
+combines its splits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from spattn.backends.request import Request
+from spattn.backends.triton.run import MAX_INT32, Step
+from spattn.backends.triton.tiles import Tile, next_power
+from spattn.backends.triton.workspace import Workspace
+from spattn.codegen.kinds import Kind
+from spattn.codegen.module import PassSource
+from spattn.codegen.parameters import Role, TokenList
+from spattn.codegen.parts import SCANNED
+from spattn.expressions.nodes import And, Int, Le, Sym
+from spattn.layout.ir import Grid, Layout, Listed, Pass, box_sides
+from spattn.relation.lattice import Affine, Runs
+
+
+@dataclass
+class Schedule:
+    """Launches in order.
+
+    Attributes:
+        workspace: What they share.
+        compiled: Has each run before? Never where Triton interprets.
+    """
+
+    steps: list[Step] = field(default_factory=list)
+    workspace: Workspace = field(default_factory=Workspace)
+    compiled: bool = False
+
+    def run(self, tensors: list[torch.Tensor]) -> None:
+        """Launches on the current stream.
+
+        Args:
+            tensors: Those of the kind, the pairs, then the run-time tensors of each pass.
+        """
+        if self.compiled:
+            self.again([tensor.data_ptr() for tensor in tensors], tensors[0].device)
+            return
+        tensors = tensors + self.workspace.tensors(self.workspace.allocate(tensors[0].device))
+        for step in self.steps:
+            step.first(tensors)
+        self.compiled = all(step.compiled is not None for step in self.steps)
+
+    def again(self, addresses: list[int], device: torch.device) -> None:
+        """Launches what has been compiled, for tensors at these addresses."""
+        buffer = self.workspace.allocate(device) if self.workspace.size else None
+        if buffer is not None:
+            addresses = addresses + self.workspace.addresses(buffer)
+        stream = torch._C._cuda_getCurrentRawStream(device.index)
+        for step in self.steps:
+            step.again(addresses, stream)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Passes of one kind on tensors of given shapes.
+
+    Attributes:
+        kind: What they compute.
+        layout: The passes.
+        texts: Their kernels' names, and what each needs.
+        kernels: What `load` made of the module.
+        request: A call of these shapes.
+        shapes: Strides of batch, head and row of the kind's operands.
+        given: For each pass, the numbers that go with each of its run-time tensors.
+        count: (batch, head) pairs, of query heads or of key heads.
+        paired: Are they listed?
+    """
+
+    kind: Kind
+    layout: Layout
+    texts: tuple[PassSource, ...]
+    kernels: dict[str, Any]
+    request: Request
+    shapes: tuple[tuple[int, ...], ...]
+    given: tuple[tuple[tuple[int, ...], ...], ...]
+    count: int
+    paired: bool
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """Positions, half-open."""
+        first = self.request.q_offset
+        return (first, first + self.request.q_len) if self.kind.direction == "queries" else (0, self.request.kv_len)
+
+    @property
+    def heads(self) -> int:
+        """That rows have."""
+        return self.request.num_q_heads if self.kind.direction == "queries" else self.request.k.shape[1]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Of the results that parts keep for a row."""
+        known = {"HEAD_DIM": self.request.q.shape[-1], "V_HEAD_DIM": self.request.v.shape[-1], "": 1}
+        return tuple(known[part.width] for part in self.kind.parts)
+
+    @property
+    def wide(self) -> bool:
+        """Does an offset within the columns of one head pass 2^31?"""
+        keys = self.kind.direction == "queries"
+        places = [self.kind.operands.index(name) for name in (("k", "v") if keys else ("q", "do"))]
+        length = self.request.kv_len if keys else self.request.q_len
+        return length * max(self.shapes[place][2] for place in places) > MAX_INT32
+
+
+def schedule_of(job: Job, tiles: Sequence[Tile]) -> Schedule:
+    """Settles all that shapes decide, with a tile for each pass."""
+    return _Settling(job).passes(tiles)
+
+
+@dataclass
+class _Settling:
+    job: Job
+    schedule: Schedule = field(default_factory=Schedule)
+
+    def passes(self, tiles: Sequence[Tile]) -> Schedule:
+        job = self.job
+        self.nothing = len(job.kind.operands)  # stands where a kernel reads or writes nothing: some float32 tensor
+        self.pairs = len(job.kind.tensors)
+        place = self.pairs + 1
+        self.first_region = place + sum(len(one.roles) for one in job.texts)
+        self.parts = self.part_regions()
+        for one, text, numbers, tile in zip(job.layout.passes, job.texts, job.given, tiles, strict=True):
+            self.one_pass(one, text, numbers, place, tile)
+            place += len(text.roles)
+        return self.schedule
+
+    def region(self, count: int, dtype: torch.dtype) -> int:
+        """The place of a new region among a call's tensors."""
+        return self.first_region + self.schedule.workspace.add(count, dtype)
+
+    def regions(self, rows: int) -> tuple[int, ...]:
+        """Places for the results of so many rows."""
+        return tuple(self.region(rows * width, torch.float32) for width in self.job.widths)
+
+    def part_regions(self) -> list[tuple[int, ...]]:
+        """Results between passes; two at most.
+
+        What one pass writes the next reads, never in place: a careful launch reads again.
+        """
+        first, stop = self.job.rows
+        rows = self.job.request.batch_size * self.job.heads * (stop - first)
+        between = sum(not one.final for one in self.job.texts)
+        return [self.regions(rows) for _ in range(min(between, 2))]
+
+    def one_pass(self, one: Pass, text: PassSource, numbers: Sequence[Sequence[int]], place: int, tile: Tile) -> None:
+        job = self.job
+        if _all_skipped(one, job.rows):
+            return
+        tiles = _tile_count(one, job.rows, _rows_each(one, job.rows, text.roles, numbers), tile)
+        if tiles * job.count == 0:
+            return
+        programs = tiles * job.count * tile.splits
+        reads, writes = self.of_pass(text)
+        split = self.regions(programs * tile.block_m) if tile.splits > 1 else writes
+        spoiled = self.region(programs, torch.int8) if text.leaky else self.nothing
+        scalars = [tiles, tile.splits, programs]
+        alike = self.alike(numbers)
+        whole = [*self.fixed(*reads, *split, spoiled), *_tensors(numbers, place), *self.numbers(scalars)]
+        self.add(job.kernels[text.name], programs, whole, tile, alike)
+        if text.leaky:
+            self.add(job.kernels[text.name], -(-programs // SCANNED), whole, _unhurried(tile), alike, careful=True)
+        if tile.splits > 1:
+            fixed = [*map(Pointer, split), *self.fixed(*reads, *writes, self.nothing)]
+            whole = [*fixed, *_tensors(numbers, place), *self.numbers(scalars)]
+            self.add(job.kernels[f"{text.name}_combine"], tiles * job.count, whole, tile, alike)
+
+    def alike(self, numbers: Sequence[Sequence[int]]) -> tuple[Any, ...]:
+        """What Triton compiles in: strides, group size; of run-time tensors the inner strides, and if any is wide."""
+        kinds = tuple((*own[3::2], max(own) > MAX_INT32) for own in numbers)
+        return (*self.job.shapes, self.job.request.num_q_heads // self.job.request.k.shape[1], *kinds)
+
+    def of_pass(self, text: PassSource) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What a pass reads and what it writes."""
+        if not (text.resume or not text.final):
+            nothing = (self.nothing,) * len(self.job.widths)
+            return nothing, nothing
+        read, write = self.parts[-1], self.parts[0]
+        self.parts.reverse()
+        return read, write
+
+    def fixed(self, *pointers: int) -> list[Any]:
+        """Operands with their strides, vectors; parts read, parts written, the pairs, the spoiled tiles' flags."""
+        arguments: list[Any] = []
+        for number, strides in enumerate(self.job.shapes):
+            arguments += [Pointer(number), *strides]
+        *parts, spoiled = pointers
+        vectors = range(len(self.job.shapes), self.pairs)
+        return [*arguments, *map(Pointer, (*vectors, *parts, self.pairs, spoiled))]
+
+    def numbers(self, scalars: list[int]) -> list[Any]:
+        request = self.job.request
+        group_size = request.num_q_heads // request.k.shape[1]
+        lengths = [request.q_len, request.kv_len, request.q_offset]
+        return [request.num_q_heads, group_size, *lengths, *scalars, request.scale * math.log2(math.e)]
+
+    def add(
+        self,
+        kernel: Any,
+        programs: int,
+        arguments: list[Any],
+        tile: Tile,
+        alike: tuple[Any, ...],
+        careful: bool = False,
+    ) -> None:
+        request = self.job.request
+        head_dim, v_head_dim = request.q.shape[-1], request.v.shape[-1]
+        precision = "tf32" if request.tf32 else "ieee"
+        constants = (
+            head_dim, v_head_dim, next_power(head_dim), next_power(v_head_dim),
+            tile.block_m, tile.block_n, self.job.paired, precision, self.job.wide, tile.splits > 1, careful,
+        )  # fmt: skip
+        self.schedule.steps.append(step(kernel, programs, arguments, constants, tile, alike))
+
+
+def step(
+    kernel: Any, programs: int, arguments: list[Any], constants: tuple[Any, ...], tile: Tile, alike: tuple[Any, ...]
+) -> Step:
+    """A launch whose arguments are numbers, and pointers to the call's tensors."""
+    pointers = tuple((i, one.number) for i, one in enumerate(arguments) if isinstance(one, Pointer))
+    plain = [0 if isinstance(one, Pointer) else one for one in arguments]
+    return Step(kernel, programs, plain, pointers, constants, tile, alike)
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """The address of a call's tensor of that number."""
+
+    number: int
+
+
+def _tensors(numbers: Sequence[Sequence[int]], place: int) -> list[Any]:
+    """Each run-time tensor of a pass with its numbers."""
+    return [argument for i, own in enumerate(numbers) for argument in (Pointer(place + i), *own)]
+
+
+@lru_cache(maxsize=256)
+def _unhurried(tile: Tile) -> Tile:
+    """The tile of a careful launch, which is rare and loads nothing ahead."""
+    return replace(tile, num_stages=1, registers=0)
+
+
+def _all_skipped(one: Pass, rows: tuple[int, int]) -> bool:
+    """Do earlier passes own every row? Known where what they own is an interval of rows."""
+    match one.skip:
+        case And((Le(Int(first), Sym("q")), Le(Sym("q"), Int(last)))):
+            return first <= rows[0] and rows[1] - 1 <= last
+    return False
+
+
+def _rows_each(one: Pass, rows: tuple[int, int], roles: Sequence[Role], numbers: Sequence[Sequence[int]]) -> int:
+    """Rows in each residue class, at most."""
+    count = rows[1] - rows[0]
+    match one.rows:
+        case Listed(tokens):
+            return numbers[roles.index(TokenList(tokens))][2]
+        case Affine(step, _):
+            return -(-count // step)
+        case Runs(period, run, _):
+            return (count // period + 2) * run
+    return count
+
+
+def _tile_count(one: Pass, rows: tuple[int, int], each: int, tile: Tile) -> int:
+    """Row tiles of a pass for each (batch, head), some of them perhaps without rows."""
+    if isinstance(one.rows, Grid):
+        sides = box_sides(tile.block_m, len(one.rows.shape))
+        return math.prod(-(-n // side) for n, side in zip(one.rows.shape, sides, strict=True))
+    if one.block > 1:
+        first, last = rows[0] // one.block, -(-rows[1] // one.block)
+        return (last - first) * -(-one.block // tile.block_m)
+    return -(-each // tile.block_m) * one.residues

@@ -1,0 +1,136 @@
+"""Tiles by measuring: the few that are predicted best, on the tensors of the first call of its kind.
+
+What was found is kept in the process, and in records that outlive it. A call that is being captured in a CUDA graph is
+not measured; nor are the backward passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+
+from spattn.backends.request import Records
+from spattn.backends.triton.clock import Clock, by_events
+from spattn.backends.triton.cost.choice import is_skipped, ranked
+from spattn.backends.triton.cost.sizes import Sizes
+from spattn.backends.triton.devices import described
+from spattn.backends.triton.schedule import Job, Schedule, schedule_of
+from spattn.backends.triton.suited import forward_sizes
+from spattn.backends.triton.tile_records import key_of, record_of, tiles_in
+from spattn.backends.triton.tiles import Tile
+from spattn.codegen.kinds import FORWARD
+
+CANDIDATES = 4  # of each pass
+BETTER = 0.98  # of the best time that a tile must reach to take its place: less is noise
+_known: dict[str, tuple[Tile, ...]] = {}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate of one pass.
+
+    Attributes:
+        number: The pass.
+        tile: Its tile; the other passes had the best that were known.
+        predicted: Microseconds of all passes.
+        measured: The same; None where the tile did not run.
+    """
+
+    number: int
+    tile: Tile
+    predicted: float
+    measured: float | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was measured for one layout.
+
+    Attributes:
+        trials: In order.
+        tiles: The best of each pass; None where nothing ran.
+        microseconds: With these, all passes.
+    """
+
+    trials: tuple[Trial, ...]
+    tiles: tuple[Tile, ...] | None
+    microseconds: float | None
+
+
+class Tuner:
+    """Measures, and remembers.
+
+    Args:
+        records: What outlives the process.
+        clock: Measures; by default the GPU's.
+        heard: Is told what was measured.
+        fresh: Measure again what is known.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        clock: Clock = by_events,
+        heard: Callable[[Report], None] | None = None,
+        fresh: bool = False,
+    ) -> None:
+        self._records, self._clock, self._heard, self._fresh = records, clock, heard, fresh
+
+    def tiles(self, job: Job, text: str, run: Callable[[Schedule], None]) -> tuple[Tile, ...] | None:
+        """The tile of each pass; None where nothing may be measured, or nothing runs.
+
+        Args:
+            job: The passes and their shapes.
+            text: The module's source.
+            run: Runs a schedule on the call's tensors.
+        """
+        if job.kind != FORWARD:
+            return None
+        sizes = forward_sizes(job)
+        key = key_of(job, text, sizes)
+        found = None if self._fresh else _known.get(key) or tiles_in(self._records.read_json(key), len(job.texts))
+        if found is None and not _is_captured(job):
+            report = self._measured(job, sizes, run)
+            found = self._kept(key, report)
+        if found is not None:
+            _known[key] = found
+        return found
+
+    def _kept(self, key: str, report: Report) -> tuple[Tile, ...] | None:
+        if self._heard is not None:
+            self._heard(report)
+        if report.tiles is not None:
+            with suppress(OSError):  # a cache may cost time, never an answer
+                self._records.write_json(key, record_of(report.tiles, report.microseconds))
+        return report.tiles
+
+    def _measured(self, job: Job, sizes: Sizes, run: Callable[[Schedule], None]) -> Report:
+        """One pass after the other, the others as good as is known."""
+        device = described(job.request.q.device)
+        orders = [ranked(one, sizes.bucketed(), device)[:CANDIDATES] for one in job.layout.passes]
+        best, time = tuple(order[0] for order in orders), None
+        trials = []
+        for number, order in enumerate(orders):
+            if is_skipped(job.layout.passes[number], sizes):
+                continue
+            for candidate in order[0 if time is None else 1 :]:
+                tried = (*best[:number], candidate, *best[number + 1 :])
+                took = self._timed(job, tuple(one.tile for one in tried), run)
+                trials.append(Trial(number, candidate.tile, sum(one.total for one in tried), took))
+                if took is not None and (time is None or took < BETTER * time):
+                    best, time = tried, took
+        return Report(tuple(trials), None if time is None else tuple(one.tile for one in best), time)
+
+    def _timed(self, job: Job, tiles: tuple[Tile, ...], run: Callable[[Schedule], None]) -> float | None:
+        """Microseconds of all passes; None where they do not run."""
+        with suppress(Exception):  # too little shared memory, no registers: whatever a compiler or a driver says
+            schedule = schedule_of(job, tiles)
+            return self._clock(tiles, lambda: run(schedule))
+        return None
+
+
+def _is_captured(job: Job) -> bool:
+    return job.request.q.is_cuda and torch.cuda.is_current_stream_capturing()

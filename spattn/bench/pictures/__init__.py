@@ -1,0 +1,1 @@
+"""Results as PNG; matplotlib is imported when one is drawn."""

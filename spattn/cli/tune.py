@@ -1,0 +1,83 @@
+"""`spattnc tune`: the tiles of a pattern's kernels, measured on this machine's GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spattn.cli.emit import Dtype
+from spattn.cli.options import (
+    BatchOption,
+    HeadDimOption,
+    JsonOption,
+    KvLenOption,
+    LayerOption,
+    PatternArgument,
+    SetOption,
+)
+from spattn.cli.output import write, write_json
+from spattn.cli.patterns import read_pattern
+
+if TYPE_CHECKING:
+    from spattn.backends.triton.tuning import Report
+    from spattn.runtime.tuned import Tuned
+
+
+def tune(
+    pattern: PatternArgument,
+    length: Annotated[int, typer.Option("--length", "-n", min=1, help="Queries.")] = 8192,
+    kv_len: KvLenOption = None,
+    heads: Annotated[int, typer.Option("--heads", min=1, help="Query heads.")] = 16,
+    kv_heads: Annotated[int | None, typer.Option("--kv-heads", min=1, help="Key heads; as many if not given.")] = None,
+    batch: BatchOption = 1,
+    head_dim: HeadDimOption = 128,
+    dtype: Annotated[Dtype, typer.Option("--dtype", help="Of q, k, v and out.")] = Dtype.BF16,
+    settings: SetOption = None,
+    layer: LayerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure which tiles are fastest on this machine's GPU, and keep them for `spattn.compile(.., tune=True)`.
+
+    What holds for a length holds for all up to the next power of two. Free names are given example tensors. Exit
+    status 3 where there is no GPU.
+    """
+    parsed = read_pattern(pattern, settings, layer)
+    from spattn.analysis.samples import sample_tensors
+    from spattn.attend import compile as compiled
+    from spattn.runtime.cache import default_cache
+    from spattn.runtime.tuned import Shape, tuned
+
+    keys = length if kv_len is None else kv_len
+    shape = Shape(batch, heads, kv_heads or heads, length, keys, head_dim, dtype.value)
+    roles, cache = parsed.free_names, default_cache()
+    tensors = sample_tensors(parsed.condition, roles, keys)
+    found = tuned(compiled(parsed, backend="triton", tune=True), roles, tensors, shape, cache)
+    if as_json:
+        write_json("tune", {"pattern": str(parsed), **asdict(found)})
+    else:
+        write(lines(found))
+
+
+def lines(found: Tuned) -> Iterator[str]:
+    """A table for each group of heads."""
+    yield f"{found.device}: microseconds of a call, all passes; measured in {found.seconds:.1f} s"
+    for i, report in enumerate(found.reports):
+        if len(found.reports) > 1:
+            yield f"group {i}"
+        yield from _table(report)
+
+
+def _table(report: Report) -> Iterator[str]:
+    seen = None
+    for trial in report.trials:
+        if trial.number != seen:
+            seen = trial.number
+            yield f"{f'pass {seen}':<56}{'predicted':>12}{'measured':>14}"
+        measured = "did not run" if trial.measured is None else f"{trial.measured:.1f}"
+        chosen = "  chosen" if report.tiles and report.tiles[trial.number] == trial.tile else ""
+        yield f"  {trial.tile!s:<54}{trial.predicted:>12.1f}{measured:>14}{chosen}"
+    if report.tiles is None:
+        yield "nothing ran"

@@ -1,0 +1,152 @@
+"""The kinds of kernels that a pass is compiled to, and what each is launched with besides the pattern's own tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spattn.codegen.environment import code
+from spattn.codegen.sides import SIDES, Side
+
+NUMBERS = ("num_q_heads", "group_size", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs", "qk_scale")
+CONSTANTS = (
+    "HEAD_DIM", "V_HEAD_DIM", "BLOCK_D", "BLOCK_DV",
+    "BLOCK_M", "BLOCK_N", "PAIRED", "PRECISION", "WIDE", "SPLIT", "CAREFUL",
+)  # fmt: skip
+ROW_LETTERS = {"k": "n", "v": "n", "dk": "n", "dv": "n"}  # of a stride; "m" for what has queries
+
+
+@dataclass(frozen=True)
+class Part:
+    """A partial result of each row, in float32.
+
+    Attributes:
+        tag: Ends the names of its pointers.
+        width: The constant that is its width; "" for a number a row.
+    """
+
+    tag: str
+    width: str
+
+
+@dataclass(frozen=True)
+class Gradient(Part):
+    """A gradient that passes add to.
+
+    Attributes:
+        name: Its tensor's.
+        dims: The vector of its dimensions.
+        block: The constant that `dims` is padded to.
+        row: The letter of its rows.
+        scaled: Is it one of scores' operands, and so multiplied by their scale at the end?
+    """
+
+    name: str
+    dims: str
+    block: str
+    row: str
+    scaled: bool
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Kernels of one kind.
+
+    Attributes:
+        name: The template's.
+        prefix: Begins the names of kernels.
+        direction: Of the layout: "queries" or "keys".
+        operands: Tensors [batch, heads, seq, width], with three strides each.
+        vectors: float32 tensors [batch, num_q_heads, q_len].
+        parts: What one pass leaves to the next, or a split to its tile.
+        state: What a loop carries from tile to tile.
+        given: What else a loop is called with, a line a group.
+        verb: What a loop does with the columns.
+        weights: The tile of which pairs that are not allowed are made `hidden`.
+    """
+
+    name: str
+    prefix: str
+    direction: str
+    operands: tuple[str, ...]
+    vectors: tuple[str, ...]
+    parts: tuple[Part, ...]
+    state: str
+    given: tuple[str, ...]
+    verb: str
+    weights: str
+    hidden: str
+
+    @property
+    def side(self) -> Side:
+        """What its rows and columns are."""
+        return SIDES[self.direction]
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """What a call brings, in order; the (batch, head) pairs and run-time tensors follow."""
+        return (*self.operands, *self.vectors)
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Pointers and strides, a line an operand, then all that have no strides."""
+        parts = [f"part_{way}{part.tag}_ptr" for way in ("in", "out") for part in self.parts]
+        vectors = [f"{name}_ptr" for name in self.vectors]
+        return (*map(_operand, self.operands), ", ".join([*vectors, *parts, "pairs_ptr", "spoiled_ptr"]))
+
+    @property
+    def splits(self) -> str:
+        """Pointers to what the splits of a tile leave to their combining kernel."""
+        return code(", ".join(f"split{part.tag}_ptr" for part in self.parts))
+
+
+def _operand(name: str) -> str:
+    letter = "o" if name == "out" else name
+    strides = (f"stride_{letter}{axis}" for axis in ("b", "h", ROW_LETTERS.get(name, "m")))
+    return ", ".join([f"{name}_ptr", *strides])
+
+
+FORWARD = Kind(
+    name="forward",
+    prefix="pass",
+    direction="queries",
+    operands=("q", "k", "v", "out"),
+    vectors=("lse",),
+    parts=(Part("", "V_HEAD_DIM"), Part("_lse", "")),
+    state=code("acc, m_i, l_i"),
+    given=(code("q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits"),),
+    verb=code("Attends to"),
+    weights=code("scores"),
+    hidden=code('float("-inf")'),
+)
+D_QUERIES = Kind(
+    name="d_queries",
+    prefix="dq_pass",
+    direction="queries",
+    operands=("q", "k", "v", "do", "dq"),
+    vectors=("lse2", "delta"),
+    parts=(Gradient(code(""), code("HEAD_DIM"), code("dq"), code("dims"), code("BLOCK_D"), code("m"), True),),
+    state=code("dq"),
+    given=(code("q, do, lse2, delta, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits"),),
+    verb=code("Adds to dq what comes of"),
+    weights=code("p"),
+    hidden=code("0.0"),
+)
+D_KEYS = Kind(
+    name="d_keys",
+    prefix="dkdv_pass",
+    direction="keys",
+    operands=("q", "k", "v", "do", "dk", "dv"),
+    vectors=("lse2", "delta"),
+    parts=(
+        Gradient(code("_k"), code("HEAD_DIM"), code("dk"), code("dims"), code("BLOCK_D"), code("n"), True),
+        Gradient(code("_v"), code("V_HEAD_DIM"), code("dv"), code("v_dims"), code("BLOCK_DV"), code("n"), False),
+    ),
+    state=code("dk, dv"),
+    given=(
+        code("k, values, q_head, stride_qm, do_head, stride_dom, lse2_head, delta_head"),
+        code("dims, v_dims, qk_scale, split, splits"),
+    ),
+    verb=code("Adds to dk and dv what comes of"),
+    weights=code("p"),
+    hidden=code("0.0"),
+)

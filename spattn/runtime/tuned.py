@@ -1,0 +1,91 @@
+"""A pattern's tiles measured on this machine's GPU."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from spattn.backends.request import Plans, Request
+from spattn.backends.triton.backend import refusal
+from spattn.backends.triton.forward import attend
+from spattn.backends.triton.launch import Outputs
+from spattn.backends.triton.tuning import Report, Tuner
+from spattn.errors import MissingDependencyError, UnsupportedError
+from spattn.runtime.arguments import checked
+from spattn.runtime.cache import Cache
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A call's sizes; `dtype` is "bf16", "fp16" or "fp32"."""
+
+    batch_size: int
+    num_q_heads: int
+    num_kv_heads: int
+    q_len: int
+    kv_len: int
+    head_dim: int
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What was measured.
+
+    Attributes:
+        device: On which.
+        reports: One for each group of heads.
+        seconds: Of compiling and measuring.
+    """
+
+    device: str
+    reports: tuple[Report, ...]
+    seconds: float
+
+
+def tuned(
+    plans: Plans, roles: Mapping[str, str], tensors: Mapping[str, Any], shape: Shape, cache: Cache, tf32: bool = False
+) -> Tuned:
+    """Measures candidates of each pass, on random tensors, and keeps the best in the cache.
+
+    Args:
+        plans: The compiled pattern.
+        roles: Its free names.
+        tensors: Arrays for these.
+        shape: Of the call.
+        cache: Where calls of a pattern compiled with `tune=True` look.
+        tf32: May float32 products use TF32?
+
+    Raises:
+        MissingDependencyError: E050, there is no GPU.
+        UnsupportedError: E061, Triton does not serve such a call.
+    """
+    if not torch.cuda.is_available():
+        raise MissingDependencyError("E050", "tiles are measured on a GPU, and torch sees none here")
+    request = _request(roles, tensors, shape, tf32)
+    why = refusal(request)
+    if why is not None:
+        raise UnsupportedError("E061", f"backend 'triton': {why}")
+    reports: list[Report] = []
+    begin = time.perf_counter()
+    with torch.no_grad():
+        attend(plans, request, Outputs.of(request), tuner=Tuner(cache, heard=reports.append, fresh=True))
+    return Tuned(torch.cuda.get_device_name(), tuple(reports), time.perf_counter() - begin)
+
+
+def _request(roles: Mapping[str, str], tensors: Mapping[str, Any], shape: Shape, tf32: bool) -> Request:
+    generator = torch.Generator("cuda").manual_seed(0)
+    sizes = ((shape.num_q_heads, shape.q_len), (shape.num_kv_heads, shape.kv_len), (shape.num_kv_heads, shape.kv_len))
+    dtype = DTYPES[shape.dtype]
+    q, k, v = (
+        torch.randn(shape.batch_size, *size, shape.head_dim, generator=generator, dtype=dtype, device="cuda")
+        for size in sizes
+    )
+    given = {name: torch.as_tensor(value, device="cuda") for name, value in tensors.items()}
+    return checked(q, k, v, scale=None, q_offset=None, tf32=tf32, roles=roles, tensors=given)

@@ -1,0 +1,69 @@
+"""The kernels of gradients compile for the GPUs that we serve, and on Hopper to products of warp groups."""
+
+from __future__ import annotations
+
+import pytest
+
+from spattn.backends.triton.aot import Artefact, Target, compile_ahead, usual_backward_tiles
+from spattn.backends.triton.load import load
+from spattn.backends.triton.tiles import Tile
+from spattn.runtime.cache import default_cache
+from tests.aot.test_kernels import BINARIES, DTYPES, HEAD_DIMS, PATTERNS, SHARED, pattern
+
+pytestmark = pytest.mark.aot
+
+SPILLED = 1024  # bytes, stores and loads, outside of the innermost loops; dk and dv alone fill half of the registers
+ELSEWHERE = ("window", "owners", "blocks")
+
+
+def artefacts(
+    name: str, target: str, dtype: str, head_dim: int, tile: Tile | None = None, careful: bool = False
+) -> list[Artefact]:
+    """The passes of a pattern's gradients, at the tiles that a call of some thousand tokens takes."""
+    one, gpu = pattern(PATTERNS[name]), Target.of(target)
+    source = one.backward_source()
+    kernels = load(default_cache().publish(source.text), source.text)
+    usual = usual_backward_tiles(one.layout(), one.layout((), "keys"), dtype, head_dim, gpu)
+    return compile_ahead(source, kernels, gpu, dtype, head_dim, head_dim, tile or usual, careful)
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_hopper_gets_matrix_products_of_warp_groups_and_spills_little(name: str) -> None:
+    index = list(PATTERNS).index(name)
+    found = artefacts(name, "cuda:90", DTYPES[index // 2 % 2], HEAD_DIMS[index % 2])
+    assert found[0].name == "row_terms"
+    for one in found:
+        assert one.asm["cubin"]
+        assert one.warnings == ()
+        assert one.shared <= SHARED
+        assert one.spills is not None
+        assert one.spills <= SPILLED
+        tall = one.tile.block_m >= 64 and "pass" in one.name and "combine" not in one.name
+        assert ("wgmma.mma_async" in one.text("ptx")) == tall
+
+
+@pytest.mark.parametrize("target", [target for target in BINARIES if target != "cuda:90"])
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_every_gpu_gets_a_binary(name: str, target: str) -> None:
+    index = ELSEWHERE.index(name) + list(BINARIES).index(target)
+    for one in artefacts(name, target, DTYPES[index // 2 % 2], HEAD_DIMS[index % 2]):
+        assert one.asm[BINARIES[target]]
+        assert one.shared <= Target.of(target).shared
+
+
+@pytest.mark.parametrize("target", BINARIES)
+def test_wide_heads_fit_into_the_shared_memory_of_each_gpu(target: str) -> None:
+    for one in artefacts("dense", target, "bf16", 256):
+        assert one.shared <= Target.of(target).shared
+
+
+@pytest.mark.parametrize("target", ["cuda:90", "hip:gfx942"])
+def test_careful_launches_compile(target: str) -> None:
+    for one in artefacts("window", target, "bf16", 64, careful=True):
+        assert one.asm[BINARIES[target]]
+
+
+@pytest.mark.parametrize("head_dim", [24, 64])
+def test_float32_compiles(head_dim: int) -> None:
+    for one in artefacts("window", "cuda:90", "fp32", head_dim, Tile(32, 16, 4, 2)):
+        assert one.asm["cubin"]

@@ -1,0 +1,205 @@
+"""Tuning with a clock that is not one: what is measured, what is kept, what is believed."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import spattn
+from spattn.backends.request import Request
+from spattn.backends.triton import tuning
+from spattn.backends.triton.cost.choice import ranked
+from spattn.backends.triton.forward import attend
+from spattn.backends.triton.heads import query_heads
+from spattn.backends.triton.launch import Outputs
+from spattn.backends.triton.schedule import Job
+from spattn.backends.triton.suited import forward_sizes, tiles_of
+from spattn.backends.triton.tile_records import record_of
+from spattn.backends.triton.tiles import H200, Tile
+from spattn.backends.triton.tuning import Report, Tuner
+from spattn.codegen.kinds import FORWARD
+from spattn.compiler import compile_pattern
+from spattn.runtime.cache import Cache
+
+TWO = "last(64) | strided(16) & causal"
+
+
+@pytest.fixture(autouse=True)
+def _forgetful() -> Iterator[None]:
+    tuning._known.clear()
+    yield
+    tuning._known.clear()
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache")
+
+
+def job(pattern: str = TWO, length: int = 4096, dtype: torch.dtype = torch.float16) -> tuple[Job, str]:
+    """Passes on tensors that hold nothing, and the module's source; no kernel is loaded."""
+    compiled = compile_pattern(pattern)
+    source = compiled.source()
+    q = torch.empty(1, 4, length, 64, dtype=dtype, device="meta")
+    request = Request(q, q, q, 0.125, 0, {})
+    kernels = {name: object() for one in source.passes for name in (one.name, f"{one.name}_combine")}
+    texts = source.of(FORWARD)
+    shapes = (q.stride()[:3],) * 4
+    heads = query_heads(request, None)
+    return Job(FORWARD, compiled.layout(), texts, kernels, request, shapes, ((),) * len(texts), heads.count, False), (
+        source.text
+    )
+
+
+class Clock:
+    """Says what a function of the tiles says, and how often it was asked."""
+
+    def __init__(self, time: Callable[[tuple[Tile, ...]], float]) -> None:
+        self.time, self.asked = time, []
+
+    def __call__(self, tiles: tuple[Tile, ...], run: Callable[[], None]) -> float:
+        self.asked.append(tiles)
+        return self.time(tiles)
+
+
+def nothing(schedule: object) -> None:
+    raise AssertionError("the clock runs what it measures")
+
+
+def found(cache: Cache, clock: Clock, *made: object, heard: Callable[[Report], None] | None = None):
+    return Tuner(cache, clock, heard).tiles(*(made or job()), nothing)
+
+
+def test_the_fastest_by_the_clock_wins(cache):
+    one, text = job()
+    orders = [ranked(each, forward_sizes(one).bucketed(), H200) for each in one.layout.passes]
+    wanted = tuple(order[place].tile for order, place in zip(orders, (3, 1), strict=True))
+    clock = Clock(lambda tiles: 100.0 - 40 * (tiles[0] == wanted[0]) - 20 * (tiles[1] == wanted[1]))
+    assert found(cache, clock, one, text) == wanted
+    assert len(clock.asked) == 4 + 3
+    assert len(set(clock.asked)) == 7
+
+
+def test_a_hair_s_breadth_decides_nothing(cache):
+    one, text = job()
+    times = iter([100.0, 99.5, 99.0, 98.5, 99.9, 99.8, 99.7])
+    assert found(cache, Clock(lambda tiles: next(times)), one, text) == tiles_of(one)
+
+
+def test_it_is_measured_once_a_bucket(cache):
+    clock = Clock(lambda tiles: float(tiles[0].block_n))
+    first = found(cache, clock, *job(length=4096))
+    count = len(clock.asked)
+    assert found(cache, clock, *job(length=3000)) == first
+    assert len(clock.asked) == count
+    found(cache, clock, *job(length=5000))
+    found(cache, clock, *job(dtype=torch.bfloat16))
+    found(cache, clock, *job("last(65) | strided(16) & causal"))
+    assert len(clock.asked) == 4 * count
+
+
+def test_another_process_reads_what_was_found(cache):
+    clock = Clock(lambda tiles: float(tiles[0].block_n))
+    first = found(cache, clock)
+    tuning._known.clear()
+    silent = Clock(lambda tiles: 1 / 0)
+    assert found(Cache(cache.root), silent) == first
+    assert not silent.asked
+    [entry] = cache.entries()
+    assert entry.path.suffix == ".json"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"tiles": []},
+        {"tiles": "64"},
+        {"tiles": [[64, 64, 4, 3, 0, 1]]},
+        {"tiles": [[64, 64, 4, 3, 0, 1], [64, 63, 4, 3, 0, 1]]},
+        {"tiles": [[64, 64, 4, 3, 0, 1], [64, 64, 4, 3, 0, "1"]]},
+        {"tiles": [[64, 64, 4, 3, 0, 1], [64, 64, 4, 3, 0, 0]]},
+        {"tiles": [[64, 64, 4, 3, 0, 1], None]},
+        {"times": 3},
+    ],
+)
+def test_a_record_that_makes_no_sense_is_measured_anew(cache, record):
+    clock = Clock(lambda tiles: 1.0)
+    wanted = found(cache, clock)
+    [entry] = cache.entries()
+    cache.write_json(entry.path.stem, record)
+    tuning._known.clear()
+    assert found(cache, clock) == wanted
+    assert len(clock.asked) == 14
+    assert cache.read_json(entry.path.stem) == record_of(wanted, 1.0)
+
+
+def test_a_damaged_record_is_measured_anew(cache):
+    clock = Clock(lambda tiles: 1.0)
+    wanted = found(cache, clock)
+    [entry] = cache.entries()
+    entry.path.write_bytes(entry.path.read_bytes().replace(b"64", b"32"))
+    tuning._known.clear()
+    assert found(cache, clock) == wanted
+    assert len(clock.asked) == 14
+
+
+def test_a_candidate_that_does_not_run_is_dropped(cache):
+    one, text = job()
+    usual = tiles_of(one)
+
+    def time(tiles: tuple[Tile, ...]) -> float:
+        if tiles[0] == usual[0]:
+            raise RuntimeError("out of resource: shared memory")
+        return 1.0
+
+    reports: list[Report] = []
+    tiles = found(cache, Clock(time), one, text, heard=reports.append)
+    assert tiles is not None
+    assert tiles[0] != usual[0]
+    [report] = reports
+    assert report.trials[0].measured is None
+    assert report.tiles == tiles
+
+
+def test_where_nothing_runs_nothing_is_kept(cache):
+    assert found(cache, Clock(lambda tiles: 1 / 0)) is None
+    assert cache.entries() == []
+
+
+def test_a_captured_call_is_not_measured(cache, monkeypatch):
+    clock = Clock(lambda tiles: 1.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(tuning, "_is_captured", lambda job: True)
+        assert found(cache, clock) is None
+        assert not clock.asked
+    wanted = found(cache, clock)
+    monkeypatch.setattr(tuning, "_is_captured", lambda job: True)
+    assert found(cache, clock) == wanted
+
+
+def test_an_attention_keeps_that_it_tunes():
+    attn = spattn.compile("last(8)", tune=True)
+    again = pickle.loads(pickle.dumps(attn))  # noqa: S301
+    assert again.tune
+    assert again.records is not None
+    assert spattn.compile("last(8)").records is None
+    q = torch.randn(1, 1, 20, 16)
+    torch.testing.assert_close(again(q, q, q), spattn.compile("last(8)")(q, q, q))
+
+
+@pytest.mark.interpret
+def test_tuned_results_are_the_same(cache, monkeypatch):
+    attn = spattn.compile("last(8) | columns([::5])", backend="triton", tune=True)
+    clock = Clock(lambda tiles: float(tiles[0].block_m))
+    q, k, v = torch.randn(3, 1, 2, 70, 16)
+    monkeypatch.setattr("spattn.attend.default_cache", lambda: cache)
+    request = Request(q, k, v, 0.25, 0, {})
+    outputs = Outputs.of(request)
+    attend(attn, request, outputs, tuner=Tuner(cache, clock))
+    assert clock.asked
+    torch.testing.assert_close(outputs.out, spattn.compile(str(attn.pattern), backend="torch")(q, k, v))
+    torch.testing.assert_close(attn(q, k, v), outputs.out)

@@ -1,0 +1,857 @@
+#
+#   pattern  columns([::512]) & causal | last(256)
+#   means    (0 <= k and (k % 512) == 0 and k <= q) or (k <= q and q <= k + 255)
+#   layout   dq_pass 0: all queries
+#              walk keys k = v
+#                [u0 - 255 .. u1], full [u1 - 255 .. u0]
+#                partial tiles masked by the row's own range
+#              walk keys k = 512*v
+#                [begin .. ((u1 + 256) // 512) - 1], full [begin .. ((u0 + 256) // 512) - 1]
+#                partial tiles masked by the row's own range
+#            dkdv_pass 0: keys k = 512*u, which it owns
+#              walk queries q = v
+#                [512*u0 .. last], full [512*u1 .. last]
+#                partial tiles masked by the row's own range
+#            dkdv_pass 1: all keys, less rows where (k % 512) == 0
+#              walk queries q = v
+#                [u0 .. u1 + 255], full [u1 .. u0 + 255]
+#                partial tiles masked by the row's own range
+import triton
+import triton.language as tl
+
+NOWHERE = tl.constexpr(1 << 30)
+SCANNED = tl.constexpr(256)
+
+
+@triton.jit
+def tiles_of(lo, hi, cursor, BLOCK_N: tl.constexpr):
+    """The key tiles of a range behind the cursor: (first key, their number, next cursor)."""
+    lo = tl.maximum(lo, cursor)
+    tiles = tl.maximum(hi - lo + BLOCK_N, 0) // BLOCK_N
+    return lo, tiles, tl.where(lo <= hi, lo + tiles * BLOCK_N, cursor)
+
+
+@triton.jit
+def share(tiles, split, splits):
+    """The part [begin, end) of a number of key tiles that one of the splits has."""
+    each = (tiles + splits - 1) // splits
+    begin = tl.minimum(split * each, tiles)
+    return begin, tl.minimum(begin + each, tiles)
+
+
+@triton.jit
+def load_tile(pointers, inside, dims_inside, PADDED: tl.constexpr):
+    """A tile of keys or values, 0 outside; dimensions are checked where they are padded."""
+    if PADDED:
+        inside = inside & dims_inside
+    return tl.load(pointers, mask=inside, other=0.0)
+
+
+@triton.jit
+def careful_product(weights, allowed, values, acc, PRECISION: tl.constexpr):
+    """acc + weights @ values, which may hold inf or NaN: NaN where an allowed pair meets one, which else counts 0."""
+    finite = tl.abs(values) < float("inf")
+    kept = tl.where(finite, values, 0.0).to(values.dtype)
+    acc = tl.dot(weights.to(values.dtype), kept, acc, input_precision=PRECISION)
+    seen = tl.broadcast_to(allowed, weights.shape).to(values.dtype)
+    met = tl.dot(seen, tl.where(finite, 0.0, 1.0).to(values.dtype), input_precision=PRECISION)
+    return acc + tl.where(met > 0, float("nan"), 0.0)
+
+
+@triton.jit(do_not_specialize=["num_q_heads", "q_len"])
+def row_terms(
+    out_ptr, stride_ob, stride_oh, stride_om,
+    do_ptr, stride_dob, stride_doh, stride_dom,
+    lse_ptr, dlse_ptr, lse2_ptr, delta_ptr, num_q_heads, q_len,
+    V_HEAD_DIM: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, WITH_DLSE: tl.constexpr,
+):
+    """Of each row lse in base 2, +inf without keys so that it weighs nothing, and delta = sum(do * out) - dlse."""
+    tiles = (q_len + BLOCK_M - 1) // BLOCK_M
+    pair = tl.program_id(0) // tiles
+    b = (pair // num_q_heads).to(tl.int64)
+    h = (pair % num_q_heads).to(tl.int64)
+    m = (tl.program_id(0) % tiles * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
+    v_dims = tl.arange(0, BLOCK_DV)
+    row = pair.to(tl.int64) * q_len + m
+    row_ok = m < q_len
+    inside = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
+    out_ptrs = out_ptr + b * stride_ob + h * stride_oh + m[:, None] * stride_om + v_dims[None, :]
+    do_ptrs = do_ptr + b * stride_dob + h * stride_doh + m[:, None] * stride_dom + v_dims[None, :]
+    out = tl.load(out_ptrs, mask=inside, other=0.0).to(tl.float32)
+    do = tl.load(do_ptrs, mask=inside, other=0.0).to(tl.float32)
+    delta = tl.sum(out * do, 1)
+    if WITH_DLSE:
+        delta -= tl.load(dlse_ptr + row, mask=row_ok, other=0.0)
+    lse = tl.load(lse_ptr + row, mask=row_ok, other=0.0)
+    empty = lse == float("-inf")
+    tl.store(lse2_ptr + row, tl.where(empty, float("inf"), lse * 1.4426950408889634), mask=row_ok)
+    tl.store(delta_ptr + row, tl.where(empty, 0.0, delta), mask=row_ok)
+
+
+@triton.jit
+def dq_pass_0_loop_0(
+    dq, q, do, lse2, delta, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
+    u, u0, u1, kv_len,
+    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+):
+    """Adds to dq what comes of keys k = v, then keys k = 512*v."""
+    last = kv_len - 1
+    lo_0 = tl.maximum(u0 - 255, 0)
+    hi_0 = tl.minimum(u1, last)
+    full_lo_0 = u1 - 255
+    full_hi_0 = u0
+    lo_0, tiles_0, cursor = tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
+    full_hi_0 = tl.minimum(full_hi_0, hi_0) - BLOCK_N + 1
+    row_lo = u - 255
+    row_hi = tl.minimum(u, last)
+    last_1 = ((kv_len + 511) >> 9) - 1
+    lo_1 = 0
+    hi_1 = tl.minimum(((u1 + 256) >> 9) - 1, last_1)
+    full_lo_1 = 0
+    full_hi_1 = ((u0 + 256) >> 9) - 1
+    lo_1, tiles_1, cursor = tiles_of(lo_1, hi_1, -NOWHERE, BLOCK_N)
+    full_hi_1 = tl.minimum(full_hi_1, hi_1) - BLOCK_N + 1
+    row_hi_1 = tl.minimum(((u + 256) >> 9) - 1, last_1)
+    before_1 = tiles_0
+    end = before_1 + tiles_1
+    begin = 0
+    if SPLIT:
+        begin, end = share(end, split, splits)
+    for i in range(begin, end):
+        start = lo_0 + i * BLOCK_N
+        full_lo = full_lo_0
+        full_hi = full_hi_0
+        start = tl.where(i < before_1, start, lo_1 + (i - before_1) * BLOCK_N)
+        full_lo = tl.where(i < before_1, full_lo, full_lo_1)
+        full_hi = tl.where(i < before_1, full_hi, full_hi_1)
+        v = start + tl.arange(0, BLOCK_N)
+        k_base = start
+        along = tl.arange(0, BLOCK_N)
+        step = 1
+        last_now = last
+        k_base = tl.where(i < before_1, k_base, (512 * start))
+        step = tl.where(i < before_1, step, 512)
+        last_now = tl.where(i < before_1, last_now, last_1)
+        k_base = k_base.to(tl.int64)
+        along = along * step
+        inside = v <= last_now
+        if WIDE:
+            along = along.to(tl.int64)
+        k_ptrs = k_head + k_base * stride_kn + ((along * stride_kn)[None, :] + dims[:, None])
+        v_ptrs = v_head + k_base * stride_vn + ((along * stride_vn)[None, :] + v_dims[:, None])
+        k = load_tile(k_ptrs, inside[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
+        p = tl.exp2(tl.dot(q, k, input_precision=PRECISION) * qk_scale - lse2[:, None])
+        allowed = tl.broadcast_to(inside[None, :], p.shape)
+        if (start < full_lo) | (start > full_hi):
+            if i < before_1:
+                allowed = tl.broadcast_to(v[None, :] <= row_hi[:, None], p.shape)
+                allowed &= row_lo[:, None] <= v[None, :]
+            else:
+                allowed = tl.broadcast_to(v[None, :] <= row_hi_1[:, None], p.shape)
+            p = tl.where(allowed, p, 0.0)
+        values = load_tile(v_ptrs, inside[None, :], (v_dims < V_HEAD_DIM)[:, None], V_HEAD_DIM != BLOCK_DV)
+        ds = p * (tl.dot(do, values, input_precision=PRECISION) - delta[:, None])
+        if CAREFUL:
+            ds = tl.where(allowed, ds, 0.0)
+            dq = careful_product(ds, allowed, tl.trans(k), dq, PRECISION)
+        else:
+            dq = tl.dot(ds.to(k.dtype), tl.trans(k), dq, input_precision=PRECISION)
+    return dq
+
+
+@triton.jit
+def dq_pass_0_tile(
+    program,
+    q_ptr, stride_qb, stride_qh, stride_qm,
+    k_ptr, stride_kb, stride_kh, stride_kn,
+    v_ptr, stride_vb, stride_vh, stride_vn,
+    do_ptr, stride_dob, stride_doh, stride_dom,
+    dq_ptr, stride_dqb, stride_dqh, stride_dqm,
+    lse2_ptr, delta_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
+    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
+    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+):
+    """One tile of dq_pass_0."""
+    at = program
+    split = 0
+    if SPLIT:
+        at = program // splits
+        split = program % splits
+    pair = at // tiles
+    tile = tiles - 1 - at % tiles
+    if PAIRED:
+        pair = tl.load(pairs_ptr + pair)
+    b = pair // num_q_heads
+    h = pair % num_q_heads
+
+    row_begin = q_offset
+    row_end = q_len + q_offset
+    start = row_begin + tile * BLOCK_M
+    u = start + tl.arange(0, BLOCK_M)
+    u0 = tl.maximum(start, row_begin)
+    u1 = tl.minimum(start + BLOCK_M, row_end) - 1
+    row_ok = (u >= row_begin) & (u < row_end)
+    q_pos = u
+
+    m = (q_pos - q_offset).to(tl.int64)
+    dims = tl.arange(0, BLOCK_D)
+    v_dims = tl.arange(0, BLOCK_DV)
+    q_base = q_ptr + b.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh
+    q = tl.load(
+        q_base + m[:, None] * stride_qm + dims[None, :], mask=row_ok[:, None] & (dims < HEAD_DIM)[None, :], other=0.0
+    )
+    do_base = do_ptr + b.to(tl.int64) * stride_dob + h.to(tl.int64) * stride_doh
+    do = tl.load(
+        do_base + m[:, None] * stride_dom + v_dims[None, :],
+        mask=row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :],
+        other=0.0,
+    )
+    k_head = k_ptr + b.to(tl.int64) * stride_kb + (h // group_size).to(tl.int64) * stride_kh
+    v_head = v_ptr + b.to(tl.int64) * stride_vb + (h // group_size).to(tl.int64) * stride_vh
+
+    row = pair.to(tl.int64) * q_len + m
+    lse2 = tl.load(lse2_ptr + row, mask=row_ok, other=float("inf"))
+    delta = tl.load(delta_ptr + row, mask=row_ok, other=0.0)
+    dq = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    dq = dq_pass_0_loop_0(
+        dq, q, do, lse2, delta, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
+        u, u0, u1, kv_len,
+        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, CAREFUL,
+    )
+    if not CAREFUL:
+        # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
+        spoiled = tl.max(tl.where(tl.abs(dq) < float("inf"), 0, 1), None)
+        tl.store(spoiled_ptr + program, spoiled)
+
+    if SPLIT:
+        slot = program * BLOCK_M + tl.arange(0, BLOCK_M).to(tl.int64)
+        split_ptrs = part_out_ptr + slot[:, None] * HEAD_DIM + dims[None, :]
+        tl.store(split_ptrs, dq, mask=(dims < HEAD_DIM)[None, :])
+    else:
+        kept = row_ok[:, None] & (dims < HEAD_DIM)[None, :]
+        dq_base = dq_ptr + b.to(tl.int64) * stride_dqb + h.to(tl.int64) * stride_dqh
+        dq_ptrs = dq_base + m[:, None] * stride_dqm + dims[None, :]
+        # qk_scale is of base 2
+        dq *= qk_scale * 0.6931471805599453
+        tl.store(dq_ptrs, dq.to(dq_ptr.dtype.element_ty), mask=kept)
+
+
+@triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
+def dq_pass_0(
+    q_ptr, stride_qb, stride_qh, stride_qm,
+    k_ptr, stride_kb, stride_kh, stride_kn,
+    v_ptr, stride_vb, stride_vh, stride_vn,
+    do_ptr, stride_dob, stride_doh, stride_dom,
+    dq_ptr, stride_dqb, stride_dqh, stride_dqm,
+    lse2_ptr, delta_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
+    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
+    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+):
+    """All queries."""
+    if CAREFUL:
+        # again the tiles that 0 * inf spoiled, few if any: a program looks through SCANNED of them
+        first = tl.program_id(0) * SCANNED
+        place = first + tl.arange(0, SCANNED)
+        if tl.max(tl.load(spoiled_ptr + place, mask=place < programs, other=0).to(tl.int32), 0) > 0:
+            for program in range(first, tl.minimum(first + SCANNED, programs)):
+                if tl.load(spoiled_ptr + program) > 0:
+                    dq_pass_0_tile(
+                        program,
+                        q_ptr, stride_qb, stride_qh, stride_qm,
+                        k_ptr, stride_kb, stride_kh, stride_kn,
+                        v_ptr, stride_vb, stride_vh, stride_vn,
+                        do_ptr, stride_dob, stride_doh, stride_dom,
+                        dq_ptr, stride_dqb, stride_dqh, stride_dqm,
+                        lse2_ptr, delta_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
+                        num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+                        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
+                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, CAREFUL,
+                    )
+    else:
+        dq_pass_0_tile(
+            tl.program_id(0),
+            q_ptr, stride_qb, stride_qh, stride_qm,
+            k_ptr, stride_kb, stride_kh, stride_kn,
+            v_ptr, stride_vb, stride_vh, stride_vn,
+            do_ptr, stride_dob, stride_doh, stride_dom,
+            dq_ptr, stride_dqb, stride_dqh, stride_dqm,
+            lse2_ptr, delta_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
+            num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+            HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
+            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, CAREFUL,
+        )
+
+
+@triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
+def dq_pass_0_combine(
+    split_ptr,
+    q_ptr, stride_qb, stride_qh, stride_qm,
+    k_ptr, stride_kb, stride_kh, stride_kn,
+    v_ptr, stride_vb, stride_vh, stride_vn,
+    do_ptr, stride_dob, stride_doh, stride_dom,
+    dq_ptr, stride_dqb, stride_dqh, stride_dqm,
+    lse2_ptr, delta_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
+    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
+    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+):
+    """The splits of a tile of dq_pass_0 as one result, always in the same order."""
+    at = tl.program_id(0)
+    pair = at // tiles
+    tile = tiles - 1 - at % tiles
+    if PAIRED:
+        pair = tl.load(pairs_ptr + pair)
+    b = pair // num_q_heads
+    h = pair % num_q_heads
+
+    row_begin = q_offset
+    row_end = q_len + q_offset
+    start = row_begin + tile * BLOCK_M
+    u = start + tl.arange(0, BLOCK_M)
+    row_ok = (u >= row_begin) & (u < row_end)
+    q_pos = u
+
+    m = (q_pos - q_offset).to(tl.int64)
+    dims = tl.arange(0, BLOCK_D)
+    dq = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    for split in range(0, splits):
+        slot = (at * splits + split) * BLOCK_M + tl.arange(0, BLOCK_M).to(tl.int64)
+        split_ptrs = split_ptr + slot[:, None] * HEAD_DIM + dims[None, :]
+        dq += tl.load(split_ptrs, mask=(dims < HEAD_DIM)[None, :], other=0.0)
+
+    kept = row_ok[:, None] & (dims < HEAD_DIM)[None, :]
+    dq_base = dq_ptr + b.to(tl.int64) * stride_dqb + h.to(tl.int64) * stride_dqh
+    dq_ptrs = dq_base + m[:, None] * stride_dqm + dims[None, :]
+    # qk_scale is of base 2
+    dq *= qk_scale * 0.6931471805599453
+    tl.store(dq_ptrs, dq.to(dq_ptr.dtype.element_ty), mask=kept)
+
+
+@triton.jit
+def dkdv_pass_0_loop_0(
+    dk, dv, k, values, q_head, stride_qm, do_head, stride_dom, lse2_head, delta_head,
+    dims, v_dims, qk_scale, split, splits,
+    u, u0, u1, q_len, q_offset,
+    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+):
+    """Adds to dk and dv what comes of queries q = v."""
+    last = q_len + q_offset - 1
+    lo_0 = tl.maximum(512 * u0, q_offset)
+    hi_0 = last
+    full_lo_0 = 512 * u1
+    full_hi_0 = last
+    lo_0, tiles_0, cursor = tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
+    full_hi_0 = tl.minimum(full_hi_0, hi_0) - BLOCK_N + 1
+    row_lo = 512 * u
+    end = tiles_0
+    begin = 0
+    if SPLIT:
+        begin, end = share(end, split, splits)
+    for i in range(begin, end):
+        start = lo_0 + i * BLOCK_N
+        v = start + tl.arange(0, BLOCK_N)
+        q_base = start.to(tl.int64) - q_offset
+        along = tl.arange(0, BLOCK_N)
+        inside = v <= last
+        if WIDE:
+            along = along.to(tl.int64)
+        q_ptrs = q_head + q_base * stride_qm + ((along * stride_qm)[None, :] + dims[:, None])
+        do_ptrs = do_head + q_base * stride_dom + ((along * stride_dom)[:, None] + v_dims[None, :])
+        q = load_tile(q_ptrs, inside[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
+        lse2 = tl.load(lse2_head + q_base + along, mask=inside, other=float("inf"))
+        p = tl.exp2(tl.dot(k, q, input_precision=PRECISION) * qk_scale - lse2[None, :])
+        allowed = tl.broadcast_to(inside[None, :], p.shape)
+        if (start < full_lo_0) | (start > full_hi_0):
+            allowed &= row_lo[:, None] <= v[None, :]
+            p = tl.where(allowed, p, 0.0)
+        do = load_tile(do_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
+        delta = tl.load(delta_head + q_base + along, mask=inside, other=0.0)
+        ds = p * (tl.dot(values, tl.trans(do), input_precision=PRECISION) - delta[None, :])
+        if CAREFUL:
+            ds = tl.where(allowed, ds, 0.0)
+            dv = careful_product(p, allowed, do, dv, PRECISION)
+            dk = careful_product(ds, allowed, tl.trans(q), dk, PRECISION)
+        else:
+            dv = tl.dot(p.to(do.dtype), do, dv, input_precision=PRECISION)
+            dk = tl.dot(ds.to(q.dtype), tl.trans(q), dk, input_precision=PRECISION)
+    return dk, dv
+
+
+@triton.jit
+def dkdv_pass_0_tile(
+    program,
+    q_ptr, stride_qb, stride_qh, stride_qm,
+    k_ptr, stride_kb, stride_kh, stride_kn,
+    v_ptr, stride_vb, stride_vh, stride_vn,
+    do_ptr, stride_dob, stride_doh, stride_dom,
+    dk_ptr, stride_dkb, stride_dkh, stride_dkn,
+    dv_ptr, stride_dvb, stride_dvh, stride_dvn,
+    lse2_ptr, delta_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
+    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
+    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+):
+    """One tile of dkdv_pass_0."""
+    at = program
+    split = 0
+    if SPLIT:
+        at = program // splits
+        split = program % splits
+    pair = at // tiles
+    tile = at % tiles
+    heads = group_size
+    if PAIRED:
+        # of each pair of batch entry and key head: which it is, where its query heads are listed, and how many
+        entry = pairs_ptr + 3 * pair
+        pair = tl.load(entry)
+        listed = tl.load(entry + 1)
+        heads = tl.load(entry + 2)
+    num_kv_heads = num_q_heads // group_size
+    b = pair // num_kv_heads
+    kv_head = pair % num_kv_heads
+
+    row_begin = 0
+    row_end = (kv_len + 511) >> 9
+    start = row_begin + tile * BLOCK_M
+    u = start + tl.arange(0, BLOCK_M)
+    u0 = tl.maximum(start, row_begin)
+    u1 = tl.minimum(start + BLOCK_M, row_end) - 1
+    row_ok = (u >= row_begin) & (u < row_end)
+    k_pos = 512 * u
+
+    n = k_pos.to(tl.int64)
+    dims = tl.arange(0, BLOCK_D)
+    v_dims = tl.arange(0, BLOCK_DV)
+    k_base = k_ptr + b.to(tl.int64) * stride_kb + kv_head.to(tl.int64) * stride_kh
+    k = tl.load(
+        k_base + n[:, None] * stride_kn + dims[None, :], mask=row_ok[:, None] & (dims < HEAD_DIM)[None, :], other=0.0
+    )
+    v_base = v_ptr + b.to(tl.int64) * stride_vb + kv_head.to(tl.int64) * stride_vh
+    values = tl.load(
+        v_base + n[:, None] * stride_vn + v_dims[None, :],
+        mask=row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :],
+        other=0.0,
+    )
+
+    dk = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    dv = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
+    for member in range(0, heads):
+        h = kv_head * group_size + member
+        if PAIRED:
+            h = tl.load(pairs_ptr + listed + member)
+        q_head = q_ptr + b.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh
+        do_head = do_ptr + b.to(tl.int64) * stride_dob + h.to(tl.int64) * stride_doh
+        first_query = (b.to(tl.int64) * num_q_heads + h) * q_len
+        lse2_head = lse2_ptr + first_query
+        delta_head = delta_ptr + first_query
+        dk, dv = dkdv_pass_0_loop_0(
+            dk, dv, k, values, q_head, stride_qm, do_head, stride_dom, lse2_head, delta_head,
+            dims, v_dims, qk_scale, split, splits,
+            u, u0, u1, q_len, q_offset,
+            HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, CAREFUL,
+        )
+    if not CAREFUL:
+        # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
+        spoiled = tl.max(tl.where(tl.abs(dk) < float("inf"), 0, 1), None)
+        spoiled |= tl.max(tl.where(tl.abs(dv) < float("inf"), 0, 1), None)
+        tl.store(spoiled_ptr + program, spoiled)
+
+    if SPLIT:
+        slot = program * BLOCK_M + tl.arange(0, BLOCK_M).to(tl.int64)
+        split_k_ptrs = part_out_k_ptr + slot[:, None] * HEAD_DIM + dims[None, :]
+        tl.store(split_k_ptrs, dk, mask=(dims < HEAD_DIM)[None, :])
+        split_v_ptrs = part_out_v_ptr + slot[:, None] * V_HEAD_DIM + v_dims[None, :]
+        tl.store(split_v_ptrs, dv, mask=(v_dims < V_HEAD_DIM)[None, :])
+    else:
+        kept = row_ok[:, None] & (dims < HEAD_DIM)[None, :]
+        dk_base = dk_ptr + b.to(tl.int64) * stride_dkb + kv_head.to(tl.int64) * stride_dkh
+        dk_ptrs = dk_base + n[:, None] * stride_dkn + dims[None, :]
+        # qk_scale is of base 2
+        dk *= qk_scale * 0.6931471805599453
+        tl.store(dk_ptrs, dk.to(dk_ptr.dtype.element_ty), mask=kept)
+        kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
+        dv_base = dv_ptr + b.to(tl.int64) * stride_dvb + kv_head.to(tl.int64) * stride_dvh
+        dv_ptrs = dv_base + n[:, None] * stride_dvn + v_dims[None, :]
+        tl.store(dv_ptrs, dv.to(dv_ptr.dtype.element_ty), mask=kept)
+
+
+@triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
+def dkdv_pass_0(
+    q_ptr, stride_qb, stride_qh, stride_qm,
+    k_ptr, stride_kb, stride_kh, stride_kn,
+    v_ptr, stride_vb, stride_vh, stride_vn,
+    do_ptr, stride_dob, stride_doh, stride_dom,
+    dk_ptr, stride_dkb, stride_dkh, stride_dkn,
+    dv_ptr, stride_dvb, stride_dvh, stride_dvn,
+    lse2_ptr, delta_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
+    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
+    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+):
+    """Keys k = 512*u, which it owns."""
+    if CAREFUL:
+        # again the tiles that 0 * inf spoiled, few if any: a program looks through SCANNED of them
+        first = tl.program_id(0) * SCANNED
+        place = first + tl.arange(0, SCANNED)
+        if tl.max(tl.load(spoiled_ptr + place, mask=place < programs, other=0).to(tl.int32), 0) > 0:
+            for program in range(first, tl.minimum(first + SCANNED, programs)):
+                if tl.load(spoiled_ptr + program) > 0:
+                    dkdv_pass_0_tile(
+                        program,
+                        q_ptr, stride_qb, stride_qh, stride_qm,
+                        k_ptr, stride_kb, stride_kh, stride_kn,
+                        v_ptr, stride_vb, stride_vh, stride_vn,
+                        do_ptr, stride_dob, stride_doh, stride_dom,
+                        dk_ptr, stride_dkb, stride_dkh, stride_dkn,
+                        dv_ptr, stride_dvb, stride_dvh, stride_dvn,
+                        lse2_ptr, delta_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr,
+                        spoiled_ptr,
+                        num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+                        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
+                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, CAREFUL,
+                    )
+    else:
+        dkdv_pass_0_tile(
+            tl.program_id(0),
+            q_ptr, stride_qb, stride_qh, stride_qm,
+            k_ptr, stride_kb, stride_kh, stride_kn,
+            v_ptr, stride_vb, stride_vh, stride_vn,
+            do_ptr, stride_dob, stride_doh, stride_dom,
+            dk_ptr, stride_dkb, stride_dkh, stride_dkn,
+            dv_ptr, stride_dvb, stride_dvh, stride_dvn,
+            lse2_ptr, delta_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
+            num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+            HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
+            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, CAREFUL,
+        )
+
+
+@triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
+def dkdv_pass_0_combine(
+    split_k_ptr, split_v_ptr,
+    q_ptr, stride_qb, stride_qh, stride_qm,
+    k_ptr, stride_kb, stride_kh, stride_kn,
+    v_ptr, stride_vb, stride_vh, stride_vn,
+    do_ptr, stride_dob, stride_doh, stride_dom,
+    dk_ptr, stride_dkb, stride_dkh, stride_dkn,
+    dv_ptr, stride_dvb, stride_dvh, stride_dvn,
+    lse2_ptr, delta_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
+    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
+    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+):
+    """The splits of a tile of dkdv_pass_0 as one result, always in the same order."""
+    at = tl.program_id(0)
+    pair = at // tiles
+    tile = at % tiles
+    if PAIRED:
+        # of each pair of batch entry and key head: which it is, where its query heads are listed, and how many
+        entry = pairs_ptr + 3 * pair
+        pair = tl.load(entry)
+    num_kv_heads = num_q_heads // group_size
+    b = pair // num_kv_heads
+    kv_head = pair % num_kv_heads
+
+    row_begin = 0
+    row_end = (kv_len + 511) >> 9
+    start = row_begin + tile * BLOCK_M
+    u = start + tl.arange(0, BLOCK_M)
+    row_ok = (u >= row_begin) & (u < row_end)
+    k_pos = 512 * u
+
+    n = k_pos.to(tl.int64)
+    dims = tl.arange(0, BLOCK_D)
+    v_dims = tl.arange(0, BLOCK_DV)
+    dk = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    dv = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
+    for split in range(0, splits):
+        slot = (at * splits + split) * BLOCK_M + tl.arange(0, BLOCK_M).to(tl.int64)
+        split_k_ptrs = split_k_ptr + slot[:, None] * HEAD_DIM + dims[None, :]
+        dk += tl.load(split_k_ptrs, mask=(dims < HEAD_DIM)[None, :], other=0.0)
+        split_v_ptrs = split_v_ptr + slot[:, None] * V_HEAD_DIM + v_dims[None, :]
+        dv += tl.load(split_v_ptrs, mask=(v_dims < V_HEAD_DIM)[None, :], other=0.0)
+
+    kept = row_ok[:, None] & (dims < HEAD_DIM)[None, :]
+    dk_base = dk_ptr + b.to(tl.int64) * stride_dkb + kv_head.to(tl.int64) * stride_dkh
+    dk_ptrs = dk_base + n[:, None] * stride_dkn + dims[None, :]
+    # qk_scale is of base 2
+    dk *= qk_scale * 0.6931471805599453
+    tl.store(dk_ptrs, dk.to(dk_ptr.dtype.element_ty), mask=kept)
+    kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
+    dv_base = dv_ptr + b.to(tl.int64) * stride_dvb + kv_head.to(tl.int64) * stride_dvh
+    dv_ptrs = dv_base + n[:, None] * stride_dvn + v_dims[None, :]
+    tl.store(dv_ptrs, dv.to(dv_ptr.dtype.element_ty), mask=kept)
+
+
+@triton.jit
+def dkdv_pass_1_loop_0(
+    dk, dv, k, values, q_head, stride_qm, do_head, stride_dom, lse2_head, delta_head,
+    dims, v_dims, qk_scale, split, splits,
+    u, u0, u1, q_len, q_offset,
+    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+):
+    """Adds to dk and dv what comes of queries q = v."""
+    last = q_len + q_offset - 1
+    lo_0 = tl.maximum(u0, q_offset)
+    hi_0 = tl.minimum(u1 + 255, last)
+    full_lo_0 = u1
+    full_hi_0 = u0 + 255
+    lo_0, tiles_0, cursor = tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
+    full_hi_0 = tl.minimum(full_hi_0, hi_0) - BLOCK_N + 1
+    row_lo = u
+    row_hi = tl.minimum(u + 255, last)
+    end = tiles_0
+    begin = 0
+    if SPLIT:
+        begin, end = share(end, split, splits)
+    for i in range(begin, end):
+        start = lo_0 + i * BLOCK_N
+        v = start + tl.arange(0, BLOCK_N)
+        q_base = start.to(tl.int64) - q_offset
+        along = tl.arange(0, BLOCK_N)
+        inside = v <= last
+        if WIDE:
+            along = along.to(tl.int64)
+        q_ptrs = q_head + q_base * stride_qm + ((along * stride_qm)[None, :] + dims[:, None])
+        do_ptrs = do_head + q_base * stride_dom + ((along * stride_dom)[:, None] + v_dims[None, :])
+        q = load_tile(q_ptrs, inside[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
+        lse2 = tl.load(lse2_head + q_base + along, mask=inside, other=float("inf"))
+        p = tl.exp2(tl.dot(k, q, input_precision=PRECISION) * qk_scale - lse2[None, :])
+        allowed = tl.broadcast_to(inside[None, :], p.shape)
+        if (start < full_lo_0) | (start > full_hi_0):
+            allowed = tl.broadcast_to(v[None, :] <= row_hi[:, None], p.shape)
+            allowed &= row_lo[:, None] <= v[None, :]
+            p = tl.where(allowed, p, 0.0)
+        do = load_tile(do_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
+        delta = tl.load(delta_head + q_base + along, mask=inside, other=0.0)
+        ds = p * (tl.dot(values, tl.trans(do), input_precision=PRECISION) - delta[None, :])
+        if CAREFUL:
+            ds = tl.where(allowed, ds, 0.0)
+            dv = careful_product(p, allowed, do, dv, PRECISION)
+            dk = careful_product(ds, allowed, tl.trans(q), dk, PRECISION)
+        else:
+            dv = tl.dot(p.to(do.dtype), do, dv, input_precision=PRECISION)
+            dk = tl.dot(ds.to(q.dtype), tl.trans(q), dk, input_precision=PRECISION)
+    return dk, dv
+
+
+@triton.jit
+def dkdv_pass_1_tile(
+    program,
+    q_ptr, stride_qb, stride_qh, stride_qm,
+    k_ptr, stride_kb, stride_kh, stride_kn,
+    v_ptr, stride_vb, stride_vh, stride_vn,
+    do_ptr, stride_dob, stride_doh, stride_dom,
+    dk_ptr, stride_dkb, stride_dkh, stride_dkn,
+    dv_ptr, stride_dvb, stride_dvh, stride_dvn,
+    lse2_ptr, delta_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
+    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
+    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+):
+    """One tile of dkdv_pass_1."""
+    at = program
+    split = 0
+    if SPLIT:
+        at = program // splits
+        split = program % splits
+    pair = at // tiles
+    tile = at % tiles
+    heads = group_size
+    if PAIRED:
+        # of each pair of batch entry and key head: which it is, where its query heads are listed, and how many
+        entry = pairs_ptr + 3 * pair
+        pair = tl.load(entry)
+        listed = tl.load(entry + 1)
+        heads = tl.load(entry + 2)
+    num_kv_heads = num_q_heads // group_size
+    b = pair // num_kv_heads
+    kv_head = pair % num_kv_heads
+
+    row_begin = 0
+    row_end = kv_len
+    start = row_begin + tile * BLOCK_M
+    u = start + tl.arange(0, BLOCK_M)
+    u0 = tl.maximum(start, row_begin)
+    u1 = tl.minimum(start + BLOCK_M, row_end) - 1
+    row_ok = (u >= row_begin) & (u < row_end)
+    k_pos = u
+
+    n = k_pos.to(tl.int64)
+    dims = tl.arange(0, BLOCK_D)
+    v_dims = tl.arange(0, BLOCK_DV)
+    k_base = k_ptr + b.to(tl.int64) * stride_kb + kv_head.to(tl.int64) * stride_kh
+    k = tl.load(
+        k_base + n[:, None] * stride_kn + dims[None, :], mask=row_ok[:, None] & (dims < HEAD_DIM)[None, :], other=0.0
+    )
+    v_base = v_ptr + b.to(tl.int64) * stride_vb + kv_head.to(tl.int64) * stride_vh
+    values = tl.load(
+        v_base + n[:, None] * stride_vn + v_dims[None, :],
+        mask=row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :],
+        other=0.0,
+    )
+
+    dk = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    dv = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
+    for member in range(0, heads):
+        h = kv_head * group_size + member
+        if PAIRED:
+            h = tl.load(pairs_ptr + listed + member)
+        q_head = q_ptr + b.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh
+        do_head = do_ptr + b.to(tl.int64) * stride_dob + h.to(tl.int64) * stride_doh
+        first_query = (b.to(tl.int64) * num_q_heads + h) * q_len
+        lse2_head = lse2_ptr + first_query
+        delta_head = delta_ptr + first_query
+        dk, dv = dkdv_pass_1_loop_0(
+            dk, dv, k, values, q_head, stride_qm, do_head, stride_dom, lse2_head, delta_head,
+            dims, v_dims, qk_scale, split, splits,
+            u, u0, u1, q_len, q_offset,
+            HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, CAREFUL,
+        )
+    if not CAREFUL:
+        # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
+        spoiled = tl.max(tl.where(tl.abs(dk) < float("inf"), 0, 1), None)
+        spoiled |= tl.max(tl.where(tl.abs(dv) < float("inf"), 0, 1), None)
+        tl.store(spoiled_ptr + program, spoiled)
+
+    if SPLIT:
+        slot = program * BLOCK_M + tl.arange(0, BLOCK_M).to(tl.int64)
+        split_k_ptrs = part_out_k_ptr + slot[:, None] * HEAD_DIM + dims[None, :]
+        tl.store(split_k_ptrs, dk, mask=(dims < HEAD_DIM)[None, :])
+        split_v_ptrs = part_out_v_ptr + slot[:, None] * V_HEAD_DIM + v_dims[None, :]
+        tl.store(split_v_ptrs, dv, mask=(v_dims < V_HEAD_DIM)[None, :])
+    else:
+        row_ok = row_ok & ~(k_pos % 512 == 0)
+        kept = row_ok[:, None] & (dims < HEAD_DIM)[None, :]
+        dk_base = dk_ptr + b.to(tl.int64) * stride_dkb + kv_head.to(tl.int64) * stride_dkh
+        dk_ptrs = dk_base + n[:, None] * stride_dkn + dims[None, :]
+        # qk_scale is of base 2
+        dk *= qk_scale * 0.6931471805599453
+        tl.store(dk_ptrs, dk.to(dk_ptr.dtype.element_ty), mask=kept)
+        kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
+        dv_base = dv_ptr + b.to(tl.int64) * stride_dvb + kv_head.to(tl.int64) * stride_dvh
+        dv_ptrs = dv_base + n[:, None] * stride_dvn + v_dims[None, :]
+        tl.store(dv_ptrs, dv.to(dv_ptr.dtype.element_ty), mask=kept)
+
+
+@triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
+def dkdv_pass_1(
+    q_ptr, stride_qb, stride_qh, stride_qm,
+    k_ptr, stride_kb, stride_kh, stride_kn,
+    v_ptr, stride_vb, stride_vh, stride_vn,
+    do_ptr, stride_dob, stride_doh, stride_dom,
+    dk_ptr, stride_dkb, stride_dkh, stride_dkn,
+    dv_ptr, stride_dvb, stride_dvh, stride_dvn,
+    lse2_ptr, delta_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
+    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
+    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+):
+    """All keys, less rows where (k % 512) == 0."""
+    if CAREFUL:
+        # again the tiles that 0 * inf spoiled, few if any: a program looks through SCANNED of them
+        first = tl.program_id(0) * SCANNED
+        place = first + tl.arange(0, SCANNED)
+        if tl.max(tl.load(spoiled_ptr + place, mask=place < programs, other=0).to(tl.int32), 0) > 0:
+            for program in range(first, tl.minimum(first + SCANNED, programs)):
+                if tl.load(spoiled_ptr + program) > 0:
+                    dkdv_pass_1_tile(
+                        program,
+                        q_ptr, stride_qb, stride_qh, stride_qm,
+                        k_ptr, stride_kb, stride_kh, stride_kn,
+                        v_ptr, stride_vb, stride_vh, stride_vn,
+                        do_ptr, stride_dob, stride_doh, stride_dom,
+                        dk_ptr, stride_dkb, stride_dkh, stride_dkn,
+                        dv_ptr, stride_dvb, stride_dvh, stride_dvn,
+                        lse2_ptr, delta_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr,
+                        spoiled_ptr,
+                        num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+                        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
+                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, CAREFUL,
+                    )
+    else:
+        dkdv_pass_1_tile(
+            tl.program_id(0),
+            q_ptr, stride_qb, stride_qh, stride_qm,
+            k_ptr, stride_kb, stride_kh, stride_kn,
+            v_ptr, stride_vb, stride_vh, stride_vn,
+            do_ptr, stride_dob, stride_doh, stride_dom,
+            dk_ptr, stride_dkb, stride_dkh, stride_dkn,
+            dv_ptr, stride_dvb, stride_dvh, stride_dvn,
+            lse2_ptr, delta_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
+            num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+            HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
+            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, CAREFUL,
+        )
+
+
+@triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
+def dkdv_pass_1_combine(
+    split_k_ptr, split_v_ptr,
+    q_ptr, stride_qb, stride_qh, stride_qm,
+    k_ptr, stride_kb, stride_kh, stride_kn,
+    v_ptr, stride_vb, stride_vh, stride_vn,
+    do_ptr, stride_dob, stride_doh, stride_dom,
+    dk_ptr, stride_dkb, stride_dkh, stride_dkn,
+    dv_ptr, stride_dvb, stride_dvh, stride_dvn,
+    lse2_ptr, delta_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
+    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
+    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+):
+    """The splits of a tile of dkdv_pass_1 as one result, always in the same order."""
+    at = tl.program_id(0)
+    pair = at // tiles
+    tile = at % tiles
+    if PAIRED:
+        # of each pair of batch entry and key head: which it is, where its query heads are listed, and how many
+        entry = pairs_ptr + 3 * pair
+        pair = tl.load(entry)
+    num_kv_heads = num_q_heads // group_size
+    b = pair // num_kv_heads
+    kv_head = pair % num_kv_heads
+
+    row_begin = 0
+    row_end = kv_len
+    start = row_begin + tile * BLOCK_M
+    u = start + tl.arange(0, BLOCK_M)
+    row_ok = (u >= row_begin) & (u < row_end)
+    k_pos = u
+
+    n = k_pos.to(tl.int64)
+    dims = tl.arange(0, BLOCK_D)
+    v_dims = tl.arange(0, BLOCK_DV)
+    dk = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    dv = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
+    for split in range(0, splits):
+        slot = (at * splits + split) * BLOCK_M + tl.arange(0, BLOCK_M).to(tl.int64)
+        split_k_ptrs = split_k_ptr + slot[:, None] * HEAD_DIM + dims[None, :]
+        dk += tl.load(split_k_ptrs, mask=(dims < HEAD_DIM)[None, :], other=0.0)
+        split_v_ptrs = split_v_ptr + slot[:, None] * V_HEAD_DIM + v_dims[None, :]
+        dv += tl.load(split_v_ptrs, mask=(v_dims < V_HEAD_DIM)[None, :], other=0.0)
+
+    row_ok = row_ok & ~(k_pos % 512 == 0)
+    kept = row_ok[:, None] & (dims < HEAD_DIM)[None, :]
+    dk_base = dk_ptr + b.to(tl.int64) * stride_dkb + kv_head.to(tl.int64) * stride_dkh
+    dk_ptrs = dk_base + n[:, None] * stride_dkn + dims[None, :]
+    # qk_scale is of base 2
+    dk *= qk_scale * 0.6931471805599453
+    tl.store(dk_ptrs, dk.to(dk_ptr.dtype.element_ty), mask=kept)
+    kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
+    dv_base = dv_ptr + b.to(tl.int64) * stride_dvb + kv_head.to(tl.int64) * stride_dvh
+    dv_ptrs = dv_base + n[:, None] * stride_dvn + v_dims[None, :]
+    tl.store(dv_ptrs, dv.to(dv_ptr.dtype.element_ty), mask=kept)
