@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -16,6 +17,8 @@ from spattn import oracle
 from spattn.backends.torch import backward, forward
 from spattn.backends.torch.parts import parts
 from spattn.frontend.parser import parse
+from spattn.frontend.syntax import Node
+from tests.strategies import patterns, tensors_for
 
 BATCH, HEADS, KV_HEADS, LENGTH = 3, 8, 2, 70
 PATTERNS = {
@@ -66,6 +69,21 @@ def test_each_group_is_the_oracle(name: str, kv_heads: int) -> None:
     leaves = inputs(kv_heads=kv_heads)
     found, expected = (results(g, leaves, mask) for g in (f, lambda *x: oracle.attention(*x, mask)))
     for mine, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, wanted, atol=1e-9, rtol=1e-9)
+
+
+@settings(max_examples=300 if os.environ.get("HYPOTHESIS_PROFILE") == "explore" else 25)
+@given(st.data(), patterns(depth=2), st.integers(0, 90), st.integers(0, 90))
+def test_drawn_patterns_are_the_oracle(data: st.DataObject, node: Node, q_len: int, kv_len: int) -> None:
+    sizes = {"batch_size": 2, "num_heads": 4}
+    arrays = data.draw(tensors_for(node, q_len, kv_len, 2, 4))
+    mask = torch.as_tensor(oracle.mask(node, q_len, kv_len, tensors=arrays, **sizes)).expand(2, 4, q_len, kv_len)
+    tensors = {name: torch.as_tensor(x) for name, x in arrays.items()}
+    attn = spattn.compile(str(node), backend="torch")
+    q, k, v = inputs(max(q_len, kv_len), 2, 4)
+    leaves = [q[:, :, :q_len], k[:, :, :kv_len], v[:, :, :kv_len]]
+    f, g = lambda *x: attn(*x, return_lse=True, **tensors), lambda *x: oracle.attention(*x, mask)
+    for mine, wanted in zip(results(f, leaves, mask), results(g, leaves, mask), strict=True):
         torch.testing.assert_close(mine, wanted, atol=1e-9, rtol=1e-9)
 
 
