@@ -48,6 +48,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
+    if name == "nn":
+        return import_module("spattn.nn")
     if name not in _HOMES:
         raise AttributeError(f"module 'spattn' has no attribute {name!r}")
     value: object = getattr(import_module(_HOMES[name]), name)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +15,21 @@ from spattn.backends.registry import require
 from spattn.codegen.module import ModuleSource
 from spattn.compiler import Compiled, compile_pattern
 from spattn.errors import MissingDependencyError
+from spattn.expressions.algebra import symbols
 from spattn.layout.ir import Layout
 from spattn.pattern import Pattern
 from spattn.relation.heads import pair_groups
 from spattn.runtime.cache import Cache, default_cache
+from spattn.runtime.plan import Plan
 
 if TYPE_CHECKING:
     import torch
 
     from spattn.analysis.explanation import Explanation
+    from spattn.runtime.execution import Calls
+
+MAX_KNOWN = 256
+_KNOWN: dict[str, Attention] = {}
 
 
 class Attention:
@@ -34,15 +41,13 @@ class Attention:
         tune: Are tiles measured, at the first call of each kind?
     """
 
-    def __init__(
-        self, pattern: Pattern, compiled: Compiled, backend: str = "auto", tf32: bool = False, tune: bool = False
-    ) -> None:
+    def __init__(self, pattern: Pattern, compiled: Compiled, plan: Plan) -> None:
         self.pattern = pattern
-        self.backend = backend
-        self.tune = tune
-        self._compiled = compiled
-        self._tf32 = tf32
-        self._calls: Any = None
+        self.backend = plan.backend
+        self.tune = plan.tune
+        self._compiled, self._plan = compiled, plan
+        # here if torch is, since a compiler that traces the first call would guard what that call makes
+        self._calls: Calls | None = self.calls() if sys.modules.get("torch") else None
 
     def __call__(
         self,
@@ -56,6 +61,9 @@ class Attention:
         **tensors: Any,
     ) -> Any:
         """softmax(scale * q k^T) v over the pattern's pairs.
+
+        Under autocast q, k and v are cast to its dtype. No kernel adds in an order that varies: the same call on the
+        same device gives the same bits, gradients too, whatever torch.use_deterministic_algorithms says.
 
         Args:
             q: `[batch, num_q_heads, q_len, head_dim]`, any strides, last dimension dense.
@@ -76,9 +84,22 @@ class Attention:
             UnsupportedError: The backend cannot serve this; the message says why.
         """
         if self._calls is None:
-            self._calls = _execution().Calls(self, self.backend, dict(self._compiled.roles), self._tf32)
+            self._calls = self.calls()
         out, lse = self._calls.call(q, k, v, scale, q_offset, tensors)
         return (out, lse) if return_lse else out
+
+    def calls(self) -> Calls:
+        """What answers the calls of whoever holds it.
+
+        Raises:
+            MissingDependencyError: torch is not installed.
+        """
+        return cast("Calls", _execution().Calls(self, self._plan, dict(self._compiled.roles)))
+
+    @property
+    def reads_batch(self) -> bool:
+        """Does the pattern ask which batch entry a pair belongs to?"""
+        return bool(symbols(self._compiled.condition) & {"b", "batch_size"})
 
     def groups(self, batch_size: int, num_heads: int) -> Mapping[tuple[bool, ...], NDArray[np.int64]]:
         """Groups of pairs `b * num_heads + h` that have a layout of their own."""
@@ -158,7 +179,7 @@ class Attention:
         return f"spattn.compile({str(self.pattern)!r}, backend={self.backend!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (str(self.pattern), self.backend, self._tf32, self.tune)
+        return restored, (self._plan.text,)
 
 
 def compile(  # noqa: A001  the name that users expect
@@ -192,7 +213,9 @@ def compile(  # noqa: A001  the name that users expect
     """
     require(backend)
     parsed = Pattern.of(pattern, layer=layer, **bindings)
-    return Attention(parsed, compile_pattern(parsed.syntax), backend, tf32, tune)
+    compiled = compile_pattern(parsed.syntax)
+    plan = Plan(str(parsed), backend, tf32, tune, tuple(name for name, _ in compiled.roles))
+    return Attention(parsed, compiled, plan)
 
 
 def attention(
@@ -213,18 +236,36 @@ def attention(
     """
     bindings = {name: int(value) for name, value in names.items() if isinstance(value, int | np.integer)}
     tensors = {name: value for name, value in names.items() if name not in bindings}
-    attn = _compiled(str(pattern), backend, tuple(sorted(bindings.items())))
+    attn = _KNOWN[_known(str(pattern), backend, tuple(sorted(bindings.items())))]
     return attn(q, k, v, return_lse=return_lse, scale=scale, q_offset=q_offset, **tensors)
 
 
+def _known(pattern: str, backend: str, bindings: tuple[tuple[str, int], ...]) -> str:
+    """Sees to it that `_KNOWN` has an attention function; under which name."""
+    name = f"{backend} {bindings} {pattern}"
+    if name not in _KNOWN:
+        if len(_KNOWN) >= MAX_KNOWN:
+            _KNOWN.pop(next(iter(_KNOWN)))
+        _KNOWN[name] = compile(Pattern.of(pattern, **dict(bindings)), backend=backend)
+    return name
+
+
+# as torch.compiler.assume_constant_result has it, which cannot be asked without torch: a call that is traced asks once
+_known._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 @lru_cache(maxsize=256)
-def _compiled(pattern: str, backend: str, bindings: tuple[tuple[str, int], ...]) -> Attention:
-    parsed = Pattern.of(pattern, **dict(bindings))
-    return compile(parsed, backend=backend)
+def restored(text: str) -> Attention:
+    """The attention function of a plan's text, one for all who hold it.
 
-
-def _restored(pattern: str, backend: str, tf32: bool, tune: bool) -> Attention:
-    return compile(pattern, backend=backend, tf32=tf32, tune=tune)
+    Raises:
+        PatternError: The text is no plan, or its pattern is none.
+        UnsupportedError: There is no such backend.
+    """
+    plan = Plan.of(text)
+    require(plan.backend)
+    parsed = Pattern.of(plan.pattern)
+    return Attention(parsed, compile_pattern(parsed.syntax), plan)
 
 
 @lru_cache(maxsize=256)
@@ -237,10 +278,10 @@ def _published(text: str) -> Path:
     return default_cache().publish(text)
 
 
-@cache
 def _execution() -> Any:
-    """The part that needs torch, imported at the first call."""
+    """The part that needs torch, imported when it is there or called."""
     try:
+        from spattn import operators  # noqa: F401  tells torch of them
         from spattn.runtime import execution
     except ImportError as error:
         raise MissingDependencyError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -34,41 +34,44 @@ class BoxText:
     """The walk over boxes of columns.
 
     Attributes:
+        box: The walk's.
+        sides: Constants that the kernel is launched with, the box's side on each axis.
         setup: Each axis' range for this tile, and how many boxes cover it.
         count: Boxes in all.
-        places: Coordinates and position of the columns of box `i`.
-        inside: Are they in the ranges?
+        places: Coordinates and positions of the columns of box `i`, and which are `inside` the ranges.
     """
 
+    box: Box
+    sides: tuple[str, ...]
     setup: tuple[Line, ...]
     count: str
     places: tuple[Line, ...]
-    inside: str
 
 
-def sides(prefix: str, block: str, rank: int) -> list[Line]:
-    """The sides of a box of `block` tokens, as `spattn.layout.ir.box_sides` has them, when Triton compiles."""
+def row_sides(rank: int) -> list[Line]:
+    """The sides of a box of rows, as `spattn.layout.ir.box_sides` has them, when Triton compiles."""
     if rank == 2:
-        first = [f"4 if {block} < 64 else 8 if {block} < 256 else 16"]
+        first = ["4 if BLOCK_M < 64 else 8 if BLOCK_M < 256 else 16"]
     else:
-        first = [f"2 if {block} < 64 else 4", f"2 if {block} < 32 else 4"]
-    taken = " * ".join(f"{prefix}_{i}" for i in range(rank - 1))
-    values = [*first, f"{block} // {taken}" if rank == 2 else f"{block} // ({taken})"]
-    return [line(f"{prefix}_{i}: tl.constexpr", value) for i, value in enumerate(values)]
+        first = ["2 if BLOCK_M < 64 else 4", "2 if BLOCK_M < 32 else 4"]
+    taken = " * ".join(f"side_{i}" for i in range(rank - 1))
+    values = [*first, f"BLOCK_M // {taken}" if rank == 2 else f"BLOCK_M // ({taken})"]
+    return [line(f"side_{i}: tl.constexpr", value) for i, value in enumerate(values)]
 
 
 def row_lines(shape: tuple[int, ...], side: Side) -> tuple[Line, ...]:
     """Where the rows of box `tile` lie: q_0, q_1, .., q_pos (or k_0, ..), and row_ok on the grid."""
     rank = len(shape)
-    lines = sides("side", "BLOCK_M", rank)
+    lines = row_sides(rank)
     for i, length in list(enumerate(shape))[1:]:
         lines.append(line(f"boxes_{i}: tl.constexpr", f"({length} + side_{i} - 1) // side_{i}"))
     lines.append(line("along", "tl.arange(0, BLOCK_M)"))
+    boxes, own = ([f"{name}_{i}" for i in range(rank)] for name in ("boxes", "side"))
     for i in range(rank):
         lines.append(
             line(
                 f"{side.row}_{i}",
-                f"{_digit('tile', 'boxes', i, rank)} * side_{i} + {_digit('along', 'side', i, rank)}",
+                f"{_digit('tile', boxes, i)} * side_{i} + {_digit('along', own, i)}",
             )
         )
     lines.append(line(f"{side.row}_pos", position(side.row, shape)))
@@ -85,27 +88,29 @@ def row_ends(shape: tuple[int, ...], side: Side) -> tuple[Line, ...]:
     return tuple(ends)
 
 
-def box_text(box: Box, printer: Printer, side: Side) -> BoxText:
-    """The parts of a walk over the boxes that cover each axis' range."""
+def box_text(box: Box, number: int, printer: Printer, side: Side) -> BoxText:
+    """The parts of a walk, the `number`-th of a pass' box walks, over the boxes that cover each axis' range."""
     rank = len(box.shape)
     column, block = side.column, side.block
-    setup = sides(f"{block}_side", "BLOCK_N", rank)
+    sides = tuple(code(f"{block}_side{number or ''}_{i}") for i in range(rank))
+    setup = []
     for i, (length, r) in enumerate(zip(box.shape, box.ranges, strict=True)):
         names = {"u0": f"corner_{i}", "u1": f"far_{i}"}
         ends: dict[Node, Node] = {BEGIN: Int(0), LAST: Int(length - 1)}
         setup.append(line(f"lo_{i}", f"tl.maximum({printer(names, substitute(r.lo, ends))}, 0)"))
         setup.append(line(f"hi_{i}", f"tl.minimum({printer(names, substitute(r.hi, ends))}, {length - 1})"))
-        count = f"tl.maximum(hi_{i} - lo_{i} + {block}_side_{i}, 0) // {block}_side_{i}"
+        count = f"tl.maximum(hi_{i} - lo_{i} + {sides[i]}, 0) // {sides[i]}"
         setup.append(line(f"{block}_boxes_{i}", count))
     places = [line("along", "tl.arange(0, BLOCK_N)")]
     for i in range(rank):
-        box_number = _digit("i", f"{block}_boxes", i, rank)
-        place = _digit("along", f"{block}_side", i, rank)
-        places.append(line(f"{column}_{i}", f"lo_{i} + {box_number} * {block}_side_{i} + {place}"))
+        box_number = _digit("i", [f"{block}_boxes_{j}" for j in range(rank)], i)
+        place = _digit("along", sides, i)
+        places.append(line(f"{column}_{i}", f"lo_{i} + {box_number} * {sides[i]} + {place}"))
     places.append(line(f"{column}_pos", position(column, box.shape)))
-    inside = " & ".join([*(f"({column}_{i} <= hi_{i})" for i in range(rank)), f"({side.columns_inside})"])
+    within = [f"(along < {' * '.join(sides)})", *(f"({column}_{i} <= hi_{i})" for i in range(rank))]
+    places.append(line("inside", " & ".join([*within, f"({side.columns_inside})"])))
     count = " * ".join(f"{block}_boxes_{i}" for i in range(rank))
-    return BoxText(tuple(setup), code(count), tuple(places), code(inside))
+    return BoxText(box, sides, tuple(setup), code(count), tuple(places))
 
 
 def axis_names(axis: int, side: Side) -> dict[str, str]:
@@ -122,10 +127,9 @@ def position(prefix: str, shape: tuple[int, ...]) -> str:
     return " + ".join(parts)
 
 
-def _digit(number: str, base: str, axis: int, rank: int) -> str:
-    """Digit `axis` of a number written with places base_0, base_1, .., the last the fastest."""
-    inner = [f"{base}_{i}" for i in range(axis + 1, rank)]
-    text = (
-        number if not inner else f"{number} // {inner[0]}" if len(inner) == 1 else f"{number} // ({' * '.join(inner)})"
-    )
-    return text if axis == 0 else f"{text} % {base}_{axis}"
+def _digit(number: str, bases: Sequence[str], axis: int) -> str:
+    """Digit `axis` of a number written with places in these bases, the last the fastest."""
+    inner = bases[axis + 1 :]
+    divisor = inner[0] if len(inner) == 1 else f"({' * '.join(inner)})"
+    text = f"{number} // {divisor}" if inner else number
+    return text if axis == 0 else f"{text} % {bases[axis]}"

@@ -128,12 +128,13 @@ class _Printer:
         loops: list[LoopText] = []
         for walk in walks:
             before = loops[-1].walks if loops and isinstance(walk.keys, Affine) and loops[-1].walks[0].shares else ()
-            text = self.walk(walk, len(before), sum(len(other.ranges) for other in before))
+            boxes = sum(bool(other.walks[0].box) for other in loops)
+            text = self.walk(walk, len(before), sum(len(other.ranges) for other in before), boxes)
             loops = [*loops[: len(loops) - bool(before)], LoopText((*before, text))]
         return tuple(loops)
 
-    def walk(self, walk: Walk, place: int, first: int) -> WalkText:
-        """The walk at a place of its loop, where `first` ranges stand before it."""
+    def walk(self, walk: Walk, place: int, first: int, boxes: int) -> WalkText:
+        """The walk at a place of its loop, where `first` ranges stand before it, and so many box walks in the pass."""
         side = self.kind.side
         residual = "" if walk.residual == TRUE else self.text(side.pair, walk.residual)
         title = comment(walk_title(walk, self.kind.direction))
@@ -144,7 +145,7 @@ class _Printer:
             case Box() as box:
                 axes = [self.text(axis_names(i, side), axis) for i, axis in enumerate(box.axes) if axis != TRUE]
                 masks = [f"({mask})" for mask in (*axes, residual) if mask]
-                text = box_text(box, self.text, side)
+                text = box_text(box, boxes, self.text, side)
                 return WalkText("box", title, residual=code(" & ".join(masks)), step=0, needs_column=True, box=text)
             case Blocks(table, size, transposed):
                 name = code(self.parameters.name(BlockLists(table, size, transposed)))

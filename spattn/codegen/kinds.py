@@ -10,7 +10,7 @@ from spattn.codegen.sides import SIDES, Side
 NUMBERS = ("num_q_heads", "group_size", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs", "qk_scale")
 CONSTANTS = (
     "HEAD_DIM", "V_HEAD_DIM", "BLOCK_D", "BLOCK_DV",
-    "BLOCK_M", "BLOCK_N", "PAIRED", "PRECISION", "WIDE", "SPLIT", "CAREFUL",
+    "BLOCK_M", "BLOCK_N", "PAIRED", "PRECISION", "WIDE", "SPLIT", "APART", "CAREFUL",
 )  # fmt: skip
 ROW_LETTERS = {"k": "n", "v": "n", "dk": "n", "dv": "n"}  # of a stride; "m" for what has queries
 
@@ -89,9 +89,17 @@ class Kind:
     @property
     def arguments(self) -> tuple[str, ...]:
         """Pointers and strides, a line an operand, then all that have no strides."""
+        return (*map(_operand, self.operands), self._pointers)
+
+    @property
+    def signature(self) -> tuple[str, ...]:
+        """The same as parameters. Strides of rows are compiled in: a thread's addresses differ by constants."""
+        return (*(f"{_operand(name)}: tl.constexpr" for name in self.operands), self._pointers)
+
+    @property
+    def _pointers(self) -> str:
         parts = [f"part_{way}{part.tag}_ptr" for way in ("in", "out") for part in self.parts]
-        vectors = [f"{name}_ptr" for name in self.vectors]
-        return (*map(_operand, self.operands), ", ".join([*vectors, *parts, "pairs_ptr", "spoiled_ptr"]))
+        return ", ".join([*(f"{name}_ptr" for name in self.vectors), *parts, "pairs_ptr", "spoiled_ptr"])
 
     @property
     def splits(self) -> str:

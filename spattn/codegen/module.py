@@ -15,14 +15,14 @@ from spattn.codegen.wrapping import wrapped
 from spattn.expressions.frozen import frozen
 from spattn.expressions.text import text
 from spattn.layout.describe import describe
-from spattn.layout.ir import Layout
+from spattn.layout.ir import Box, Layout
 
 PREAMBLE = re.compile(r'\{% if "(\w+)" in needed %\}')
 
 
 @frozen
 class PassSource:
-    """What a launcher must know of one kernel: its kind, name, tensors in order, and how its results are kept."""
+    """What a launcher must know of one kernel: its kind, name, tensors in order, how results are kept, boxes."""
 
     kind: Kind
     name: str
@@ -30,6 +30,7 @@ class PassSource:
     final: bool
     resume: bool
     leaky: bool
+    boxes: tuple[Box, ...]
 
 
 @frozen
@@ -113,7 +114,8 @@ def _loop_function(kernel: KernelText, number: int, one: LoopText, language: str
 
 def _pass_source(kernel: KernelText) -> PassSource:
     roles = tuple(kernel.parameters.roles)
-    return PassSource(kernel.kind, str(kernel.name), roles, kernel.final, kernel.resume, kernel.leaky)
+    boxes = tuple(text.box for text in kernel.boxes)
+    return PassSource(kernel.kind, str(kernel.name), roles, kernel.final, kernel.resume, kernel.leaky, boxes)
 
 
 def _render(name: str, **values: object) -> str:

@@ -125,6 +125,21 @@ class LoopText:
         return any(walk.has_full for walk in self.walks)
 
     @property
+    def partial(self) -> str:
+        """When a tile is masked, "" if always."""
+        if self.kind != "ranges":
+            return self.walks[0].partial
+        tag = "" if len(self.ranges) > 1 else "_0"
+        return code(f"(start < full_lo{tag}) | (start > full_hi{tag})") if self.has_full else ""
+
+    @property
+    def parted(self) -> bool:
+        """Can its partial tiles be walked apart from the full ones, because they are the first and the last ones?"""
+        if self.kind == "ranges":
+            return self.has_full and len(self.ranges) == 1
+        return self.kind == "blocks" and bool(self.partial) and not self.walks[0].masks
+
+    @property
     def title(self) -> str:
         """What is walked, in words."""
         return code(", then ".join(walk.title for walk in self.walks))
@@ -175,16 +190,30 @@ class KernelText:
         return any(walk.masks for one in self.loops for walk in one.walks)
 
     @property
+    def boxes(self) -> tuple[BoxText, ...]:
+        """The boxes that its loops walk over."""
+        return tuple(walk.box for one in self.loops for walk in one.walks if walk.box)
+
+    @property
     def arguments(self) -> tuple[str, ...]:
         """What the kernel is launched with, in order, a line a group."""
-        lines = [*self.kind.arguments]
+        return self._lines(self.kind.arguments, "")
+
+    @property
+    def signature(self) -> tuple[str, ...]:
+        """The same as parameters."""
+        return self._lines(self.kind.signature, ": tl.constexpr")
+
+    def _lines(self, operands: tuple[str, ...], mark: str) -> tuple[str, ...]:
+        lines = [*operands]
         for tensor in self.tensors:
             names = [f"{tensor.name}_ptr", f"{tensor.name}_stride_b", f"{tensor.name}_stride_h"]
             for i in range(tensor.dims):
                 names += [f"{tensor.name}_size_{i}", f"{tensor.name}_stride_{i}"]
             lines.append(", ".join([*names, f"{tensor.name}_first_row"] if tensor.is_list else names))
-        lines += [", ".join(NUMBERS), ", ".join(CONSTANTS[:4]), ", ".join(CONSTANTS[4:])]
-        return tuple(code(f"{line},") for line in lines)
+        groups = CONSTANTS[:4], CONSTANTS[4:], *(box.sides for box in self.boxes)
+        constants = (", ".join(f"{name}{mark}" for name in part) for part in groups)
+        return tuple(code(f"{line},") for line in (*lines, ", ".join(NUMBERS), *constants))
 
     @property
     def unspecialised(self) -> str:
@@ -195,12 +224,6 @@ class KernelText:
             names += [f"{tensor.name}_size_{i}" for i in range(tensor.dims)]
             names += [f"{tensor.name}_first_row"] if tensor.is_list else []
         return code(", ".join(f'"{name}"' for name in names))
-
-    @property
-    def signature(self) -> tuple[str, ...]:
-        """The same as parameters."""
-        constants = (", ".join(f"{name}: tl.constexpr" for name in part) for part in (CONSTANTS[:4], CONSTANTS[4:]))
-        return (*self.arguments[:-2], *(code(f"{line},") for line in constants))
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -217,6 +240,7 @@ class KernelText:
             for i in range(tensor.dims):
                 names += [f"{tensor.name}_size_{i}", f"{tensor.name}_stride_{i}"]
             names.append(f"{tensor.name}_first_row")
+        names += [side for box in self.boxes for side in box.sides]
         return tuple(names)
 
 

@@ -14,8 +14,9 @@ import numpy as np
 from spattn.expressions.algebra import sub
 from spattn.expressions.evaluation import BoolArray, IntArray
 from spattn.expressions.nodes import TRUE, InTable, Sym
+from spattn.layout.boxes import key_sides
 from spattn.layout.clamps import reach
-from spattn.layout.ir import COLUMN_BEGIN, COLUMN_END, Blocks, Box, Listed, Walk, box_sides
+from spattn.layout.ir import COLUMN_BEGIN, COLUMN_END, Blocks, Box, Listed, Walk
 from spattn.layout.launch import Call
 from spattn.layout.places import places_of, positions_of
 from spattn.layout.tiles import NOWHERE, Tiles, padded
@@ -65,7 +66,7 @@ def _list_visits(length: int, count: int, block_n: int) -> Visits:
 
 def _box_visits(box: Box, tiles: Tiles, call: Call, block_n: int) -> Visits:
     """Boxes of keys that cover each axis' range; `start` is a box's first corner."""
-    sides = box_sides(block_n, len(box.shape))
+    sides = key_sides(box, tiles.rows.shape[1], block_n)
     places = _places(tiles.rows, box.shape)
     lows, counts = [], []
     for place, length, r, side in zip(places, box.shape, box.ranges, sides, strict=True):
@@ -198,8 +199,8 @@ def keys_of(walk: Walk, tiles: Tiles, seen: Visits, call: Call, block_n: int) ->
             positions = padded(call.tokens(tokens), block_n)[seen.start // block_n]
         case Blocks(_, size, _):
             positions, stop = v, (seen.start // size + 1) * size
-        case Box(shape, _, _):
-            return _box_keys(shape, seen, call, block_n)
+        case Box() as box:
+            return _box_keys(box.shape, key_sides(box, tiles.rows.shape[1], block_n), seen, call, block_n)
         case Affine() | Runs() as keys:
             positions = call.integer(keys.position(Sym("v")), v=v, c=tiles.residue[seen.tile][:, None])
         case _:
@@ -208,13 +209,14 @@ def keys_of(walk: Walk, tiles: Tiles, seen: Visits, call: Call, block_n: int) ->
     return Keys(positions, inside)
 
 
-def _box_keys(shape: tuple[int, ...], seen: Visits, call: Call, block_n: int) -> Keys:
+def _box_keys(shape: tuple[int, ...], sides: tuple[int, ...], seen: Visits, call: Call, block_n: int) -> Keys:
     corners = places_of(seen.start, shape)
-    places = places_of(np.arange(block_n), box_sides(block_n, len(shape)))
+    number = np.arange(block_n)
+    places = places_of(np.minimum(number, prod(sides) - 1), sides)
     along = [corner[:, None] + place for corner, place in zip(corners, places, strict=True)]
     inside = np.logical_and.reduce([x < n for x, n in zip(along, shape, strict=True)])
     positions = positions_of([np.minimum(x, n - 1) for x, n in zip(along, shape, strict=True)], shape)
-    inside = inside & (positions >= call.columns[0]) & (positions < call.columns[1])
+    inside = inside & (number < prod(sides)) & (positions >= call.columns[0]) & (positions < call.columns[1])
     return Keys(np.asarray(positions, np.int64), np.asarray(inside))
 
 

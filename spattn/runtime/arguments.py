@@ -44,10 +44,10 @@ def checked(
     _same_kind(q, k, v)
     _shapes_fit(q, k, v)
     offset = k.shape[2] - q.shape[2] if q_offset is None else q_offset
-    for name, length in (("q_len", q.shape[2]), ("kv_len", k.shape[2]), ("q_offset", abs(offset))):
-        if length >= MAX_LENGTH:
+    for name, length in (("q_len", q.shape[2]), ("kv_len", k.shape[2]), ("q_offset", offset), ("q_offset", -offset)):
+        if isinstance(length, int) and length >= MAX_LENGTH:  # one that is traced is looked at when it is known
             raise ArgumentError("E094", f"{name} is {length}; lengths and offsets are below {MAX_LENGTH}")
-    given = {name: _tensor(name, value, q.device) for name, value in _named(roles, tensors).items()}
+    given = named(roles, tensors, q.device)
     for name, tensor in given.items():
         _role_fits(name, roles[name], tensor, q, k)
     return Request(
@@ -91,7 +91,13 @@ def _shapes_fit(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
         )
 
 
-def _named(roles: Mapping[str, str], tensors: Mapping[str, object]) -> Mapping[str, object]:
+def named(roles: Mapping[str, str], tensors: Mapping[str, object], device: torch.device) -> dict[str, torch.Tensor]:
+    """The pattern's tensors, as tensors on `device`.
+
+    Raises:
+        ArgumentError: One is elsewhere.
+        BindError: One is missing, too many, or of no integers.
+    """
     missing = [name for name in roles if name not in tensors]
     if missing:
         what = ", ".join(f"{name} ({roles[name]})" for name in missing)
@@ -100,7 +106,7 @@ def _named(roles: Mapping[str, str], tensors: Mapping[str, object]) -> Mapping[s
     if extra:
         known = f"it reads {', '.join(roles)}" if roles else "it reads none"
         raise BindError("E038", f"the pattern reads no tensor {extra[0]}", hint=known)
-    return tensors
+    return {name: _tensor(name, value, device) for name, value in tensors.items()}
 
 
 def _tensor(name: str, value: object, device: torch.device) -> torch.Tensor:

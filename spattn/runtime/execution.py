@@ -3,16 +3,41 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
 from spattn.backends import registry
-from spattn.backends.request import Again, Plans
-from spattn.runtime.arguments import checked
+from spattn.backends.request import Again, Plans, Request
+from spattn.errors import BindError
+from spattn.runtime import derivatives, operators
+from spattn.runtime.arguments import checked, named
+from spattn.runtime.context import as_autocast_wants, is_plain, is_transformed, is_watched
+from spattn.runtime.differentiable import Differentiable, differentiable
+from spattn.runtime.plan import Plan
 
 MAX_KINDS = 1024
+
+
+class Pattern(Plans, Protocol):
+    """A compiled pattern, as calls see it."""
+
+    @property
+    def reads_batch(self) -> bool:
+        """Does it ask which batch entry a pair belongs to?"""
+        ...
+
+
+class Arguments(NamedTuple):
+    """What a user gives, unchecked; shapes as in `spattn.Attention`."""
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    scale: float | None
+    q_offset: int | None
+    tensors: Mapping[str, object]
 
 
 class Calls:
@@ -20,14 +45,15 @@ class Calls:
 
     Args:
         plans: What is computed.
-        backend: The name of the backend that was asked for.
+        plan: The same as text, for operators.
         roles: The pattern's free names, and what each is.
-        tf32: May float32 products use TF32?
     """
 
-    def __init__(self, plans: Plans, backend: str, roles: Mapping[str, str], tf32: bool) -> None:
-        self._plans, self._backend, self._roles, self._tf32 = plans, backend, roles, tf32
+    def __init__(self, plans: Pattern, plan: Plan, roles: Mapping[str, str]) -> None:
+        self._plans, self._backend, self._tf32, self._roles = plans, plan.backend, plan.tf32, roles
+        self._text, self._names = plan.text, plan.tensors
         self._again: dict[Any, Again] = {}
+        self._differentiable: dict[Any, Differentiable] = {}
 
     def call(
         self,
@@ -38,48 +64,114 @@ class Calls:
         q_offset: int | None,
         tensors: Mapping[str, object],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(out, lse).
+        """(out, lse), differentiable.
 
         Raises:
             ArgumentError: Shapes, dtypes or devices do not fit.
             BindError: A tensor is missing or one too many.
-            UnsupportedError: No backend that may serve it can.
+            UnsupportedError: No backend that may serve it can; or a derivative that there is not.
         """
-        if not type(q) is type(k) is type(v) is torch.Tensor or _wants_gradient(q, k, v):
-            return self._looked_at(q, k, v, scale, q_offset, tensors, None)
-        kinds = q.dtype, k.dtype, v.dtype, q.device, k.device, v.device
-        given = [(name, id(one)) for name, one in tensors.items()] if tensors else ()
-        key = q.shape, k.shape, v.shape, q.stride(), k.stride(), v.stride(), kinds, scale, q_offset, *given
+        traced = torch.compiler.is_compiling()
+        if not traced and is_plain(q, k, v):
+            return self.answer(Arguments(q, k, v, scale, q_offset, tensors))
+        q, k, v = as_autocast_wants(q, k, v)
+        if traced or is_watched(q, k, v):
+            return operators.forward(q, k, v, self._listed(tensors, q.device), self._text, scale, q_offset)
+        if is_transformed():
+            return derivatives.transformed(q, k, v, self._listed(tensors, q.device), self._text, scale, q_offset)
+        return self.answer(Arguments(q, k, v, scale, q_offset, tensors))
+
+    def answer(self, given: Arguments) -> tuple[torch.Tensor, torch.Tensor]:
+        """(out, lse) by kernels; errors are those of `call`."""
+        q, k, v, _, _, tensors = given
+        if not type(q) is type(k) is type(v) is torch.Tensor:
+            return self._looked_at(given, None)
+        key = _wants_gradient(q, k, v), _kind(given)
         again = self._again.get(key)
         answer = None if again is None else again(q, k, v, tensors)
-        return answer or self._looked_at(q, k, v, scale, q_offset, tensors, key)
+        return answer or self._looked_at(given, key)
 
-    def _looked_at(
+    def differentiable(self, given: Arguments) -> Differentiable:
+        """What differentiates calls of this kind; errors are those of `call`."""
+        key = _kind(given)
+        known = self._differentiable.get(key)
+        if known is None:
+            known = self.new_differentiable(given)
+            _remember(self._differentiable, key, known, given.tensors)
+        return known
+
+    def new_differentiable(self, given: Arguments) -> Differentiable:
+        """The same, not kept: lengths may be symbols."""
+        request = self.request(given)
+        return differentiable(self.chosen(request), self._plans, request)
+
+    def arguments(
         self,
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
+        tensors: Sequence[torch.Tensor],
         scale: float | None,
         q_offset: int | None,
-        tensors: Mapping[str, object],
-        key: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> Arguments:
+        """Those of a call, from the pattern's tensors in the plan's order.
+
+        Raises:
+            BindError: There are more or fewer than the plan names.
+        """
+        if len(tensors) != len(self._names):
+            raise BindError("E030", f"the plan names {len(self._names)} tensors, and there are {len(tensors)}")
+        return Arguments(q, k, v, scale, q_offset, dict(zip(self._names, tensors, strict=True)))
+
+    def request(self, given: Arguments) -> Request:
+        """The call, checked; errors are those of `call`."""
+        return checked(**given._asdict(), tf32=self._tf32, roles=self._roles)
+
+    def chosen(self, request: Request) -> str:
+        """The backend that serves a request.
+
+        Raises:
+            UnsupportedError: None can that may.
+        """
+        return registry.choose(self._backend, request)
+
+    @property
+    def reads_batch(self) -> bool:
+        """Does the pattern, or may one of its tensors, tell batch entries apart?"""
+        return bool(self._roles) or self._plans.reads_batch
+
+    def _listed(self, tensors: Mapping[str, object], device: torch.device) -> list[torch.Tensor]:
+        """The pattern's tensors in the plan's order."""
+        found = named(self._roles, tensors, device)
+        return [found[name] for name in self._names]
+
+    def _looked_at(self, given: Arguments, key: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Checks and serves a call; where it has a key, calls like it will be quicker."""
-        numbers: dict[str, Any] = {"scale": scale, "q_offset": q_offset, "tf32": self._tf32}
-        request = checked(q, k, v, roles=self._roles, tensors=tensors, **numbers)
-        served = registry.backend(registry.choose(self._backend, request)).serve(self._plans, request)
-        if key is not None and served.again is not None and all(map(torch.is_tensor, tensors.values())):
-            self._remember(key, served.again, tensors)
+        request = self.request(given)
+        served = registry.backend(self.chosen(request)).serve(self._plans, request)
+        if key is not None and served.again is not None:
+            _remember(self._again, key, served.again, given.tensors)
         return served.out, served.lse
 
-    def _remember(self, key: Any, again: Again, tensors: Mapping[str, object]) -> None:
-        """Keeps what serves a kind of calls while the pattern's tensors live."""
-        if len(self._again) >= MAX_KINDS:
-            self._again.clear()
-        if key not in self._again:
-            for one in tensors.values():
-                weakref.finalize(one, self._again.pop, key, None)
-        self._again[key] = again
+
+def _kind(given: Arguments) -> Any:
+    """What decides how a call is served, but for addresses."""
+    q, k, v, scale, q_offset, tensors = given
+    kinds = q.dtype, k.dtype, v.dtype, q.device, k.device, v.device
+    own = [(name, id(one)) for name, one in tensors.items()] if tensors else ()
+    return q.shape, k.shape, v.shape, q.stride(), k.stride(), v.stride(), kinds, scale, q_offset, *own
+
+
+def _remember(kinds: MutableMapping[Any, Any], key: Any, value: Any, tensors: Mapping[str, object]) -> None:
+    """Keeps what serves a kind of calls while the pattern's tensors live; what is no tensor is another each time."""
+    if not all(map(torch.is_tensor, tensors.values())):
+        return
+    if len(kinds) >= MAX_KINDS:
+        kinds.clear()
+    if key not in kinds:
+        for one in tensors.values():
+            weakref.finalize(one, kinds.pop, key, None)
+    kinds[key] = value
 
 
 def _wants_gradient(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> bool:

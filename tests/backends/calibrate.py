@@ -66,6 +66,12 @@ def sizes_of(workload: dict[str, Any]) -> Sizes:
     )
 
 
+def tile_of(run: dict[str, Any]) -> Tile:
+    """The tile of a measured run."""
+    *numbers, apart = run["tile"]
+    return Tile(*numbers, bool(apart))
+
+
 def runs() -> list[Run]:
     """All that was measured of passes that are planned so today."""
     found = []
@@ -73,9 +79,8 @@ def runs() -> list[Run]:
         workload = DATA["workloads"][run["workload"]]
         layout = compile_pattern(workload["pattern"]).layout()
         passes = enumerate(zip(layout.passes, keepings(layout), run["us"], strict=False))
-        sizes, tile = sizes_of(workload), Tile(*run["tile"])
-        if workload.get("planned") != "otherwise":
-            found += [Run(run["workload"], one, i, keeping, sizes, tile, us) for i, (one, keeping, us) in passes]
+        sizes, tile = sizes_of(workload), tile_of(run)
+        found += [Run(run["workload"], one, i, keeping, sizes, tile, us) for i, (one, keeping, us) in passes]
     return found
 
 
@@ -143,8 +148,8 @@ def main() -> None:
     for key, rates in fitted().items():
         print(f"    {key}: {{")
         for tile, found in rates.items():
-            registers = f", {tile.registers}" if tile.registers else ""
-            head = f"{tile.block_m}, {tile.block_n}, {tile.num_warps}, {tile.num_stages}{registers}"
+            more = f", {tile.registers}" * bool(tile.registers) + ", apart=True" * tile.apart
+            head = f"{tile.block_m}, {tile.block_n}, {tile.num_warps}, {tile.num_stages}{more}"
             numbers = f"{found.program:.2f}, {found.full:.3f}, {found.partial:.3f}, {found.registers}"
             print(f"        Tile({head}): Rates({numbers}),")
         print("    },")

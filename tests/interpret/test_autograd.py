@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import spattn
+from spattn.runtime.operators import BACKWARD, FORWARD
 
 pytestmark = pytest.mark.interpret
 
@@ -113,3 +114,44 @@ def test_a_graph_may_be_walked_twice() -> None:
     once = torch.autograd.grad(out.square().sum(), given, retain_graph=True)
     again = torch.autograd.grad(out.square().sum(), given)
     assert all(map(torch.equal, once, again))
+
+
+def rest(name: str) -> tuple[Any, ...]:
+    """What the operators are given after q, k and v."""
+    tensors = GIVEN.get(name, {})
+    return list(tensors.values()), spattn.compile(PATTERNS[name], backend="triton")._plan.text, None, None
+
+
+@pytest.mark.parametrize("name", ["groups", "documents"])
+def test_operators_compute_what_calls_do(name: str) -> None:
+    given = inputs()
+    out, lse = FORWARD(*given, *rest(name))
+    (out.square().sum() + lse[..., 8:].sin().sum()).backward()
+    for one, other in zip(given, derived("triton", PATTERNS[name], GIVEN.get(name, {})), strict=True):
+        assert one.grad is not None
+        assert other is not None
+        assert torch.equal(one.grad, other)
+
+
+@pytest.mark.parametrize("name", ["window", "documents"])
+def test_torch_finds_no_fault_with_the_operators(name: str) -> None:
+    q, k, v = (x.detach().transpose(1, 2).contiguous().transpose(1, 2) for x in inputs())
+    given = q, k[:, :1].expand(-1, 2, -1, -1), v
+    torch.library.opcheck(FORWARD, (*(x.detach().requires_grad_() for x in given), *rest(name)))
+    out, lse = FORWARD(*given, *rest(name))
+    torch.library.opcheck(BACKWARD, (out, lse.exp(), *given, out, lse, *rest(name), [True] * 3))
+
+
+@pytest.mark.filterwarnings("ignore:Deterministic behavior")
+@pytest.mark.parametrize("name", ["groups", "documents"])
+def test_torch_s_deterministic_mode_changes_nothing(name: str) -> None:
+    usual = derived("triton", PATTERNS[name], GIVEN.get(name, {}))
+    torch.use_deterministic_algorithms(True)
+    try:
+        mine = derived("triton", PATTERNS[name], GIVEN.get(name, {}))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for one, other in zip(mine, usual, strict=True):
+        assert one is not None
+        assert other is not None
+        assert torch.equal(one, other)

@@ -44,13 +44,17 @@ def test_a_range_holds_what_its_rows_see(drawn: tuple[Bool, int]) -> None:
             assert not len(seen) or (lo <= seen[0] and seen[-1] <= hi)
 
 
-@pytest.mark.parametrize("options", ["", ", stride=4", ", border=cut", ", causal=true"])
-def test_a_transposed_window_is_as_wide_as_the_window(options: str) -> None:
+@pytest.mark.parametrize(
+    ("options", "ratio"),
+    # keys near a border are seen from farther away; with a stride, ends of transposed ranges are up to one too far
+    [("", 1.35), (", stride=4", 1.5), (", border=cut", 1.05), (", causal=true", 1.05)],
+)
+def test_a_transposed_window_is_about_as_wide_as_the_window(options: str, ratio: float) -> None:
     condition = meaning(parse(f"neighborhood(grid=[128, 128], kernel=[13, 13]{options})"))
     forward, transposed = (
         coverage(plan(condition, direction), 16384, 16384, 64, 64).total.pairs for direction in ("queries", "keys")
     )
-    assert transposed <= 1.05 * forward
+    assert transposed <= ratio * forward
 
 
 @pytest.mark.parametrize("grid", [(128, 96), (129, 96), (8, 12, 16)])

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spattn.backends.request import Plans, Request
 from spattn.backends.torch.backward import Gradients, Rows, differentiate
 from spattn.backends.torch.careful import is_finite
 from spattn.backends.torch.forward import LOG2_E, accumulation_dtype, attend
@@ -44,10 +45,52 @@ def attention(
         out [batch, num_q_heads, q_len, v_head_dim] in q's dtype, and lse [batch, num_q_heads, q_len] in float32,
         float64 for float64.
     """
-    given = Tensors({name: _as_array(x) for name, x in tensors.items()}, k.shape[2], q.shape[0], q.shape[1])
-    made = [run for layout, pairs in groups for run in runs(layout, pairs, q, k, q_offset, given)]
+    made = _made(groups, q, k, q_offset, tensors)
     out, lse = _Attention.apply(q, k, v, made, scale)  # type: ignore[no-untyped-call]
     return out, lse
+
+
+class Differentiable:
+    """The gradients of calls that differ from a request in nothing but the values of their tensors.
+
+    Args:
+        plans: The compiled pattern.
+        request: A call of the kind; of its tensors none is kept.
+    """
+
+    def __init__(self, plans: Plans, request: Request) -> None:
+        self._plans, self._scale, self._offset = plans, request.scale, request.q_offset
+        self._names = tuple(request.tensors)
+
+    def backward(
+        self, saved: tuple[Tensor, ...], d_out: Tensor | None, d_lse: Tensor | None, wanted: tuple[bool, bool, bool]
+    ) -> tuple[Tensor | None, ...]:
+        """The gradients of q, k and v.
+
+        Args:
+            saved: q, k, v, out, lse, then the pattern's tensors in the request's order.
+            d_out: Gradient of out; None for zero.
+            d_lse: Gradient of lse; None for zero.
+            wanted: Which are asked for; the others are None.
+        """
+        q, k, v, out, lse, *rest = saved
+        groups = self._plans.groups(q.shape[0], q.shape[1])
+        layouts = [(self._plans.layout_of(values), pairs) for values, pairs in groups.items()]
+        made = _made(layouts, q, k, self._offset, dict(zip(self._names, rest, strict=True)))
+        found = _derived((q, k, v, out, lse), d_out, d_lse, made, self._scale)
+        return tuple(one if asked else None for one, asked in zip(found, wanted, strict=True))
+
+    @staticmethod
+    def unwritten(q: Tensor, k: Tensor, v: Tensor, wanted: tuple[bool, bool, bool]) -> tuple[Tensor | None, ...]:
+        """What `backward` answers, before anything is computed."""
+        return tuple(x.new_empty(x.shape) if asked else None for x, asked in zip((q, k, v), wanted, strict=True))
+
+
+def _made(
+    groups: Iterable[tuple[Layout, IntArray]], q: Tensor, k: Tensor, q_offset: int, tensors: Mapping[str, Tensor]
+) -> list[Run]:
+    given = Tensors({name: _as_array(x) for name, x in tensors.items()}, k.shape[2], q.shape[0], q.shape[1])
+    return [run for layout, pairs in groups for run in runs(layout, pairs, q, k, q_offset, given)]
 
 
 def _as_array(tensor: Tensor) -> np.ndarray[Any, Any]:
@@ -61,34 +104,44 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, made: list[Run], scale: float) -> tuple[Tensor, Tensor]:
         out, lse = _results(q, k, v, made, scale, careful=False)
-        ctx.careful = not is_finite(out)
-        if ctx.careful:
+        if not is_finite(out):
             out, lse = _results(q, k, v, made, scale, careful=True)
+        out = out.to(q.dtype)
         ctx.save_for_backward(q, k, v, out, lse)
         ctx.made, ctx.scale = made, scale
-        return out.to(q.dtype), lse
+        ctx.set_materialize_grads(False)
+        return out, lse
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, d_out: Tensor, d_lse: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, out, lse = ctx.saved_tensors
-        d_out = d_out.to(out.dtype)
-        empty = lse == -torch.inf
-        shift = ((d_out * out).sum(-1) - d_lse).masked_fill(empty, 0).unsqueeze(-1)
-        rows = q, d_out, (lse * LOG2_E).masked_fill(empty, 0).unsqueeze(-1), shift
-        found = None if ctx.careful else _gradients(rows, k, v, ctx.made, ctx.scale, careful=False)
-        if found is None or not is_finite(*found):
-            found = _gradients(rows, k, v, ctx.made, ctx.scale, careful=True)
-        return *(gradient.to(x.dtype) for gradient, x in zip(found, (q, k, v), strict=True)), None, None
+    def backward(ctx: Any, d_out: Tensor | None, d_lse: Tensor | None) -> tuple[Tensor | None, ...]:
+        return *_derived(ctx.saved_tensors, d_out, d_lse, ctx.made, ctx.scale), None, None
 
 
 def _results(q: Tensor, k: Tensor, v: Tensor, made: list[Run], scale: float, *, careful: bool) -> tuple[Tensor, Tensor]:
     dtype = accumulation_dtype(q.dtype)
     out = q.new_zeros((*q.shape[:3], v.shape[-1]), dtype=dtype)
     lse = q.new_full(q.shape[:3], -torch.inf, dtype=dtype)
-    for (queries, *into), (keys, values), batch in pieces(made, (q, out, lse), (k, v)):
-        attend(queries, keys, values, batch, scale, *into, careful=careful)
+    with torch.autocast(q.device.type, enabled=False):
+        for (queries, *into), (keys, values), batch in pieces(made, (q, out, lse), (k, v)):
+            attend(queries, keys, values, batch, scale, *into, careful=careful)
     return out, lse
+
+
+def _derived(
+    saved: tuple[Tensor, ...], d_out: Tensor | None, d_lse: Tensor | None, made: list[Run], scale: float
+) -> list[Tensor]:
+    """The gradients of q, k and v: without care for pairs that are not allowed where that suffices, else with it."""
+    q, k, v, out, lse = saved
+    d_out = torch.zeros_like(out, dtype=lse.dtype) if d_out is None else d_out.to(lse.dtype)
+    empty = lse == -torch.inf
+    shift = (d_out * out).sum(-1)
+    shift = (shift if d_lse is None else shift - d_lse).masked_fill(empty, 0).unsqueeze(-1)
+    rows = q, d_out, (lse * LOG2_E).masked_fill(empty, 0).unsqueeze(-1), shift
+    found = _gradients(rows, k, v, made, scale, careful=False) if is_finite(out) else None
+    if found is None or not is_finite(*found):
+        found = _gradients(rows, k, v, made, scale, careful=True)
+    return [gradient.to(x.dtype) for gradient, x in zip(found, (q, k, v), strict=True)]
 
 
 def _gradients(
@@ -96,6 +149,7 @@ def _gradients(
 ) -> list[Tensor]:
     dtype = of_rows[-1].dtype
     grads = [torch.zeros(x.shape, dtype=dtype, device=x.device) for x in (of_rows[0], k, v)]
-    for (*rows, into_q), (keys, values, *into), batch in pieces(made, (*of_rows, grads[0]), (k, v, *grads[1:])):
-        differentiate(Rows(*rows), keys, values, batch, scale, Gradients(into_q, *into), careful=careful)
+    with torch.autocast(k.device.type, enabled=False):
+        for (*rows, into_q), (keys, values, *into), batch in pieces(made, (*of_rows, grads[0]), (k, v, *grads[1:])):
+            differentiate(Rows(*rows), keys, values, batch, scale, Gradients(into_q, *into), careful=careful)
     return grads

@@ -22,6 +22,7 @@ from spattn.codegen.kinds import D_KEYS, D_QUERIES
 from spattn.codegen.module import ModuleSource, PassSource
 from spattn.codegen.parameters import Membership
 from spattn.errors import MissingDependencyError, UnsupportedError
+from spattn.layout.boxes import sides_of
 from spattn.layout.ir import Layout
 
 ALIGNED = re.compile(r"\w+_ptr|stride_d?[qkvo]\w+")
@@ -29,6 +30,7 @@ ITEM_SIZES = {"fp16": 2, "bf16": 2, "fp32": 4}
 ROW_TERMS = Tile(64, 64, 4, 1)
 USUAL_LENGTH, USUAL_HEADS = 8192, 16  # of the call for which tiles are chosen
 TENSORS = re.compile(r"(q|k|v|out|do|dq|dk|dv)_ptr")  # of the call's dtype
+SIDE = re.compile(r"(key|query)_side\w+")  # of a box
 FLOATS = re.compile(r"(split|part_in|part_out)(_lse|_k|_v)?_ptr|(lse|dlse|lse2|delta)_ptr")
 
 
@@ -99,10 +101,10 @@ def compile_ahead(
     constants = {**_constants(head_dim, v_head_dim), "CAREFUL": careful, "WITH_DLSE": True}
     found = []
     if "row_terms" in kernels:
-        terms = replace(source.passes[0], name="row_terms", roles=())
+        terms = replace(source.passes[0], name="row_terms", roles=(), boxes=())
         found.append(_compiled(terms, kernels["row_terms"], target, dtype, ROW_TERMS, constants))
     for one, tile in zip(source.passes, each, strict=True):
-        split = {**constants, "SPLIT": tile.splits > 1}
+        split = {**constants, "SPLIT": tile.splits > 1, "APART": tile.apart}
         combine = [replace(one, name=f"{one.name}_combine")] if tile.splits > 1 else []
         found += [_compiled(part, kernels[part.name], target, dtype, tile, split) for part in (one, *combine)]
     return found
@@ -135,7 +137,10 @@ def _require_compiler() -> None:
 
 def _constants(head_dim: int, v_head_dim: int) -> dict[str, Any]:
     """What a call of that width compiles in, but for the tile."""
+    strides = {f"stride_{name}": head_dim for name in ("qm", "kn", "dqm", "dkn")}
+    strides |= {f"stride_{name}": v_head_dim for name in ("vn", "om", "dom", "dvn")}
     return {
+        **strides,
         "HEAD_DIM": head_dim,
         "V_HEAD_DIM": v_head_dim,
         "BLOCK_D": next_power(head_dim),
@@ -144,6 +149,7 @@ def _constants(head_dim: int, v_head_dim: int) -> dict[str, Any]:
         "PRECISION": "ieee",
         "WIDE": False,
         "SPLIT": False,
+        "APART": False,
         "CAREFUL": False,
     }
 
@@ -156,6 +162,8 @@ def _compiled(
     from triton.compiler import ASTSource
 
     constants = {**constants, "BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n}
+    sides = sides_of(one.boxes, tile.block_m, tile.block_n)
+    constants |= zip(filter(SIDE.fullmatch, kernel.arg_names), sides, strict=True)
     signature = {name: _type(name, one, dtype, constants) for name in kernel.arg_names}
     aligned = [i for i, name in enumerate(kernel.arg_names) if ALIGNED.fullmatch(name)]
     found = triton.compile(

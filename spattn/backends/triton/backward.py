@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from spattn.backends.request import Plans, Request
 from spattn.backends.triton.forward import current
 from spattn.backends.triton.heads import key_heads, key_pairs, query_heads, sent
-from spattn.backends.triton.launch import Outputs, launched
+from spattn.backends.triton.launch import Launch, Outputs, launched
 from spattn.backends.triton.load import load
 from spattn.backends.triton.row_terms import RowTerms, row_terms
 from spattn.backends.triton.tiles import Tile
@@ -34,28 +34,44 @@ class Gradients:
     v: torch.Tensor | None
 
     @staticmethod
-    def of(request: Request, q: bool = True, keys: bool = True) -> Gradients:
-        """Uninitialised gradients of q, and of k and v, laid out as these are."""
-        k, v = (_like(request.k), _like(request.v)) if keys else (None, None)
-        return Gradients(_like(request.q) if q else None, k, v)
+    def of(q: torch.Tensor | None, k: torch.Tensor | None, v: torch.Tensor | None) -> Gradients:
+        """Uninitialised gradients of these tensors, laid out as they are."""
+        return Gradients(*(None if one is None else _like(one) for one in (q, k, v)))
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What ran for the gradients of a request.
+
+    Attributes:
+        row_kernels: The module whose kernel made the terms of the rows.
+        queries: Launches for dq.
+        keys: Launches for dk and dv.
+        summed: Were these added up from shares of several groups of heads, outside of any launch?
+    """
+
+    row_kernels: dict[str, Any]
+    queries: list[Launch]
+    keys: list[Launch]
+    summed: bool
 
 
 def differentiate(
     plans: Plans,
     request: Request,
     saved: Outputs,
-    d_out: torch.Tensor | None,
+    d_out: torch.Tensor,
     d_lse: torch.Tensor | None,
     into: Gradients,
     tile: Tile | None = None,
-) -> None:
-    """Fills the gradients of a request.
+) -> Ran | None:
+    """Fills the gradients of a request; what ran, None where nothing had to.
 
     Args:
         plans: The compiled pattern.
         request: The call.
         saved: What the forward pass answered.
-        d_out: Gradient of out, any strides; None for zero.
+        d_out: Gradient of out, its last dimension dense.
         d_lse: Gradient of lse; None for zero.
         into: Where to write.
         tile: For every pass, instead of the one that suits the device.
@@ -63,9 +79,16 @@ def differentiate(
     if request.q.numel() == 0 or request.kv_len == 0:
         for one in (into.q, into.k, into.v):
             _ = None if one is None else one.zero_()
-        return
+        return None
     with current(request.q.device):
-        _Backward(plans, request, into, tile).run(saved, d_out, d_lse)
+        return _Backward(plans, request, into, tile).run(saved, d_out, d_lse)
+
+
+def dense_rows(d_out: torch.Tensor | None, out: torch.Tensor) -> torch.Tensor:
+    """The gradient of out as kernels read it: one may come with any strides, or not at all for zero."""
+    if d_out is None:
+        return torch.zeros_like(out)
+    return d_out if _is_dense(d_out) else d_out.contiguous()
 
 
 @dataclass
@@ -75,16 +98,24 @@ class _Backward:
     into: Gradients
     tile: Tile | None
 
-    def run(self, saved: Outputs, d_out: torch.Tensor | None, d_lse: torch.Tensor | None) -> None:
-        request = self.request
+    def run(self, saved: Outputs, d_out: torch.Tensor, d_lse: torch.Tensor | None) -> Ran:
+        request, into = self.request, self.into
         groups = self.plans.groups(request.batch_size, request.num_q_heads)
-        d_out = torch.zeros_like(saved.out) if d_out is None else _dense_rows(d_out)
-        terms = row_terms(self.kernels(next(iter(groups))), saved, d_out, d_lse)
-        if self.into.q is not None:
-            for values, pairs in groups.items():
-                self.queries(values, pairs if len(groups) > 1 else None, d_out, terms, self.into.q)
-        if self.into.k is not None and self.into.v is not None:
-            self.all_keys(groups, d_out, terms, (self.into.k, self.into.v))
+        own = [np.unique(key_pairs(request, pairs)) for pairs in groups.values()]
+        summed = sum(map(len, own)) > request.batch_size * request.k.shape[1]  # groups that share a key head
+        listed = {values: pairs if len(groups) > 1 else None for values, pairs in groups.items()}
+        kernels = self.kernels(next(iter(groups)))
+        terms = row_terms(kernels, saved, d_out, d_lse)
+        queries, keys = [], []
+        if into.q is not None:
+            queries = [self.queries(values, pairs, d_out, terms, into.q) for values, pairs in listed.items()]
+        if into.k is not None and into.v is not None:
+            totals = into.k, into.v
+            if summed:
+                self.summed_keys(groups, own, d_out, terms, totals)
+            else:
+                keys = [self.keys(values, pairs, d_out, terms, totals) for values, pairs in listed.items()]
+        return Ran(kernels, queries, keys, summed)
 
     def kernels(self, values: tuple[bool, ...]) -> dict[str, Any]:
         source = self.plans.backward_module_of(values)
@@ -97,28 +128,28 @@ class _Backward:
         d_out: torch.Tensor,
         terms: RowTerms,
         dq: torch.Tensor,
-    ) -> None:
+    ) -> Launch:
         """dq of a group of heads."""
         request = self.request
         tensors = [request.q, request.k, request.v, d_out, dq, terms.lse2, terms.delta]
         source, layout = self.plans.backward_module_of(values), self.plans.layout_of(values)
         heads = query_heads(request, pairs)
-        launched(D_QUERIES, layout, source, self.kernels(values), request, tensors, heads, self.tile)
+        return launched(D_QUERIES, layout, source, self.kernels(values), request, tensors, heads, self.tile)
 
-    def all_keys(
-        self, groups: Groups, d_out: torch.Tensor, terms: RowTerms, into: tuple[torch.Tensor, torch.Tensor]
+    def summed_keys(
+        self,
+        groups: Groups,
+        own: list[NDArray[np.int64]],
+        d_out: torch.Tensor,
+        terms: RowTerms,
+        into: tuple[torch.Tensor, torch.Tensor],
     ) -> None:
-        """dk and dv; where query heads of several groups read one key head, one group is added after the other."""
-        found = [np.unique(key_pairs(self.request, pairs)) for pairs in groups.values()]
-        if sum(map(len, found)) == self.request.batch_size * self.request.k.shape[1]:
-            for values, pairs in groups.items():
-                self.keys(values, pairs if len(groups) > 1 else None, d_out, terms, into)
-            return
+        """dk and dv, one group's share added after the other, each to the key heads that it reads."""
         totals = [torch.zeros(x.shape, dtype=torch.float32, device=x.device) for x in into]
         parts = torch.empty_like(totals[0]), torch.empty_like(totals[1])
-        for (values, pairs), own in zip(groups.items(), found, strict=True):
+        for (values, pairs), heads in zip(groups.items(), own, strict=True):
             self.keys(values, pairs, d_out, terms, parts)
-            where = sent(own.astype(np.int32).tobytes(), d_out.device).long()
+            where = sent(heads.astype(np.int32).tobytes(), d_out.device).long()
             for total, part in zip((x.flatten(0, 1) for x in totals), (x.flatten(0, 1) for x in parts), strict=True):
                 total.index_copy_(0, where, total.index_select(0, where) + part.index_select(0, where))
         for gradient, total in zip(into, totals, strict=True):
@@ -131,13 +162,13 @@ class _Backward:
         d_out: torch.Tensor,
         terms: RowTerms,
         into: tuple[torch.Tensor, torch.Tensor],
-    ) -> None:
+    ) -> Launch:
         """The share of a group of heads in dk and dv."""
         request = self.request
         tensors = [request.q, request.k, request.v, d_out, *into, terms.lse2, terms.delta]
         source, layout = self.plans.backward_module_of(values), self.plans.transposed_of(values)
         heads = key_heads(request, pairs)
-        launched(D_KEYS, layout, source, self.kernels(values), request, tensors, heads, self.tile)
+        return launched(D_KEYS, layout, source, self.kernels(values), request, tensors, heads, self.tile)
 
 
 def _like(tensor: torch.Tensor) -> torch.Tensor:
@@ -146,9 +177,9 @@ def _like(tensor: torch.Tensor) -> torch.Tensor:
     return made if _is_dense(made) else torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
 
 
-def _dense_rows(tensor: torch.Tensor) -> torch.Tensor:
-    """A gradient may come with any strides; the kernels read dense rows."""
-    return tensor if _is_dense(tensor) else tensor.contiguous()
+def is_alike(tensor: torch.Tensor) -> bool:
+    """Does torch, left alone, lay its gradient out as `Gradients.of` does?"""
+    return _is_dense(torch.empty_like(tensor, device="meta"))
 
 
 def _is_dense(tensor: torch.Tensor) -> bool:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from spattn.backends.request import Plans, Request
-from spattn.backends.triton.backward import Gradients, differentiate
+from spattn.backends.triton.backward import Gradients, dense_rows, differentiate
+from spattn.backends.triton.bound import Bound, bound
+from spattn.backends.triton.bound_backward import BoundBackward, bound_backward
 from spattn.backends.triton.forward import attend
 from spattn.backends.triton.launch import Outputs
+
+Three = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
+MAX_BOUND = 64
 
 
 def wants_gradient(request: Request) -> bool:
@@ -17,10 +23,94 @@ def wants_gradient(request: Request) -> bool:
     return torch.is_grad_enabled() and any(x.requires_grad for x in (request.q, request.k, request.v))
 
 
-def attention(plans: Plans, request: Request) -> tuple[torch.Tensor, torch.Tensor]:
-    """(out, lse), both differentiable, once."""
-    out, lse = _Attention.apply(request.q, request.k, request.v, plans, request)  # type: ignore[no-untyped-call]
-    return out, lse
+def attention(plans: Plans, request: Request) -> tuple[torch.Tensor, torch.Tensor, Differentiable]:
+    """(out, lse), both differentiable, once; and what does the same for later calls of this kind."""
+    made = Differentiable(plans, request)
+    return *made(request.q, request.k, request.v, request.tensors), made
+
+
+class Differentiable:
+    """Attention for calls that differ from a request in nothing but the values of their tensors.
+
+    Args:
+        plans: The compiled pattern.
+        request: A call of the kind; of its tensors none is kept.
+    """
+
+    def __init__(self, plans: Plans, request: Request) -> None:
+        self._plans = plans
+        self._options: dict[str, Any] = {"scale": request.scale, "q_offset": request.q_offset, "tf32": request.tf32}
+        self._names = tuple(request.tensors)
+        self._forward: Bound | None = None
+        self._backward: dict[Any, BoundBackward] = {}
+
+    def __call__(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, tensors: Mapping[str, object]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(out, lse), recorded by autograd."""
+        out, lse = _Attention.apply(q, k, v, self, tensors)  # type: ignore[no-untyped-call]
+        return out, lse
+
+    def forward(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, tensors: Mapping[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(out, lse)."""
+        answer = None if self._forward is None else self._forward(q, k, v, tensors)
+        if answer is not None:
+            return answer
+        request = Request(q, k, v, tensors=tensors, **self._options)
+        outputs = Outputs.of(request)
+        self._forward = bound(request, attend(self._plans, request, outputs))
+        return outputs.out, outputs.lse
+
+    def backward(
+        self,
+        saved: tuple[torch.Tensor, ...],
+        d_out: torch.Tensor | None,
+        d_lse: torch.Tensor | None,
+        wanted: tuple[bool, bool, bool],
+    ) -> Three:
+        """The gradients of q, k and v.
+
+        Args:
+            saved: q, k, v, out, lse, then the pattern's tensors in the request's order.
+            d_out: Gradient of out, any strides; None for zero.
+            d_lse: Gradient of lse; None for zero.
+            wanted: Which are asked for; the others are None.
+        """
+        q, k, v, out, lse, *rest = saved
+        tensors = dict(zip(self._names, rest, strict=True)) if rest else {}
+        d_out, outputs = dense_rows(d_out, out), Outputs(out, lse)
+        key = wanted, q.stride(), k.stride(), v.stride(), out.stride(), d_out.stride()
+        known = self._backward.get(key)
+        into = None if known is None else known(q, k, v, outputs, d_out, d_lse, tensors)
+        if into is None:
+            request = Request(q, k, v, tensors=tensors, **self._options)
+            into = _unwritten(q, k, v, wanted)
+            ran = differentiate(self._plans, request, outputs, d_out, d_lse, into)
+            self._keep(key, bound_backward(request, d_out, ran, wanted))
+        return _asked(into, wanted)
+
+    @staticmethod
+    def unwritten(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, wanted: tuple[bool, bool, bool]) -> Three:
+        """What `backward` answers, before anything is computed."""
+        return _asked(_unwritten(q, k, v, wanted), wanted)
+
+    def _keep(self, key: Any, known: BoundBackward | None) -> None:
+        if len(self._backward) >= MAX_BOUND:
+            self._backward.clear()
+        if known is not None:
+            self._backward[key] = known
+
+
+def _unwritten(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, wanted: tuple[bool, bool, bool]) -> Gradients:
+    """Where kernels write: those of k and v are written together or not at all."""
+    keys = wanted[1] or wanted[2]
+    return Gradients.of(q if wanted[0] else None, k if keys else None, v if keys else None)
+
+
+def _asked(into: Gradients, wanted: tuple[bool, bool, bool]) -> Three:
+    return into.q, into.k if wanted[1] else None, into.v if wanted[2] else None
 
 
 class _Attention(torch.autograd.Function):
@@ -28,25 +118,23 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, plans: Plans, request: Request
+        ctx: Any,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        made: Differentiable,
+        tensors: Mapping[str, torch.Tensor],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        outputs = Outputs.of(request)
-        attend(plans, request, outputs)
+        out, lse = made.forward(q, k, v, tensors)
         # the pattern's tensors too: autograd notices if they are changed before the backward pass
-        ctx.save_for_backward(q, k, v, outputs.out, outputs.lse, *request.tensors.values())
-        ctx.plans, ctx.names = plans, tuple(request.tensors)
-        ctx.options = {"scale": request.scale, "q_offset": request.q_offset, "tf32": request.tf32}
+        ctx.save_for_backward(q, k, v, out, lse, *tensors.values())
+        ctx.made = made
         ctx.set_materialize_grads(False)
-        return outputs.out, outputs.lse
+        return out, lse
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, d_out: torch.Tensor | None, d_lse: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-        q, k, v, out, lse, *tensors = ctx.saved_tensors
-        request = Request(q, k, v, tensors=dict(zip(ctx.names, tensors, strict=True)), **ctx.options)
-        wants_q, wants_k, wants_v, *_ = ctx.needs_input_grad
         if d_out is None and d_lse is None:
             return None, None, None, None, None
-        into = Gradients.of(request, wants_q, wants_k or wants_v)
-        differentiate(ctx.plans, request, Outputs(out, lse), d_out, d_lse, into)
-        return into.q, into.k if wants_k else None, into.v if wants_v else None, None, None
+        return *ctx.made.backward(ctx.saved_tensors, d_out, d_lse, ctx.needs_input_grad[:3]), None, None

@@ -23,6 +23,7 @@ from spattn.codegen.module import PassSource
 from spattn.codegen.parameters import Role, TokenList
 from spattn.codegen.parts import SCANNED
 from spattn.expressions.nodes import And, Int, Le, Sym
+from spattn.layout.boxes import sides_of
 from spattn.layout.ir import Grid, Layout, Listed, Pass, box_sides
 from spattn.relation.lattice import Affine, Runs
 
@@ -169,14 +170,17 @@ class _Settling:
         spoiled = self.region(programs, torch.int8) if text.leaky else self.nothing
         scalars = [tiles, tile.splits, programs]
         alike = self.alike(numbers)
+        sides = sides_of(text.boxes, tile.block_m, tile.block_n)
         whole = [*self.fixed(*reads, *split, spoiled), *_tensors(numbers, place), *self.numbers(scalars)]
-        self.add(job.kernels[text.name], programs, whole, tile, alike)
+        self.add(job.kernels[text.name], programs, whole, tile, sides, alike)
         if text.leaky:
-            self.add(job.kernels[text.name], -(-programs // SCANNED), whole, _unhurried(tile), alike, careful=True)
+            self.add(
+                job.kernels[text.name], -(-programs // SCANNED), whole, _unhurried(tile), sides, alike, careful=True
+            )
         if tile.splits > 1:
             fixed = [*map(Pointer, split), *self.fixed(*reads, *writes, self.nothing)]
             whole = [*fixed, *_tensors(numbers, place), *self.numbers(scalars)]
-            self.add(job.kernels[f"{text.name}_combine"], tiles * job.count, whole, tile, alike)
+            self.add(job.kernels[f"{text.name}_combine"], tiles * job.count, whole, tile, sides, alike)
 
     def alike(self, numbers: Sequence[Sequence[int]]) -> tuple[Any, ...]:
         """What Triton compiles in: strides, group size; of run-time tensors the inner strides, and if any is wide."""
@@ -213,6 +217,7 @@ class _Settling:
         programs: int,
         arguments: list[Any],
         tile: Tile,
+        sides: tuple[int, ...],
         alike: tuple[Any, ...],
         careful: bool = False,
     ) -> None:
@@ -221,7 +226,8 @@ class _Settling:
         precision = "tf32" if request.tf32 else "ieee"
         constants = (
             head_dim, v_head_dim, next_power(head_dim), next_power(v_head_dim),
-            tile.block_m, tile.block_n, self.job.paired, precision, self.job.wide, tile.splits > 1, careful,
+            tile.block_m, tile.block_n, self.job.paired, precision, self.job.wide, tile.splits > 1, tile.apart, careful,
+            *sides,
         )  # fmt: skip
         self.schedule.steps.append(step(kernel, programs, arguments, constants, tile, alike))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import astuple, fields, replace
 from functools import cache
 from importlib import metadata
 from typing import Any
@@ -48,7 +49,11 @@ def record_of(tiles: tuple[Tile, ...], microseconds: float | None) -> dict[str, 
 
 
 def _numbers(tile: Tile) -> list[int]:
-    return [tile.block_m, tile.block_n, tile.num_warps, tile.num_stages, tile.registers, tile.splits]
+    return [*map(int, astuple(tile))]
+
+
+def _tile(numbers: Any) -> Tile:
+    return replace(Tile(*numbers), apart=bool(numbers[-1]))
 
 
 def tiles_in(record: dict[str, Any] | None, passes: int) -> tuple[Tile, ...] | None:
@@ -56,9 +61,12 @@ def tiles_in(record: dict[str, Any] | None, passes: int) -> tuple[Tile, ...] | N
     rows = record.get("tiles") if record else None
     if not isinstance(rows, list) or len(rows) != passes:
         return None
-    whole = all(isinstance(row, list) and len(row) == 6 and all(type(n) is int for n in row) for row in rows)
-    tiles = tuple(Tile(*row) for row in rows) if whole else ()
+    tiles = tuple(map(_tile, rows)) if all(map(_is_numbers, rows)) else ()
     return tiles if tiles and all(map(_is_sound, tiles)) else None
+
+
+def _is_numbers(row: Any) -> bool:
+    return isinstance(row, list) and len(row) == len(fields(Tile)) and all(type(n) is int for n in row)
 
 
 def _is_sound(tile: Tile) -> bool:

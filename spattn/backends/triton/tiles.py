@@ -39,6 +39,7 @@ class Tile:
         num_warps, num_stages: Warps of a program; key tiles in flight.
         registers: At most so many a thread, so that more programs share a multiprocessor; 0 leaves it to the compiler.
         splits: Programs that share the keys of one tile of queries.
+        apart: Have partial tiles a loop of their own, before that of the full ones?
     """
 
     block_m: int
@@ -47,12 +48,14 @@ class Tile:
     num_stages: int
     registers: int = 0
     splits: int = 1
+    apart: bool = False
 
     def __str__(self) -> str:
-        """`64 x 32, 4 warps, 3 stages, 96 registers, 8 splits`."""
+        """`64 x 32, 4 warps, 3 stages, 96 registers, 8 splits, partial apart`."""
         registers = f", {self.registers} registers" if self.registers else ""
         splits = f", {self.splits} splits" if self.splits > 1 else ""
-        return f"{self.block_m} x {self.block_n}, {self.num_warps} warps, {self.num_stages} stages{registers}{splits}"
+        more = f"{registers}{splits}{', partial apart' if self.apart else ''}"
+        return f"{self.block_m} x {self.block_n}, {self.num_warps} warps, {self.num_stages} stages{more}"
 
 
 def next_power(n: int) -> int:

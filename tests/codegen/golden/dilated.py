@@ -77,7 +77,8 @@ def pass_0_loop_0(
     acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
     u, u0, u1, c, kv_len,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr,
+    APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """Attends to keys k = 8*v + c."""
     last = ((kv_len - c + 7) >> 3) - 1
@@ -90,46 +91,62 @@ def pass_0_loop_0(
     row_lo = u - 63
     row_hi = tl.minimum(u, last)
     end = tiles_0
-    begin = 0
-    if SPLIT:
-        begin, end = share(end, split, splits)
-    for i in range(begin, end):
-        start = lo_0 + i * BLOCK_N
-        v = start + tl.arange(0, BLOCK_N)
-        k_base = (c + 8 * start).to(tl.int64)
-        along = tl.arange(0, BLOCK_N) * 8
-        inside = v <= last
-        if WIDE:
-            along = along.to(tl.int64)
-        k_ptrs = k_head + k_base * stride_kn + ((along * stride_kn)[None, :] + dims[:, None])
-        v_ptrs = v_head + k_base * stride_vn + ((along * stride_vn)[:, None] + v_dims[None, :])
-        k = load_tile(k_ptrs, inside[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
-        scores = tl.dot(q, k, input_precision=PRECISION)
-        allowed = tl.broadcast_to(inside[None, :], scores.shape)
-        if (start < full_lo_0) | (start > full_hi_0):
-            allowed = tl.broadcast_to(v[None, :] <= row_hi[:, None], scores.shape)
-            allowed &= row_lo[:, None] <= v[None, :]
-            scores = tl.where(allowed, scores, float("-inf"))
-        values = load_tile(v_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
-        if CAREFUL:
-            acc, m_i, l_i = careful_softmax(scores, allowed, values, acc, m_i, l_i, qk_scale, PRECISION)
-        else:
-            acc, m_i, l_i = online_softmax(scores, values, acc, m_i, l_i, qk_scale, PRECISION)
+    # tiles before the first full one, full ones
+    before = tl.minimum(tl.maximum(full_lo_0 - lo_0 + BLOCK_N - 1, 0) // BLOCK_N, end)
+    full = tl.maximum(tl.minimum(tl.maximum(full_hi_0 - lo_0 + BLOCK_N, 0) // BLOCK_N, end) - before, 0)
+    LOOPS: tl.constexpr = 2 if APART else 1
+    for stretch in tl.static_range(LOOPS):
+        begin = 0
+        stop = end
+        if APART:
+            stop = full if stretch else end - full
+        if SPLIT:
+            begin, stop = share(stop, split, splits)
+        for number in range(begin, stop):
+            i = number
+            if APART:
+                i = number + before if stretch else tl.where(number < before, number, number + full)
+            start = lo_0 + i * BLOCK_N
+            v = start + tl.arange(0, BLOCK_N)
+            k_base = (c + 8 * start).to(tl.int64)
+            along = tl.arange(0, BLOCK_N) * 8
+            inside = v <= last
+            if APART and stretch:
+                inside = tl.full([BLOCK_N], True, tl.int1)
+            if WIDE:
+                along = along.to(tl.int64)
+            k_ptrs = k_head + k_base * stride_kn + ((along * stride_kn)[None, :] + dims[:, None])
+            v_ptrs = v_head + k_base * stride_vn + ((along * stride_vn)[:, None] + v_dims[None, :])
+            k = load_tile(k_ptrs, inside[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
+            scores = tl.dot(q, k, input_precision=PRECISION)
+            allowed = tl.broadcast_to(inside[None, :], scores.shape)
+            partial = (start < full_lo_0) | (start > full_hi_0)
+            if APART:
+                partial = stretch == 0
+            if partial:
+                allowed = tl.broadcast_to(v[None, :] <= row_hi[:, None], scores.shape)
+                allowed &= row_lo[:, None] <= v[None, :]
+                scores = tl.where(allowed, scores, float("-inf"))
+            values = load_tile(v_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
+            if CAREFUL:
+                acc, m_i, l_i = careful_softmax(scores, allowed, values, acc, m_i, l_i, qk_scale, PRECISION)
+            else:
+                acc, m_i, l_i = online_softmax(scores, values, acc, m_i, l_i, qk_scale, PRECISION)
     return acc, m_i, l_i
 
 
 @triton.jit
 def pass_0_tile(
     program,
-    q_ptr, stride_qb, stride_qh, stride_qm,
-    k_ptr, stride_kb, stride_kh, stride_kn,
-    v_ptr, stride_vb, stride_vh, stride_vn,
-    out_ptr, stride_ob, stride_oh, stride_om,
+    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
+    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
+    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
+    out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
     num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """One tile of pass_0."""
     at = program
@@ -172,7 +189,7 @@ def pass_0_tile(
     acc, m_i, l_i = pass_0_loop_0(
         acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
         u, u0, u1, c, kv_len,
-        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, CAREFUL,
+        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, APART, CAREFUL,
     )
     if not CAREFUL:
         # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
@@ -194,15 +211,15 @@ def pass_0_tile(
 
 @triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
 def pass_0(
-    q_ptr, stride_qb, stride_qh, stride_qm,
-    k_ptr, stride_kb, stride_kh, stride_kn,
-    v_ptr, stride_vb, stride_vh, stride_vn,
-    out_ptr, stride_ob, stride_oh, stride_om,
+    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
+    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
+    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
+    out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
     num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """Queries q = 8*u + c, for each residue c of 8."""
     if CAREFUL:
@@ -221,7 +238,7 @@ def pass_0(
                         lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
                         num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
                         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, CAREFUL,
+                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
                     )
     else:
         pass_0_tile(
@@ -233,22 +250,22 @@ def pass_0(
             lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
             num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
             HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, CAREFUL,
+            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
         )
 
 
 @triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
 def pass_0_combine(
     split_ptr, split_lse_ptr,
-    q_ptr, stride_qb, stride_qh, stride_qm,
-    k_ptr, stride_kb, stride_kh, stride_kn,
-    v_ptr, stride_vb, stride_vh, stride_vn,
-    out_ptr, stride_ob, stride_oh, stride_om,
+    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
+    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
+    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
+    out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
     num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """The splits of a tile of pass_0 as one result, always in the same order."""
     at = tl.program_id(0)

@@ -83,7 +83,8 @@ def pass_0_loop_0(
     acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
     kv_len,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr,
+    APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """Attends to keys k = v."""
     last = kv_len - 1
@@ -94,29 +95,45 @@ def pass_0_loop_0(
     lo_0, tiles_0, cursor = tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
     full_hi_0 = tl.minimum(full_hi_0, hi_0) - BLOCK_N + 1
     end = tiles_0
-    begin = 0
-    if SPLIT:
-        begin, end = share(end, split, splits)
-    for i in range(begin, end):
-        start = lo_0 + i * BLOCK_N
-        v = start + tl.arange(0, BLOCK_N)
-        k_base = start.to(tl.int64)
-        along = tl.arange(0, BLOCK_N)
-        inside = v <= last
-        if WIDE:
-            along = along.to(tl.int64)
-        k_ptrs = k_head + k_base * stride_kn + ((along * stride_kn)[None, :] + dims[:, None])
-        v_ptrs = v_head + k_base * stride_vn + ((along * stride_vn)[:, None] + v_dims[None, :])
-        k = load_tile(k_ptrs, inside[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
-        scores = tl.dot(q, k, input_precision=PRECISION)
-        allowed = tl.broadcast_to(inside[None, :], scores.shape)
-        if (start < full_lo_0) | (start > full_hi_0):
-            scores = tl.where(allowed, scores, float("-inf"))
-        values = load_tile(v_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
-        if CAREFUL:
-            acc, m_i, l_i = careful_softmax(scores, allowed, values, acc, m_i, l_i, qk_scale, PRECISION)
-        else:
-            acc, m_i, l_i = online_softmax(scores, values, acc, m_i, l_i, qk_scale, PRECISION)
+    # tiles before the first full one, full ones
+    before = tl.minimum(tl.maximum(full_lo_0 - lo_0 + BLOCK_N - 1, 0) // BLOCK_N, end)
+    full = tl.maximum(tl.minimum(tl.maximum(full_hi_0 - lo_0 + BLOCK_N, 0) // BLOCK_N, end) - before, 0)
+    LOOPS: tl.constexpr = 2 if APART else 1
+    for stretch in tl.static_range(LOOPS):
+        begin = 0
+        stop = end
+        if APART:
+            stop = full if stretch else end - full
+        if SPLIT:
+            begin, stop = share(stop, split, splits)
+        for number in range(begin, stop):
+            i = number
+            if APART:
+                i = number + before if stretch else tl.where(number < before, number, number + full)
+            start = lo_0 + i * BLOCK_N
+            v = start + tl.arange(0, BLOCK_N)
+            k_base = start.to(tl.int64)
+            along = tl.arange(0, BLOCK_N)
+            inside = v <= last
+            if APART and stretch:
+                inside = tl.full([BLOCK_N], True, tl.int1)
+            if WIDE:
+                along = along.to(tl.int64)
+            k_ptrs = k_head + k_base * stride_kn + ((along * stride_kn)[None, :] + dims[:, None])
+            v_ptrs = v_head + k_base * stride_vn + ((along * stride_vn)[:, None] + v_dims[None, :])
+            k = load_tile(k_ptrs, inside[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
+            scores = tl.dot(q, k, input_precision=PRECISION)
+            allowed = tl.broadcast_to(inside[None, :], scores.shape)
+            partial = (start < full_lo_0) | (start > full_hi_0)
+            if APART:
+                partial = stretch == 0
+            if partial:
+                scores = tl.where(allowed, scores, float("-inf"))
+            values = load_tile(v_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
+            if CAREFUL:
+                acc, m_i, l_i = careful_softmax(scores, allowed, values, acc, m_i, l_i, qk_scale, PRECISION)
+            else:
+                acc, m_i, l_i = online_softmax(scores, values, acc, m_i, l_i, qk_scale, PRECISION)
     return acc, m_i, l_i
 
 
@@ -125,16 +142,16 @@ def pass_0_loop_0(
     "t0_stride_h", "t0_size_0"]
 )
 def pass_0(
-    q_ptr, stride_qb, stride_qh, stride_qm,
-    k_ptr, stride_kb, stride_kh, stride_kn,
-    v_ptr, stride_vb, stride_vh, stride_vn,
-    out_ptr, stride_ob, stride_oh, stride_om,
+    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
+    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
+    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
+    out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
     t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
     num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """Queries q in [-1, 0, 7], which it owns."""
     program = tl.program_id(0)
@@ -172,7 +189,7 @@ def pass_0(
     acc, m_i, l_i = pass_0_loop_0(
         acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
         kv_len,
-        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, CAREFUL,
+        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, APART, CAREFUL,
     )
 
     if SPLIT:
@@ -195,16 +212,16 @@ def pass_0(
 )
 def pass_0_combine(
     split_ptr, split_lse_ptr,
-    q_ptr, stride_qb, stride_qh, stride_qm,
-    k_ptr, stride_kb, stride_kh, stride_kn,
-    v_ptr, stride_vb, stride_vh, stride_vn,
-    out_ptr, stride_ob, stride_oh, stride_om,
+    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
+    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
+    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
+    out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
     t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
     num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """The splits of a tile of pass_0 as one result, always in the same order."""
     at = tl.program_id(0)
@@ -247,7 +264,8 @@ def pass_1_loop_0(
     acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
     u, u0, u1, kv_len,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr,
+    APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """Attends to keys k = v."""
     last = kv_len - 1
@@ -260,31 +278,47 @@ def pass_1_loop_0(
     row_lo = u - 256
     row_hi = tl.minimum(u + 256, last)
     end = tiles_0
-    begin = 0
-    if SPLIT:
-        begin, end = share(end, split, splits)
-    for i in range(begin, end):
-        start = lo_0 + i * BLOCK_N
-        v = start + tl.arange(0, BLOCK_N)
-        k_base = start.to(tl.int64)
-        along = tl.arange(0, BLOCK_N)
-        inside = v <= last
-        if WIDE:
-            along = along.to(tl.int64)
-        k_ptrs = k_head + k_base * stride_kn + ((along * stride_kn)[None, :] + dims[:, None])
-        v_ptrs = v_head + k_base * stride_vn + ((along * stride_vn)[:, None] + v_dims[None, :])
-        k = load_tile(k_ptrs, inside[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
-        scores = tl.dot(q, k, input_precision=PRECISION)
-        allowed = tl.broadcast_to(inside[None, :], scores.shape)
-        if (start < full_lo_0) | (start > full_hi_0):
-            allowed = tl.broadcast_to(v[None, :] <= row_hi[:, None], scores.shape)
-            allowed &= row_lo[:, None] <= v[None, :]
-            scores = tl.where(allowed, scores, float("-inf"))
-        values = load_tile(v_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
-        if CAREFUL:
-            acc, m_i, l_i = careful_softmax(scores, allowed, values, acc, m_i, l_i, qk_scale, PRECISION)
-        else:
-            acc, m_i, l_i = online_softmax(scores, values, acc, m_i, l_i, qk_scale, PRECISION)
+    # tiles before the first full one, full ones
+    before = tl.minimum(tl.maximum(full_lo_0 - lo_0 + BLOCK_N - 1, 0) // BLOCK_N, end)
+    full = tl.maximum(tl.minimum(tl.maximum(full_hi_0 - lo_0 + BLOCK_N, 0) // BLOCK_N, end) - before, 0)
+    LOOPS: tl.constexpr = 2 if APART else 1
+    for stretch in tl.static_range(LOOPS):
+        begin = 0
+        stop = end
+        if APART:
+            stop = full if stretch else end - full
+        if SPLIT:
+            begin, stop = share(stop, split, splits)
+        for number in range(begin, stop):
+            i = number
+            if APART:
+                i = number + before if stretch else tl.where(number < before, number, number + full)
+            start = lo_0 + i * BLOCK_N
+            v = start + tl.arange(0, BLOCK_N)
+            k_base = start.to(tl.int64)
+            along = tl.arange(0, BLOCK_N)
+            inside = v <= last
+            if APART and stretch:
+                inside = tl.full([BLOCK_N], True, tl.int1)
+            if WIDE:
+                along = along.to(tl.int64)
+            k_ptrs = k_head + k_base * stride_kn + ((along * stride_kn)[None, :] + dims[:, None])
+            v_ptrs = v_head + k_base * stride_vn + ((along * stride_vn)[:, None] + v_dims[None, :])
+            k = load_tile(k_ptrs, inside[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
+            scores = tl.dot(q, k, input_precision=PRECISION)
+            allowed = tl.broadcast_to(inside[None, :], scores.shape)
+            partial = (start < full_lo_0) | (start > full_hi_0)
+            if APART:
+                partial = stretch == 0
+            if partial:
+                allowed = tl.broadcast_to(v[None, :] <= row_hi[:, None], scores.shape)
+                allowed &= row_lo[:, None] <= v[None, :]
+                scores = tl.where(allowed, scores, float("-inf"))
+            values = load_tile(v_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
+            if CAREFUL:
+                acc, m_i, l_i = careful_softmax(scores, allowed, values, acc, m_i, l_i, qk_scale, PRECISION)
+            else:
+                acc, m_i, l_i = online_softmax(scores, values, acc, m_i, l_i, qk_scale, PRECISION)
     return acc, m_i, l_i
 
 
@@ -293,7 +327,8 @@ def pass_1_loop_1(
     acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
     q_pos, kv_len, t0_ptr, t0_size_0, t0_stride_0,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr,
+    APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """Attends to keys k in [-1, 0, 7]."""
     end = (t0_size_0 + BLOCK_N - 1) // BLOCK_N
@@ -326,16 +361,16 @@ def pass_1_loop_1(
 @triton.jit
 def pass_1_tile(
     program,
-    q_ptr, stride_qb, stride_qh, stride_qm,
-    k_ptr, stride_kb, stride_kh, stride_kn,
-    v_ptr, stride_vb, stride_vh, stride_vn,
-    out_ptr, stride_ob, stride_oh, stride_om,
+    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
+    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
+    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
+    out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
     t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
     num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """One tile of pass_1."""
     at = program
@@ -377,12 +412,12 @@ def pass_1_tile(
     acc, m_i, l_i = pass_1_loop_0(
         acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
         u, u0, u1, kv_len,
-        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, CAREFUL,
+        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, APART, CAREFUL,
     )
     acc, m_i, l_i = pass_1_loop_1(
         acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
         q_pos, kv_len, t0_ptr, t0_size_0, t0_stride_0,
-        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, CAREFUL,
+        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, APART, CAREFUL,
     )
     if not CAREFUL:
         # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
@@ -408,16 +443,16 @@ def pass_1_tile(
     "t0_stride_h", "t0_size_0"]
 )
 def pass_1(
-    q_ptr, stride_qb, stride_qh, stride_qm,
-    k_ptr, stride_kb, stride_kh, stride_kn,
-    v_ptr, stride_vb, stride_vh, stride_vn,
-    out_ptr, stride_ob, stride_oh, stride_om,
+    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
+    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
+    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
+    out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
     t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
     num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """All queries, less rows where q in [-1, 0, 7]."""
     if CAREFUL:
@@ -437,7 +472,7 @@ def pass_1(
                         t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
                         num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
                         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, CAREFUL,
+                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
                     )
     else:
         pass_1_tile(
@@ -450,7 +485,7 @@ def pass_1(
             t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
             num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
             HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, CAREFUL,
+            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
         )
 
 
@@ -460,16 +495,16 @@ def pass_1(
 )
 def pass_1_combine(
     split_ptr, split_lse_ptr,
-    q_ptr, stride_qb, stride_qh, stride_qm,
-    k_ptr, stride_kb, stride_kh, stride_kn,
-    v_ptr, stride_vb, stride_vh, stride_vn,
-    out_ptr, stride_ob, stride_oh, stride_om,
+    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
+    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
+    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
+    out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
     t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
     num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """The splits of a tile of pass_1 as one result, always in the same order."""
     at = tl.program_id(0)

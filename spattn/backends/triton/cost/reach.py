@@ -12,7 +12,8 @@ from spattn.backends.triton.cost.sizes import Sizes
 from spattn.backends.triton.cost.spans import OTHERS, Steps, bounded, ends_of, spans
 from spattn.expressions.evaluation import IntArray
 from spattn.expressions.nodes import TRUE, RandomTable
-from spattn.layout.ir import Blocks, Box, Listed, Walk, box_sides
+from spattn.layout.boxes import covering_sides
+from spattn.layout.ir import Blocks, Box, Listed, Walk
 from spattn.relation.bounds import Range
 from spattn.relation.lattice import Affine, Runs
 
@@ -40,7 +41,7 @@ def reach(walk: Walk, seen: Samples, sizes: Sizes, residues: int) -> Reach:
             listed = table.count * size if isinstance(table, RandomTable) else sizes.listed
             return Even(shape, min(listed, sizes.kv_len), sizes.kv_len, size, walk.residual == TRUE)
         case Box(grid, _, ranges):
-            return Boxes(sizes.kv_len, grid, _axes(ranges, grid, seen.places))
+            return Boxes(sizes.kv_len, _axes(ranges, grid, seen.places))
         case Affine() | Runs() as keys:
             return spans(walk, keys, seen, sizes, residues)
     raise AssertionError(walk.keys)
@@ -65,18 +66,18 @@ class Even:
 
 @dataclass(frozen=True)
 class Boxes:
-    """A box of keys: the number of coordinates on each axis."""
+    """A box of keys: the number of coordinates on each axis, [BLOCK_Ms, samples]."""
 
     keys: int
-    grid: tuple[int, ...]
     axes: tuple[IntArray, ...]
 
     def steps(self, block_n: int) -> Steps:
-        """In boxes of `block_n` keys, each with a mask."""
-        sides = box_sides(block_n, len(self.grid))
-        tiles = [-(-np.maximum(count, 0) // side) for count, side in zip(self.axes, sides, strict=True)]
-        # axes are independent: the mean of the product is the product of the means
-        return np.zeros(self.axes[0].shape), np.prod(tiles, axis=0).astype(np.float64)
+        """In boxes of at most `block_n` keys, each with a mask."""
+        tiles = np.zeros(self.axes[0].shape)
+        for i, widths in enumerate(zip(*(np.maximum(axis, 0) for axis in self.axes), strict=True)):
+            sides = covering_sides(block_n, widths)
+            tiles[i] = np.prod([-(-width // side) for width, side in zip(widths, sides, strict=True)], axis=0)
+        return np.zeros(tiles.shape), tiles
 
 
 def _axes(ranges: tuple[Range, ...], grid: tuple[int, ...], places: Places) -> tuple[IntArray, ...]:

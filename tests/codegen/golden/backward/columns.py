@@ -93,7 +93,8 @@ def dq_pass_0_loop_0(
     dq, q, do, lse2, delta, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
     u, u0, u1, kv_len,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr,
+    APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """Adds to dq what comes of keys k = v, then keys k = 512*v."""
     last = kv_len - 1
@@ -163,16 +164,16 @@ def dq_pass_0_loop_0(
 @triton.jit
 def dq_pass_0_tile(
     program,
-    q_ptr, stride_qb, stride_qh, stride_qm,
-    k_ptr, stride_kb, stride_kh, stride_kn,
-    v_ptr, stride_vb, stride_vh, stride_vn,
-    do_ptr, stride_dob, stride_doh, stride_dom,
-    dq_ptr, stride_dqb, stride_dqh, stride_dqm,
+    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
+    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
+    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
+    do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
+    dq_ptr, stride_dqb, stride_dqh, stride_dqm: tl.constexpr,
     lse2_ptr, delta_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
     num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """One tile of dq_pass_0."""
     at = program
@@ -219,7 +220,7 @@ def dq_pass_0_tile(
     dq = dq_pass_0_loop_0(
         dq, q, do, lse2, delta, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
         u, u0, u1, kv_len,
-        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, CAREFUL,
+        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, APART, CAREFUL,
     )
     if not CAREFUL:
         # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
@@ -241,16 +242,16 @@ def dq_pass_0_tile(
 
 @triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
 def dq_pass_0(
-    q_ptr, stride_qb, stride_qh, stride_qm,
-    k_ptr, stride_kb, stride_kh, stride_kn,
-    v_ptr, stride_vb, stride_vh, stride_vn,
-    do_ptr, stride_dob, stride_doh, stride_dom,
-    dq_ptr, stride_dqb, stride_dqh, stride_dqm,
+    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
+    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
+    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
+    do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
+    dq_ptr, stride_dqb, stride_dqh, stride_dqm: tl.constexpr,
     lse2_ptr, delta_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
     num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """All queries."""
     if CAREFUL:
@@ -270,7 +271,7 @@ def dq_pass_0(
                         lse2_ptr, delta_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
                         num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
                         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, CAREFUL,
+                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
                     )
     else:
         dq_pass_0_tile(
@@ -283,23 +284,23 @@ def dq_pass_0(
             lse2_ptr, delta_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
             num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
             HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, CAREFUL,
+            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
         )
 
 
 @triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
 def dq_pass_0_combine(
     split_ptr,
-    q_ptr, stride_qb, stride_qh, stride_qm,
-    k_ptr, stride_kb, stride_kh, stride_kn,
-    v_ptr, stride_vb, stride_vh, stride_vn,
-    do_ptr, stride_dob, stride_doh, stride_dom,
-    dq_ptr, stride_dqb, stride_dqh, stride_dqm,
+    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
+    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
+    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
+    do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
+    dq_ptr, stride_dqb, stride_dqh, stride_dqm: tl.constexpr,
     lse2_ptr, delta_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
     num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """The splits of a tile of dq_pass_0 as one result, always in the same order."""
     at = tl.program_id(0)
@@ -339,7 +340,8 @@ def dkdv_pass_0_loop_0(
     dims, v_dims, qk_scale, split, splits,
     u, u0, u1, q_len, q_offset,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr,
+    APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """Adds to dk and dv what comes of queries q = v."""
     last = q_len + q_offset - 1
@@ -351,53 +353,71 @@ def dkdv_pass_0_loop_0(
     full_hi_0 = tl.minimum(full_hi_0, hi_0) - BLOCK_N + 1
     row_lo = 512 * u
     end = tiles_0
-    begin = 0
-    if SPLIT:
-        begin, end = share(end, split, splits)
-    for i in range(begin, end):
-        start = lo_0 + i * BLOCK_N
-        v = start + tl.arange(0, BLOCK_N)
-        q_base = start.to(tl.int64) - q_offset
-        along = tl.arange(0, BLOCK_N)
-        inside = v <= last
-        if WIDE:
-            along = along.to(tl.int64)
-        q_ptrs = q_head + q_base * stride_qm + ((along * stride_qm)[None, :] + dims[:, None])
-        do_ptrs = do_head + q_base * stride_dom + ((along * stride_dom)[:, None] + v_dims[None, :])
-        q = load_tile(q_ptrs, inside[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
-        lse2 = tl.load(lse2_head + q_base + along, mask=inside, other=float("inf"))
-        p = tl.exp2(tl.dot(k, q, input_precision=PRECISION) * qk_scale - lse2[None, :])
-        allowed = tl.broadcast_to(inside[None, :], p.shape)
-        if (start < full_lo_0) | (start > full_hi_0):
-            allowed &= row_lo[:, None] <= v[None, :]
-            p = tl.where(allowed, p, 0.0)
-        do = load_tile(do_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
-        delta = tl.load(delta_head + q_base + along, mask=inside, other=0.0)
-        ds = p * (tl.dot(values, tl.trans(do), input_precision=PRECISION) - delta[None, :])
-        if CAREFUL:
-            ds = tl.where(allowed, ds, 0.0)
-            dv = careful_product(p, allowed, do, dv, PRECISION)
-            dk = careful_product(ds, allowed, tl.trans(q), dk, PRECISION)
-        else:
-            dv = tl.dot(p.to(do.dtype), do, dv, input_precision=PRECISION)
-            dk = tl.dot(ds.to(q.dtype), tl.trans(q), dk, input_precision=PRECISION)
+    # tiles before the first full one, full ones
+    before = tl.minimum(tl.maximum(full_lo_0 - lo_0 + BLOCK_N - 1, 0) // BLOCK_N, end)
+    full = tl.maximum(tl.minimum(tl.maximum(full_hi_0 - lo_0 + BLOCK_N, 0) // BLOCK_N, end) - before, 0)
+    LOOPS: tl.constexpr = 2 if APART else 1
+    for stretch in tl.static_range(LOOPS):
+        begin = 0
+        stop = end
+        if APART:
+            stop = full if stretch else end - full
+        if SPLIT:
+            begin, stop = share(stop, split, splits)
+        for number in range(begin, stop):
+            i = number
+            if APART:
+                i = number + before if stretch else tl.where(number < before, number, number + full)
+            start = lo_0 + i * BLOCK_N
+            v = start + tl.arange(0, BLOCK_N)
+            q_base = start.to(tl.int64) - q_offset
+            along = tl.arange(0, BLOCK_N)
+            inside = v <= last
+            if APART and stretch:
+                inside = tl.full([BLOCK_N], True, tl.int1)
+            if WIDE:
+                along = along.to(tl.int64)
+            q_ptrs = q_head + q_base * stride_qm + ((along * stride_qm)[None, :] + dims[:, None])
+            do_ptrs = do_head + q_base * stride_dom + ((along * stride_dom)[:, None] + v_dims[None, :])
+            q = load_tile(q_ptrs, inside[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
+            lse2 = tl.load(lse2_head + q_base + along, mask=inside, other=float("inf"))
+            p = tl.exp2(tl.dot(k, q, input_precision=PRECISION) * qk_scale - lse2[None, :])
+            allowed = tl.broadcast_to(inside[None, :], p.shape)
+            partial = (start < full_lo_0) | (start > full_hi_0)
+            if APART:
+                partial = stretch == 0
+            if partial:
+                allowed &= row_lo[:, None] <= v[None, :]
+                p = tl.where(allowed, p, 0.0)
+            do = load_tile(do_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
+            delta = tl.load(delta_head + q_base + along, mask=inside, other=0.0)
+            # dv before ds: while its product runs, ds waits for another one
+            if CAREFUL:
+                dv = careful_product(p, allowed, do, dv, PRECISION)
+            else:
+                dv = tl.dot(p.to(do.dtype), do, dv, input_precision=PRECISION)
+            ds = p * (tl.dot(values, tl.trans(do), input_precision=PRECISION) - delta[None, :])
+            if CAREFUL:
+                dk = careful_product(tl.where(allowed, ds, 0.0), allowed, tl.trans(q), dk, PRECISION)
+            else:
+                dk = tl.dot(ds.to(q.dtype), tl.trans(q), dk, input_precision=PRECISION)
     return dk, dv
 
 
 @triton.jit
 def dkdv_pass_0_tile(
     program,
-    q_ptr, stride_qb, stride_qh, stride_qm,
-    k_ptr, stride_kb, stride_kh, stride_kn,
-    v_ptr, stride_vb, stride_vh, stride_vn,
-    do_ptr, stride_dob, stride_doh, stride_dom,
-    dk_ptr, stride_dkb, stride_dkh, stride_dkn,
-    dv_ptr, stride_dvb, stride_dvh, stride_dvn,
+    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
+    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
+    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
+    do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
+    dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
+    dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
     lse2_ptr, delta_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
     num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """One tile of dkdv_pass_0."""
     at = program
@@ -456,7 +476,7 @@ def dkdv_pass_0_tile(
             dk, dv, k, values, q_head, stride_qm, do_head, stride_dom, lse2_head, delta_head,
             dims, v_dims, qk_scale, split, splits,
             u, u0, u1, q_len, q_offset,
-            HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, CAREFUL,
+            HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, APART, CAREFUL,
         )
     if not CAREFUL:
         # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
@@ -485,17 +505,17 @@ def dkdv_pass_0_tile(
 
 @triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
 def dkdv_pass_0(
-    q_ptr, stride_qb, stride_qh, stride_qm,
-    k_ptr, stride_kb, stride_kh, stride_kn,
-    v_ptr, stride_vb, stride_vh, stride_vn,
-    do_ptr, stride_dob, stride_doh, stride_dom,
-    dk_ptr, stride_dkb, stride_dkh, stride_dkn,
-    dv_ptr, stride_dvb, stride_dvh, stride_dvn,
+    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
+    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
+    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
+    do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
+    dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
+    dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
     lse2_ptr, delta_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
     num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """Keys k = 512*u, which it owns."""
     if CAREFUL:
@@ -517,7 +537,7 @@ def dkdv_pass_0(
                         spoiled_ptr,
                         num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
                         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, CAREFUL,
+                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
                     )
     else:
         dkdv_pass_0_tile(
@@ -531,24 +551,24 @@ def dkdv_pass_0(
             lse2_ptr, delta_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
             num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
             HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, CAREFUL,
+            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
         )
 
 
 @triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
 def dkdv_pass_0_combine(
     split_k_ptr, split_v_ptr,
-    q_ptr, stride_qb, stride_qh, stride_qm,
-    k_ptr, stride_kb, stride_kh, stride_kn,
-    v_ptr, stride_vb, stride_vh, stride_vn,
-    do_ptr, stride_dob, stride_doh, stride_dom,
-    dk_ptr, stride_dkb, stride_dkh, stride_dkn,
-    dv_ptr, stride_dvb, stride_dvh, stride_dvn,
+    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
+    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
+    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
+    do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
+    dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
+    dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
     lse2_ptr, delta_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
     num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """The splits of a tile of dkdv_pass_0 as one result, always in the same order."""
     at = tl.program_id(0)
@@ -599,7 +619,8 @@ def dkdv_pass_1_loop_0(
     dims, v_dims, qk_scale, split, splits,
     u, u0, u1, q_len, q_offset,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr,
+    APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """Adds to dk and dv what comes of queries q = v."""
     last = q_len + q_offset - 1
@@ -612,54 +633,72 @@ def dkdv_pass_1_loop_0(
     row_lo = u
     row_hi = tl.minimum(u + 255, last)
     end = tiles_0
-    begin = 0
-    if SPLIT:
-        begin, end = share(end, split, splits)
-    for i in range(begin, end):
-        start = lo_0 + i * BLOCK_N
-        v = start + tl.arange(0, BLOCK_N)
-        q_base = start.to(tl.int64) - q_offset
-        along = tl.arange(0, BLOCK_N)
-        inside = v <= last
-        if WIDE:
-            along = along.to(tl.int64)
-        q_ptrs = q_head + q_base * stride_qm + ((along * stride_qm)[None, :] + dims[:, None])
-        do_ptrs = do_head + q_base * stride_dom + ((along * stride_dom)[:, None] + v_dims[None, :])
-        q = load_tile(q_ptrs, inside[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
-        lse2 = tl.load(lse2_head + q_base + along, mask=inside, other=float("inf"))
-        p = tl.exp2(tl.dot(k, q, input_precision=PRECISION) * qk_scale - lse2[None, :])
-        allowed = tl.broadcast_to(inside[None, :], p.shape)
-        if (start < full_lo_0) | (start > full_hi_0):
-            allowed = tl.broadcast_to(v[None, :] <= row_hi[:, None], p.shape)
-            allowed &= row_lo[:, None] <= v[None, :]
-            p = tl.where(allowed, p, 0.0)
-        do = load_tile(do_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
-        delta = tl.load(delta_head + q_base + along, mask=inside, other=0.0)
-        ds = p * (tl.dot(values, tl.trans(do), input_precision=PRECISION) - delta[None, :])
-        if CAREFUL:
-            ds = tl.where(allowed, ds, 0.0)
-            dv = careful_product(p, allowed, do, dv, PRECISION)
-            dk = careful_product(ds, allowed, tl.trans(q), dk, PRECISION)
-        else:
-            dv = tl.dot(p.to(do.dtype), do, dv, input_precision=PRECISION)
-            dk = tl.dot(ds.to(q.dtype), tl.trans(q), dk, input_precision=PRECISION)
+    # tiles before the first full one, full ones
+    before = tl.minimum(tl.maximum(full_lo_0 - lo_0 + BLOCK_N - 1, 0) // BLOCK_N, end)
+    full = tl.maximum(tl.minimum(tl.maximum(full_hi_0 - lo_0 + BLOCK_N, 0) // BLOCK_N, end) - before, 0)
+    LOOPS: tl.constexpr = 2 if APART else 1
+    for stretch in tl.static_range(LOOPS):
+        begin = 0
+        stop = end
+        if APART:
+            stop = full if stretch else end - full
+        if SPLIT:
+            begin, stop = share(stop, split, splits)
+        for number in range(begin, stop):
+            i = number
+            if APART:
+                i = number + before if stretch else tl.where(number < before, number, number + full)
+            start = lo_0 + i * BLOCK_N
+            v = start + tl.arange(0, BLOCK_N)
+            q_base = start.to(tl.int64) - q_offset
+            along = tl.arange(0, BLOCK_N)
+            inside = v <= last
+            if APART and stretch:
+                inside = tl.full([BLOCK_N], True, tl.int1)
+            if WIDE:
+                along = along.to(tl.int64)
+            q_ptrs = q_head + q_base * stride_qm + ((along * stride_qm)[None, :] + dims[:, None])
+            do_ptrs = do_head + q_base * stride_dom + ((along * stride_dom)[:, None] + v_dims[None, :])
+            q = load_tile(q_ptrs, inside[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
+            lse2 = tl.load(lse2_head + q_base + along, mask=inside, other=float("inf"))
+            p = tl.exp2(tl.dot(k, q, input_precision=PRECISION) * qk_scale - lse2[None, :])
+            allowed = tl.broadcast_to(inside[None, :], p.shape)
+            partial = (start < full_lo_0) | (start > full_hi_0)
+            if APART:
+                partial = stretch == 0
+            if partial:
+                allowed = tl.broadcast_to(v[None, :] <= row_hi[:, None], p.shape)
+                allowed &= row_lo[:, None] <= v[None, :]
+                p = tl.where(allowed, p, 0.0)
+            do = load_tile(do_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
+            delta = tl.load(delta_head + q_base + along, mask=inside, other=0.0)
+            # dv before ds: while its product runs, ds waits for another one
+            if CAREFUL:
+                dv = careful_product(p, allowed, do, dv, PRECISION)
+            else:
+                dv = tl.dot(p.to(do.dtype), do, dv, input_precision=PRECISION)
+            ds = p * (tl.dot(values, tl.trans(do), input_precision=PRECISION) - delta[None, :])
+            if CAREFUL:
+                dk = careful_product(tl.where(allowed, ds, 0.0), allowed, tl.trans(q), dk, PRECISION)
+            else:
+                dk = tl.dot(ds.to(q.dtype), tl.trans(q), dk, input_precision=PRECISION)
     return dk, dv
 
 
 @triton.jit
 def dkdv_pass_1_tile(
     program,
-    q_ptr, stride_qb, stride_qh, stride_qm,
-    k_ptr, stride_kb, stride_kh, stride_kn,
-    v_ptr, stride_vb, stride_vh, stride_vn,
-    do_ptr, stride_dob, stride_doh, stride_dom,
-    dk_ptr, stride_dkb, stride_dkh, stride_dkn,
-    dv_ptr, stride_dvb, stride_dvh, stride_dvn,
+    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
+    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
+    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
+    do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
+    dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
+    dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
     lse2_ptr, delta_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
     num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """One tile of dkdv_pass_1."""
     at = program
@@ -718,7 +757,7 @@ def dkdv_pass_1_tile(
             dk, dv, k, values, q_head, stride_qm, do_head, stride_dom, lse2_head, delta_head,
             dims, v_dims, qk_scale, split, splits,
             u, u0, u1, q_len, q_offset,
-            HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, CAREFUL,
+            HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, APART, CAREFUL,
         )
     if not CAREFUL:
         # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
@@ -748,17 +787,17 @@ def dkdv_pass_1_tile(
 
 @triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
 def dkdv_pass_1(
-    q_ptr, stride_qb, stride_qh, stride_qm,
-    k_ptr, stride_kb, stride_kh, stride_kn,
-    v_ptr, stride_vb, stride_vh, stride_vn,
-    do_ptr, stride_dob, stride_doh, stride_dom,
-    dk_ptr, stride_dkb, stride_dkh, stride_dkn,
-    dv_ptr, stride_dvb, stride_dvh, stride_dvn,
+    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
+    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
+    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
+    do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
+    dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
+    dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
     lse2_ptr, delta_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
     num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """All keys, less rows where (k % 512) == 0."""
     if CAREFUL:
@@ -780,7 +819,7 @@ def dkdv_pass_1(
                         spoiled_ptr,
                         num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
                         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, CAREFUL,
+                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
                     )
     else:
         dkdv_pass_1_tile(
@@ -794,24 +833,24 @@ def dkdv_pass_1(
             lse2_ptr, delta_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
             num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
             HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, CAREFUL,
+            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
         )
 
 
 @triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
 def dkdv_pass_1_combine(
     split_k_ptr, split_v_ptr,
-    q_ptr, stride_qb, stride_qh, stride_qm,
-    k_ptr, stride_kb, stride_kh, stride_kn,
-    v_ptr, stride_vb, stride_vh, stride_vn,
-    do_ptr, stride_dob, stride_doh, stride_dom,
-    dk_ptr, stride_dkb, stride_dkh, stride_dkn,
-    dv_ptr, stride_dvb, stride_dvh, stride_dvn,
+    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
+    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
+    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
+    do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
+    dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
+    dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
     lse2_ptr, delta_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
     num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, CAREFUL: tl.constexpr,
+    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """The splits of a tile of dkdv_pass_1 as one result, always in the same order."""
     at = tl.program_id(0)

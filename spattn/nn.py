@@ -1,0 +1,99 @@
+"""`SparseAttention`: a pattern as a module of torch.
+
+It is its pattern's text and a few options: what is compiled from them copies and pickles as this text, and modules that
+are alike share it. So it is copied, moved and saved like any module without weights.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from spattn.attend import Attention, compile
+from spattn.pattern import Pattern
+
+
+class SparseAttention(torch.nn.Module):
+    """Exact attention over the pairs of a pattern.
+
+    Args:
+        pattern: The language's text, or a Pattern.
+        layer: The layer that `layers(..)` asks about.
+        backend: "triton", "torch", or "auto": the first that can serve a call, by call.
+        scale: Of the scores; 1/sqrt(head_dim) by default.
+        tf32: Let float32 products use TF32; else they are IEEE.
+        tune: Measure which tiles are fastest, at the first call of each kind on a GPU.
+        bindings: Integers for names in the pattern; other names stay free and are given as tensors at each call.
+
+    Attributes:
+        pattern: The pattern's text, names and layer bound.
+        attention: What runs: its `explain`, its layout, its generated source.
+
+    Raises:
+        PatternError: The text is no pattern.
+        BindError: A binding is of the wrong kind or not in the pattern.
+        UnsupportedError: There is no such backend.
+
+    >>> SparseAttention("local(256) | global([0, cls])", cls=7)
+    SparseAttention('local(256) | global([0, 7])')
+    """
+
+    def __init__(
+        self,
+        pattern: str | Pattern,
+        *,
+        layer: int | None = None,
+        backend: str = "auto",
+        scale: float | None = None,
+        tf32: bool = False,
+        tune: bool = False,
+        **bindings: int,
+    ) -> None:
+        super().__init__()
+        self.pattern = str(Pattern.of(pattern, layer=layer, **bindings))
+        self.backend, self.scale, self.tf32, self.tune = backend, scale, tf32, tune
+        self.attention = _compiled(self.pattern, backend, tf32, tune)
+
+    def forward(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        *,
+        return_lse: bool = False,
+        q_offset: int | None = None,
+        **tensors: Any,
+    ) -> Any:
+        """softmax(scale * q k^T) v over the pattern's pairs, differentiable.
+
+        Args:
+            q: `[batch, num_q_heads, q_len, head_dim]`, any strides, last dimension dense.
+            k: `[batch, num_kv_heads, kv_len, head_dim]`; num_q_heads is a multiple of num_kv_heads.
+            v: `[batch, num_kv_heads, kv_len, v_head_dim]`.
+            return_lse: Also give the log-sum-exp of each row's scores.
+            q_offset: Position of the first query among the keys, in tokens; kv_len - q_len by default.
+            tensors: The pattern's free names.
+
+        Returns:
+            out `[batch, num_q_heads, q_len, v_head_dim]` in q's dtype, and with `return_lse` the natural-log lse in
+            float32, `[batch, num_q_heads, q_len]`.
+
+        Raises:
+            ArgumentError: Shapes, dtypes or devices do not fit.
+            BindError: A tensor is missing or one too many.
+            UnsupportedError: The backend cannot serve this; the message says why.
+        """
+        return self.attention(q, k, v, return_lse=return_lse, scale=self.scale, q_offset=q_offset, **tensors)
+
+    def extra_repr(self) -> str:
+        """The pattern, and the options that are not as usual."""
+        usual = {"backend": "auto", "scale": None, "tf32": False, "tune": False}
+        options = {name: getattr(self, name) for name in usual if getattr(self, name) != usual[name]}
+        return ", ".join([repr(self.pattern), *(f"{name}={value!r}" for name, value in options.items())])
+
+
+@lru_cache(maxsize=256)
+def _compiled(pattern: str, backend: str, tf32: bool, tune: bool) -> Attention:
+    return compile(pattern, backend=backend, tf32=tf32, tune=tune)

@@ -1,0 +1,48 @@
+"""vmap over the operators: the new dimension becomes a part of the batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spattn.errors import UnsupportedError
+from spattn.runtime.operators import BACKWARD, FORWARD, LIBRARY, reads_batch
+
+
+def register() -> None:
+    """Tells torch how the operators are vmapped."""
+    torch.library.register_vmap("spattn::fwd", _fwd, lib=LIBRARY)
+    torch.library.register_vmap("spattn::bwd", _bwd, lib=LIBRARY)
+
+
+def _fwd(info: Any, in_dims: tuple[Any, ...], *given: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    *operands, tensors, plan, scale, q_offset = given
+    folded = _folded(operands, in_dims, info.batch_size, plan)
+    results = FORWARD(*folded, tensors, plan, scale, q_offset)
+    return tuple(_unfolded(x, info.batch_size) for x in results), (0, 0)
+
+
+def _bwd(info: Any, in_dims: tuple[Any, ...], *given: Any) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
+    *operands, tensors, plan, scale, q_offset, wanted = given
+    folded = _folded(operands, in_dims, info.batch_size, plan)
+    results = BACKWARD(*folded, tensors, plan, scale, q_offset, wanted)
+    made = tuple(_unfolded(x, info.batch_size) if asked else x for x, asked in zip(results, wanted, strict=True))
+    return made, tuple(0 if asked else None for asked in wanted)
+
+
+def _folded(operands: list[Tensor | None], in_dims: tuple[Any, ...], size: int, plan: str) -> list[Tensor | None]:
+    """The new dimension of each before its batch, and one with it."""
+    if reads_batch(plan):
+        why = "vmap adds entries to the batch, and this pattern tells these apart or reads tensors"
+        raise UnsupportedError("E061", why, hint="give q, k and v a batch dimension instead")
+    moved = (
+        x if x is None else x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
+        for x, dim in zip(operands, in_dims, strict=False)
+    )
+    return [x if x is None else x.flatten(0, 1) for x in moved]
+
+
+def _unfolded(x: Tensor, size: int) -> Tensor:
+    return x.view(size, x.shape[0] // size, *x.shape[1:])

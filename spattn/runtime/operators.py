@@ -1,0 +1,119 @@
+"""`spattn::fwd` and `spattn::bwd`: attention as torch traces it, compiles it, exports it.
+
+A graph that holds them may be read in another process, so each carries its plan as text. Eager calls take a shorter
+way to the same kernels; only where something wants to see an operator do they come here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from spattn.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from spattn.runtime.execution import Arguments, Calls
+
+LIBRARY: Any = torch.library.Library("spattn", "DEF")  # type: ignore[no-untyped-call]
+_CALL = "Tensor[] tensors, str plan, float? scale, SymInt? q_offset"
+LIBRARY.define(f"fwd(Tensor q, Tensor k, Tensor v, {_CALL}) -> (Tensor out, Tensor lse)")
+LIBRARY.define(
+    "bwd(Tensor? d_out, Tensor? d_lse, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, "
+    f"{_CALL}, bool[3] wanted) -> (Tensor dq, Tensor dk, Tensor dv)"
+)
+FORWARD, BACKWARD = torch.ops.spattn.fwd.default, torch.ops.spattn.bwd.default
+
+_calls_of: Callable[[str], Calls]
+
+
+def serve(calls_of: Callable[[str], Calls]) -> None:
+    """Says how the text of a plan becomes calls; to be quick where it has been asked before."""
+    global _calls_of
+    _calls_of = calls_of
+
+
+def reads_batch(plan: str) -> bool:
+    """Does the pattern of a plan, or may one of its tensors, tell batch entries apart?"""
+    return _calls_of(plan).reads_batch
+
+
+def forward(
+    q: Tensor, k: Tensor, v: Tensor, tensors: Sequence[Tensor], plan: str, scale: float | None, q_offset: int | None
+) -> tuple[Tensor, Tensor]:
+    """(out, lse) by the operator, differentiable.
+
+    Args:
+        q: `[batch, num_q_heads, q_len, head_dim]`.
+        k: `[batch, num_kv_heads, kv_len, head_dim]`.
+        v: `[batch, num_kv_heads, kv_len, v_head_dim]`.
+        tensors: The pattern's, in the plan's order.
+        plan: The text of a `Plan`.
+        scale: Of the scores; 1/sqrt(head_dim) if None.
+        q_offset: Position of the first query; kv_len - q_len if None.
+    """
+    out, lse = FORWARD(q, k, v, tensors, plan, scale, q_offset)
+    return out, lse
+
+
+def _fwd(*given: Any) -> tuple[Tensor, Tensor]:
+    calls, arguments = _called(*given)
+    return calls.answer(arguments)
+
+
+def _fake_fwd(*given: Any) -> tuple[Tensor, Tensor]:
+    calls, arguments = _called(*given)
+    calls.chosen(calls.request(arguments))
+    q, v = arguments.q, arguments.v
+    return q.new_empty((*q.shape[:3], v.shape[3])), q.new_empty(q.shape[:3], dtype=_of_lse(q))
+
+
+def _bwd(
+    d_out: Tensor | None, d_lse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, *given: Any
+) -> tuple[Tensor, ...]:
+    tensors, *rest, wanted = given
+    _check(q, v, {"out": out, "d_out": d_out}, {"lse": lse, "d_lse": d_lse})
+    calls, arguments = _called(q, k, v, tensors, *rest)
+    saved = (q, k, v, out.contiguous(), lse.contiguous(), *tensors)
+    return _filled(q, calls.differentiable(arguments).backward(saved, d_out, d_lse, tuple(wanted)))
+
+
+def _fake_bwd(
+    d_out: Tensor | None, d_lse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, *given: Any
+) -> tuple[Tensor, ...]:
+    tensors, *rest, wanted = given
+    _check(q, v, {"out": out, "d_out": d_out}, {"lse": lse, "d_lse": d_lse})
+    calls, arguments = _called(q, k, v, tensors, *rest)
+    return _filled(q, calls.new_differentiable(arguments).unwritten(q, k, v, tuple(wanted)))
+
+
+def _called(
+    q: Tensor, k: Tensor, v: Tensor, tensors: Sequence[Tensor], plan: str, scale: float | None, q_offset: int | None
+) -> tuple[Calls, Arguments]:
+    calls = _calls_of(plan)
+    return calls, calls.arguments(q, k, v, tensors, scale, q_offset)
+
+
+def _of_lse(q: Tensor) -> torch.dtype:
+    return torch.float64 if q.dtype == torch.float64 else torch.float32
+
+
+def _filled(q: Tensor, found: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    """An operator has to answer tensors: what nobody asked for is empty."""
+    return tuple(q.new_empty(0) if one is None else one for one in found)
+
+
+def _check(q: Tensor, v: Tensor, wide: dict[str, Tensor | None], rows: dict[str, Tensor | None]) -> None:
+    """A graph may have been written by anyone: no kernel is given a tensor of another shape than it reads."""
+    for given, shape, dtype in ((wide, (*q.shape[:3], v.shape[3]), q.dtype), (rows, q.shape[:3], _of_lse(q))):
+        for name, one in given.items():
+            if one is not None and (one.shape != shape or one.dtype != dtype or one.device != q.device):
+                found = f"{list(one.shape)}, {one.dtype} on {one.device}"
+                raise ArgumentError("E060", f"{name} is {found}, not {list(shape)}, {dtype} on {q.device}")
+
+
+for _name, _real, _fake in (("fwd", _fwd, _fake_fwd), ("bwd", _bwd, _fake_bwd)):
+    LIBRARY.impl(_name, _real, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"spattn::{_name}", _fake, lib=LIBRARY)

@@ -1,0 +1,135 @@
+"""Calls that exchange addresses, without a GPU: each launch gets the tensors that it got when it was looked at."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import spattn
+from spattn.backends.triton import backend, backward, forward, launch
+
+PATTERNS = {
+    "window": "last(6)",
+    "splits": "global([0, 9]) | local(3)",
+    "groups": "heads([0, 1]) & local(3) | heads([2, 3]) & causal",
+    "shared key heads": "heads([0]) & local(3) | heads([1:]) & causal",
+    "documents": "documents(ids) & causal",
+}
+
+
+@dataclass
+class Launches:
+    """Kernels that note what they are launched with: tensors as their addresses, numbers as they are."""
+
+    seen: list[tuple[Any, ...]] = field(default_factory=list)
+    kernels: dict[str, Any] = field(default_factory=dict)
+
+    def load(self, path: object, text: str) -> dict[str, Any]:
+        return self.kernels.setdefault(text, defaultdict(lambda: Kernel(self)))
+
+    def taken(self) -> list[tuple[Any, ...]]:
+        seen, self.seen = self.seen, []
+        return seen
+
+
+@dataclass(eq=False)
+class Kernel:
+    """Stands for a Triton function, and for what it is compiled to."""
+
+    launches: Launches
+    packed_metadata: tuple[int, ...] = ()
+    function: int = 0
+
+    def __getitem__(self, grid: object) -> Any:
+        return self.noted
+
+    def noted(self, *arguments: Any, **options: Any) -> Kernel:
+        self.launches.seen.append(tuple(x.data_ptr() if isinstance(x, Tensor) else x for x in arguments))
+        return self
+
+    def run(self, *arguments: Any) -> None:
+        self.launches.seen.append(arguments[9:])
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
+    made = Launches()
+    for module in (forward, backward):
+        monkeypatch.setattr(module, "load", made.load)
+    monkeypatch.setattr(launch, "_schedules", OrderedDict())
+    monkeypatch.setattr(backend, "refusal", lambda request: None)
+    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda index: 0, raising=False)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: None)
+    return made
+
+
+def drawn(seed: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(2, heads, 40, 16, generator=generator) for heads in (4, 2, 2)]
+
+
+def launched(launches: Launches, call: Any, given: list[Tensor]) -> list[tuple[Any, ...]]:
+    """What a step of training launches; addresses as the names of their tensors."""
+    launches.taken()
+    out, lse = call(*given)
+    ran = launches.taken()
+    d_out, d_lse = torch.randn_like(out), torch.randn_like(lse)
+    gradients = torch.autograd.grad((out, lse), given, (d_out, d_lse))
+    of_rows, *derived = launches.taken()
+    tensors = (*given, out, lse, d_out, d_lse, *gradients)
+    names = {x.data_ptr(): f"tensor {i}" for i, x in enumerate(tensors)}
+    names |= {x: f"term {i}" for i, x in enumerate(x for x in of_rows if is_address(x) and x not in names)}
+    return [tuple(names.get(x, "made") if is_address(x) else x for x in one) for one in (*ran, of_rows, *derived)]
+
+
+def is_address(x: object) -> bool:
+    return isinstance(x, int) and x >= 1 << 32
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_later_calls_launch_with_the_tensors_of_the_first(name: str, launches: Launches) -> None:
+    attn = spattn.compile(PATTERNS[name], backend="triton")
+    tensors = {"ids": torch.arange(40) // 9} if name == "documents" else {}
+
+    def call(*given: Tensor) -> Any:
+        return attn(*given, return_lse=True, **tensors)
+
+    kept = [[x.requires_grad_() for x in drawn(seed)] for seed in range(3)]
+    first, *later = (launched(launches, call, given) for given in kept)
+    assert {f"tensor {i}" for i in range(8)} <= {x for one in first for x in one}  # dk and dv may be sums of others
+    assert all(one == first for one in later)
+
+
+@pytest.mark.parametrize("wanted", ["q", "k", "qv"])
+def test_only_what_is_asked_for_is_launched(wanted: str, launches: Launches) -> None:
+    attn = spattn.compile("last(6)", backend="triton")
+    counts = []
+    for seed in range(3):
+        given = [x.requires_grad_(name in wanted) for name, x in zip("qkv", drawn(seed), strict=True)]
+        out = attn(*given)
+        launches.taken()
+        out.sum().backward()
+        counts.append(len(launches.taken()))
+        assert [x.grad is not None for x in given] == [name in wanted for name in "qkv"]
+    assert len(set(counts)) == 1
+
+
+def test_changed_tensors_are_looked_at_again(launches: Launches, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = []
+    launched = backward.launched
+    monkeypatch.setattr(backward, "launched", lambda *given: looked_at.append(given[0].name) or launched(*given))
+    attn, ids = spattn.compile("documents(ids) & causal", backend="triton"), torch.arange(40) // 9
+    given = [x.requires_grad_() for x in drawn(0)]
+    found = []
+    for changes in (False, False, False, True, False):
+        if changes:
+            ids += 1
+        looked_at.clear()
+        attn(*given, ids=ids).sum().backward()
+        found.append(len(looked_at))
+    assert found == [2, 0, 0, 2, 0]

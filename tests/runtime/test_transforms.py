@@ -1,0 +1,116 @@
+"""Calls under checkpointing, torch.func, modes and tensors of other classes: they work, or say why not."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
+from torch.func import grad, jacfwd, jvp, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+
+import spattn
+from spattn.errors import UnsupportedError
+from spattn.runtime.operators import FORWARD
+from tests.runtime.calls import PATTERNS, derived, drawn, tensors
+
+ATTN = spattn.compile("last(6)")
+
+
+def loss(*given: Tensor) -> Tensor:
+    out, lse = ATTN(*given, return_lse=True)
+    return out.square().sum() + lse[..., 8:].sum()
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("name", PATTERNS)
+def test_checkpoints_compute_it_again(name: str, reentrant: bool) -> None:
+    attn, given = spattn.compile(PATTERNS[name]), tensors(name)
+
+    def call(*x: Tensor) -> Any:
+        return attn(*x, return_lse=True, **given)
+
+    again = derived(lambda *x: checkpoint(call, *x, use_reentrant=reentrant), drawn())
+    assert all(map(torch.equal, again, derived(call, drawn())))
+
+
+def test_a_selective_checkpoint_keeps_it() -> None:
+    contexts = partial(create_selective_checkpoint_contexts, [FORWARD])
+    kept = derived(lambda *x: checkpoint(ATTN, *x, use_reentrant=False, context_fn=contexts), drawn())
+    assert all(map(torch.equal, kept, derived(ATTN, drawn())))
+
+
+def test_grad() -> None:
+    mine = grad(loss, argnums=(0, 1, 2))(*drawn())
+    inputs = [x.requires_grad_() for x in drawn()]
+    for one, other in zip(mine, torch.autograd.grad(loss(*inputs), inputs), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_vmap_adds_to_the_batch() -> None:
+    q, k, v = (torch.stack([x, x.flip(0), 2 * x]) for x in drawn())
+    torch.testing.assert_close(vmap(ATTN)(q, k, v), torch.stack([ATTN(*x) for x in zip(q, k, v, strict=True)]))
+    each = vmap(grad(loss, argnums=(0, 1, 2)), in_dims=(0, None, 0))(q, k[0], v)
+    one_by_one = [grad(loss, argnums=(0, 1, 2))(q[i], k[0], v[i]) for i in range(3)]
+    for mine, theirs in zip(each, zip(*one_by_one, strict=True), strict=True):
+        torch.testing.assert_close(mine, torch.stack(theirs))
+
+
+@pytest.mark.parametrize("pattern", ["batch([0]) & causal", "where(k <= q + b)", "valid(n)"])
+def test_vmap_is_refused_where_the_batch_matters(pattern: str) -> None:
+    attn = spattn.compile(pattern)
+    given = {"n": torch.tensor([3, 4])} if "n" in attn.pattern.free_names else {}
+    with pytest.raises(UnsupportedError, match="E061: vmap adds entries to the batch"):
+        vmap(lambda *x: attn(*x, **given))(*(x[None] for x in drawn()))
+
+
+def test_there_is_no_forward_mode() -> None:
+    q, k, v = drawn()
+    for attempt in (lambda: jvp(lambda x: ATTN(x, k, v), (q,), (q,)), lambda: jacfwd(lambda x: ATTN(x, k, v))(q)):
+        with pytest.raises(UnsupportedError, match="no forward-mode derivative"):
+            attempt()
+    with forward_ad.dual_level(), pytest.raises(UnsupportedError, match="no forward-mode derivative"):
+        ATTN(forward_ad.make_dual(q, q), k, v)
+
+
+def test_there_is_no_second_derivative() -> None:
+    q, k, v = drawn()
+    with pytest.raises(UnsupportedError, match="first derivatives only"):
+        grad(lambda x: grad(loss)(x, k, v).sum())(q)
+    q.requires_grad_()
+    (first,) = torch.autograd.grad(loss(q, k, v), q, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        first.sum().backward()
+    out, _ = FORWARD(q, k, v, [], ATTN._plan.text, None, None)
+    (first,) = torch.autograd.grad(out.square().sum(), q, create_graph=True)
+    with pytest.raises(UnsupportedError, match="first derivatives only"):
+        first.sum().backward()
+
+
+def test_fake_and_meta_tensors_have_shapes() -> None:
+    with FakeTensorMode():
+        out, lse = ATTN(*(torch.empty(2, 4, 9, 16).requires_grad_() for _ in range(3)), return_lse=True)
+    assert (out.shape, lse.shape, out.requires_grad) == ((2, 4, 9, 16), (2, 4, 9), True)
+    assert ATTN(*(x.to("meta") for x in drawn())).shape == (2, 4, 17, 16)
+
+
+def test_a_mode_sees_one_operator() -> None:
+    seen = [node.target for node in make_fx(ATTN)(*drawn()).graph.nodes if node.op == "call_function"]
+    assert seen[0] is FORWARD
+    assert all(target is not torch.ops.aten.mm.default for target in seen)
+
+
+class Marked(Tensor):
+    """A class of its own without a dispatcher of its own."""
+
+
+def test_a_parameter_and_a_subclass_are_tensors() -> None:
+    q, k, v = drawn()
+    wanted = ATTN(q, k, v)
+    assert torch.equal(ATTN(torch.nn.Parameter(q), k, v), wanted)
+    assert torch.equal(ATTN(q.as_subclass(Marked), k, v), wanted)
