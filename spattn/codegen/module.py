@@ -53,7 +53,7 @@ class ModuleSource:
 def module_source(layout: Layout, pattern: str, language: str = "triton") -> ModuleSource:
     """The kernels of `layout`, forward. `pattern` stands in the head, escaped."""
     kernels = _kernels(layout, FORWARD)
-    return _module(kernels, "", describe(layout), layout, pattern, language)
+    return _module(kernels, describe(layout), layout, pattern, language)
 
 
 def backward_source(layout: Layout, transposed: Layout, pattern: str, language: str = "triton") -> ModuleSource:
@@ -63,8 +63,7 @@ def backward_source(layout: Layout, transposed: Layout, pattern: str, language: 
         *(re.sub("^pass", D_QUERIES.prefix, line) for line in describe(layout)),
         *(re.sub("^pass", D_KEYS.prefix, line) for line in describe(transposed)),
     ]
-    rows = _render(f"{language}/row_terms.py.jinja")
-    return _module(kernels, rows, lines, layout, pattern, language)
+    return _module(kernels, lines, layout, pattern, language)
 
 
 @frozen
@@ -81,10 +80,8 @@ def _kernels(layout: Layout, kind: Kind) -> list[KernelText]:
     return [kernel_text(layout, i, kind) for i in range(len(layout.passes))]
 
 
-def _module(
-    kernels: list[KernelText], before: str, lines: list[str], layout: Layout, pattern: str, language: str
-) -> ModuleSource:
-    body = pruned(before + "".join(_kernel(kernel, language) for kernel in kernels))
+def _module(kernels: list[KernelText], lines: list[str], layout: Layout, pattern: str, language: str) -> ModuleSource:
+    body = pruned("".join(_kernel(kernel, language) for kernel in kernels))
     head = _render(
         f"{language}/_head.py.jinja",
         version=comment(__version__),

@@ -31,7 +31,6 @@ def artefacts(
 def test_hopper_gets_matrix_products_of_warp_groups_and_spills_little(name: str) -> None:
     index = list(PATTERNS).index(name)
     found = artefacts(name, "cuda:90", DTYPES[index // 2 % 2], HEAD_DIMS[index % 2])
-    assert found[0].name == "row_terms"
     for one in found:
         assert one.asm["cubin"]
         assert one.warnings == ()

@@ -84,7 +84,7 @@ def test_every_measured_time_is_near(workload):
 
 
 def test_a_long_program_that_starts_last():
-    """BigBird in one pass, as it was once planned and measured: the first tile of rows sees all keys, the others few."""
+    """BigBird in one pass, as it was once planned: the first tile of rows sees all keys, the others few."""
     measured = {Tile(64, 64, 4, 3, 128): 380.0, Tile(64, 64, 4, 2, 128): 438.2, Tile(64, 32, 4, 3, 96): 462.8}
     every = select(conj(le(U0, 63), le(0, U1)), LAST, sub(BEGIN, 1))
     ranges = (

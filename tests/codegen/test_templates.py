@@ -27,7 +27,6 @@ NAMES: Mapping[str, set[str]] = {
     "forward.py.jinja": PASS,
     "d_queries.py.jinja": PASS,
     "d_keys.py.jinja": PASS,
-    "row_terms.py.jinja": set(),
 }
 FOLDERS = ("triton",)
 

@@ -27,7 +27,6 @@ from spattn.layout.ir import Layout
 
 ALIGNED = re.compile(r"\w+_ptr|stride_d?[qkvo]\w+")
 ITEM_SIZES = {"fp16": 2, "bf16": 2, "fp32": 4}
-ROW_TERMS = Tile(64, 64, 4, 1)
 USUAL_LENGTH, USUAL_HEADS = 8192, 16  # of the call for which tiles are chosen
 TENSORS = re.compile(r"(q|k|v|out|do|dq|dk|dv)_ptr")  # of the call's dtype
 SIDE = re.compile(r"(key|query)_side\w+")  # of a box
@@ -98,11 +97,8 @@ def compile_ahead(
     _require_compiler()
     each = [tiles] * len(source.passes) if isinstance(tiles, Tile) else list(tiles)
     each = [replace(tile, num_stages=1) for tile in each] if careful else each
-    constants = {**_constants(head_dim, v_head_dim), "CAREFUL": careful, "WITH_DLSE": True}
+    constants = {**_constants(head_dim, v_head_dim), "CAREFUL": careful}
     found = []
-    if "row_terms" in kernels:
-        terms = replace(source.passes[0], name="row_terms", roles=(), boxes=())
-        found.append(_compiled(terms, kernels["row_terms"], target, dtype, ROW_TERMS, constants))
     for one, tile in zip(source.passes, each, strict=True):
         split = {**constants, "SPLIT": tile.splits > 1, "APART": tile.apart}
         combine = [replace(one, name=f"{one.name}_combine")] if tile.splits > 1 else []
@@ -138,7 +134,7 @@ def _require_compiler() -> None:
 def _constants(head_dim: int, v_head_dim: int) -> dict[str, Any]:
     """What a call of that width compiles in, but for the tile."""
     strides = {f"stride_{name}": head_dim for name in ("qm", "kn", "dqm", "dkn")}
-    strides |= {f"stride_{name}": v_head_dim for name in ("vn", "om", "dom", "dvn")}
+    strides |= {f"stride_{name}": v_head_dim for name in ("vn", "om", "dom", "dvn")} | {"stride_dlsem": 1}
     return {
         **strides,
         "HEAD_DIM": head_dim,

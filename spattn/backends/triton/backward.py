@@ -1,4 +1,4 @@
-"""The backward pass: what each query needs first, then dq along the layout and dk, dv along its transposition.
+"""The backward pass: dq along the layout, which leaves what dk and dv need of each query along its transposition.
 
 Nothing is added from several programs at once: the same call gives the same bits.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from spattn.backends.triton.forward import current
 from spattn.backends.triton.heads import key_heads, key_pairs, query_heads, sent
 from spattn.backends.triton.launch import Launch, Outputs, launched
 from spattn.backends.triton.load import load
-from spattn.backends.triton.row_terms import RowTerms, row_terms
 from spattn.backends.triton.tiles import Tile
 from spattn.codegen.kinds import D_KEYS, D_QUERIES
 
@@ -27,16 +27,46 @@ Groups = Mapping[tuple[bool, ...], NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class Gradients:
-    """Where the kernels write, in the dtype of q; None for what nobody asks for."""
+    """Where the kernels write, in the dtype of q; None for k and v where nobody asks for theirs."""
 
-    q: torch.Tensor | None
+    q: torch.Tensor
     k: torch.Tensor | None
     v: torch.Tensor | None
 
     @staticmethod
-    def of(q: torch.Tensor | None, k: torch.Tensor | None, v: torch.Tensor | None) -> Gradients:
+    def of(q: torch.Tensor, k: torch.Tensor | None, v: torch.Tensor | None) -> Gradients:
         """Uninitialised gradients of these tensors, laid out as they are."""
-        return Gradients(*(None if one is None else _like(one) for one in (q, k, v)))
+        return Gradients(_like(q), *(None if one is None else _like(one) for one in (k, v)))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the gradients need of the queries, d_out of any dtype and the others float32.
+
+    Attributes:
+        saved: What the forward pass answered.
+        d_out, d_lse: Gradients of these.
+        lse2: For dq to write: lse in base 2, +inf for rows without keys, since their weights are 0.
+        delta: For dq to write: sum(d_out * out) - d_lse.
+    """
+
+    saved: Outputs
+    d_out: torch.Tensor
+    d_lse: torch.Tensor
+    lse2: torch.Tensor
+    delta: torch.Tensor
+
+    @staticmethod
+    def of(saved: Outputs, d_out: torch.Tensor, d_lse: torch.Tensor | None) -> Rows:
+        """None stands for a gradient of zero."""
+        lse2, delta = torch.empty((2, *saved.lse.shape), dtype=torch.float32, device=d_out.device)
+        return Rows(saved, d_out, zero(d_out.device).expand(saved.lse.shape) if d_lse is None else d_lse, lse2, delta)
+
+
+@lru_cache(maxsize=64)
+def zero(device: torch.device) -> torch.Tensor:
+    """A zero to be read in the place of all that nobody gave."""
+    return torch.zeros((), dtype=torch.float32, device=device)
 
 
 @dataclass(frozen=True)
@@ -44,13 +74,11 @@ class Ran:
     """What ran for the gradients of a request.
 
     Attributes:
-        row_kernels: The module whose kernel made the terms of the rows.
         queries: Launches for dq.
         keys: Launches for dk and dv.
         summed: Were these added up from shares of several groups of heads, outside of any launch?
     """
 
-    row_kernels: dict[str, Any]
     queries: list[Launch]
     keys: list[Launch]
     summed: bool
@@ -81,7 +109,7 @@ def differentiate(
             _ = None if one is None else one.zero_()
         return None
     with current(request.q.device):
-        return _Backward(plans, request, into, tile).run(saved, d_out, d_lse)
+        return _Backward(plans, request, Rows.of(saved, d_out, d_lse), into, tile).run()
 
 
 def dense_rows(d_out: torch.Tensor | None, out: torch.Tensor) -> torch.Tensor:
@@ -95,43 +123,35 @@ def dense_rows(d_out: torch.Tensor | None, out: torch.Tensor) -> torch.Tensor:
 class _Backward:
     plans: Plans
     request: Request
+    rows: Rows
     into: Gradients
     tile: Tile | None
 
-    def run(self, saved: Outputs, d_out: torch.Tensor, d_lse: torch.Tensor | None) -> Ran:
+    def run(self) -> Ran:
         request, into = self.request, self.into
         groups = self.plans.groups(request.batch_size, request.num_q_heads)
         own = [np.unique(key_pairs(request, pairs)) for pairs in groups.values()]
         summed = sum(map(len, own)) > request.batch_size * request.k.shape[1]  # groups that share a key head
         listed = {values: pairs if len(groups) > 1 else None for values, pairs in groups.items()}
-        kernels = self.kernels(next(iter(groups)))
-        terms = row_terms(kernels, saved, d_out, d_lse)
-        queries, keys = [], []
-        if into.q is not None:
-            queries = [self.queries(values, pairs, d_out, terms, into.q) for values, pairs in listed.items()]
+        queries = [self.queries(values, pairs) for values, pairs in listed.items()]
+        keys = []
         if into.k is not None and into.v is not None:
             totals = into.k, into.v
             if summed:
-                self.summed_keys(groups, own, d_out, terms, totals)
+                self.summed_keys(groups, own, totals)
             else:
-                keys = [self.keys(values, pairs, d_out, terms, totals) for values, pairs in listed.items()]
-        return Ran(kernels, queries, keys, summed)
+                keys = [self.keys(values, pairs, totals) for values, pairs in listed.items()]
+        return Ran(queries, keys, summed)
 
     def kernels(self, values: tuple[bool, ...]) -> dict[str, Any]:
         source = self.plans.backward_module_of(values)
         return load(self.plans.publish(source.text), source.text)
 
-    def queries(
-        self,
-        values: tuple[bool, ...],
-        pairs: NDArray[np.int64] | None,
-        d_out: torch.Tensor,
-        terms: RowTerms,
-        dq: torch.Tensor,
-    ) -> Launch:
+    def queries(self, values: tuple[bool, ...], pairs: NDArray[np.int64] | None) -> Launch:
         """dq of a group of heads."""
-        request = self.request
-        tensors = [request.q, request.k, request.v, d_out, dq, terms.lse2, terms.delta]
+        request, rows = self.request, self.rows
+        given = [request.q, request.k, request.v, rows.d_out, rows.saved.out, rows.d_lse]
+        tensors = [*given, self.into.q, rows.saved.lse, rows.lse2, rows.delta]
         source, layout = self.plans.backward_module_of(values), self.plans.layout_of(values)
         heads = query_heads(request, pairs)
         return launched(D_QUERIES, layout, source, self.kernels(values), request, tensors, heads, self.tile)
@@ -140,16 +160,14 @@ class _Backward:
         self,
         groups: Groups,
         own: list[NDArray[np.int64]],
-        d_out: torch.Tensor,
-        terms: RowTerms,
         into: tuple[torch.Tensor, torch.Tensor],
     ) -> None:
         """dk and dv, one group's share added after the other, each to the key heads that it reads."""
         totals = [torch.zeros(x.shape, dtype=torch.float32, device=x.device) for x in into]
         parts = torch.empty_like(totals[0]), torch.empty_like(totals[1])
         for (values, pairs), heads in zip(groups.items(), own, strict=True):
-            self.keys(values, pairs, d_out, terms, parts)
-            where = sent(heads.astype(np.int32).tobytes(), d_out.device).long()
+            self.keys(values, pairs, parts)
+            where = sent(heads.astype(np.int32).tobytes(), self.request.q.device).long()
             for total, part in zip((x.flatten(0, 1) for x in totals), (x.flatten(0, 1) for x in parts), strict=True):
                 total.index_copy_(0, where, total.index_select(0, where) + part.index_select(0, where))
         for gradient, total in zip(into, totals, strict=True):
@@ -159,13 +177,11 @@ class _Backward:
         self,
         values: tuple[bool, ...],
         pairs: NDArray[np.int64] | None,
-        d_out: torch.Tensor,
-        terms: RowTerms,
         into: tuple[torch.Tensor, torch.Tensor],
     ) -> Launch:
         """The share of a group of heads in dk and dv."""
-        request = self.request
-        tensors = [request.q, request.k, request.v, d_out, *into, terms.lse2, terms.delta]
+        request, rows = self.request, self.rows
+        tensors = [request.q, request.k, request.v, rows.d_out, *into, rows.lse2, rows.delta]
         source, layout = self.plans.backward_module_of(values), self.plans.transposed_of(values)
         heads = key_heads(request, pairs)
         return launched(D_KEYS, layout, source, self.kernels(values), request, tensors, heads, self.tile)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 
 from spattn.backends.request import Request
-from spattn.backends.triton.backward import Gradients, Ran, is_alike
+from spattn.backends.triton.backward import Gradients, Ran, is_alike, zero
 from spattn.backends.triton.bound import ALIGNMENT, Runs, can_bind
 from spattn.backends.triton.launch import Outputs
-from spattn.backends.triton.row_terms import row_terms
 from spattn.backends.triton.watched import Watched
 
 
@@ -24,10 +23,9 @@ class BoundBackward:
     """
 
     def __init__(self, request: Request, ran: Ran, wanted: tuple[bool, bool, bool]) -> None:
-        self._wants_q, self._wants_keys = wanted[0], wanted[1] or wanted[2]
+        self._wants_keys = wanted[1] or wanted[2]
         self._index = request.q.device.index
         self._watched = Watched(request.tensors)
-        self._row_kernels = ran.row_kernels
         self._queries, self._keys = Runs(ran.queries, request), Runs(ran.keys, request)
 
     def __call__(
@@ -41,28 +39,37 @@ class BoundBackward:
         tensors: Mapping[str, object],
     ) -> Gradients | None:
         """The gradients; None where these tensors need kernels of their own, or another device is current."""
+        out, lse = saved.out, saved.lse
         at = (q.data_ptr(), k.data_ptr(), v.data_ptr(), d_out.data_ptr())
-        if (at[0] | at[1] | at[2] | at[3]) % ALIGNMENT or torch.cuda.current_device() != self._index:
+        row = (out.data_ptr(), (zero(lse.device) if d_lse is None else d_lse).data_ptr(), lse.data_ptr())
+        together = at[0] | at[1] | at[2] | at[3] | row[0] | row[1] | row[2]
+        if together % ALIGNMENT or torch.cuda.current_device() != self._index:
             return None
         if not self._watched.same(tensors):
             return None
-        terms = row_terms(self._row_kernels, saved, d_out, d_lse)
-        rows = terms.lse2.data_ptr(), terms.delta.data_ptr()
-        dq = dk = dv = None
-        if self._wants_q:
-            dq = torch.empty_like(q)
-            self._queries((*at, dq.data_ptr(), *rows))
+        terms = torch.empty((2, *lse.shape), dtype=torch.float32, device=lse.device)
+        made = terms.data_ptr(), terms.data_ptr() + lse.nbytes
+        dq, dk, dv = torch.empty_like(q), None, None
+        self._queries((*at, row[0], row[1], dq.data_ptr(), row[2], *made))
         if self._wants_keys:
             dk, dv = torch.empty_like(k), torch.empty_like(v)
-            self._keys((*at, dk.data_ptr(), dv.data_ptr(), *rows))
+            self._keys((*at, dk.data_ptr(), dv.data_ptr(), *made))
         return Gradients(dq, dk, dv)
 
 
 def bound_backward(
-    request: Request, d_out: torch.Tensor, ran: Ran | None, wanted: tuple[bool, bool, bool]
+    request: Request, rows: Iterable[torch.Tensor | None], ran: Ran | None, wanted: tuple[bool, bool, bool]
 ) -> BoundBackward | None:
-    """The launches for later backward passes; None where each has to be looked at."""
+    """The launches for later backward passes; None where each has to be looked at.
+
+    Args:
+        request: The call.
+        rows: What else was read: the gradients of out and lse, and these.
+        ran: What ran for it.
+        wanted: The gradients that were asked for.
+    """
     if ran is None or ran.summed or not all(map(is_alike, (request.q, request.k, request.v))):
         return None
-    bindable = can_bind(request, [*ran.queries, *ran.keys], (request.q, request.k, request.v, d_out))
+    read = [one for one in (request.q, request.k, request.v, *rows) if one is not None]
+    bindable = can_bind(request, [*ran.queries, *ran.keys], read)
     return BoundBackward(request, ran, wanted) if bindable else None

@@ -81,14 +81,15 @@ class Differentiable:
         q, k, v, out, lse, *rest = saved
         tensors = dict(zip(self._names, rest, strict=True)) if rest else {}
         d_out, outputs = dense_rows(d_out, out), Outputs(out, lse)
-        key = wanted, q.stride(), k.stride(), v.stride(), out.stride(), d_out.stride()
+        rows = d_out.stride(), None if d_lse is None else d_lse.stride()
+        key = wanted, q.stride(), k.stride(), v.stride(), out.stride(), *rows
         known = self._backward.get(key)
         into = None if known is None else known(q, k, v, outputs, d_out, d_lse, tensors)
         if into is None:
             request = Request(q, k, v, tensors=tensors, **self._options)
             into = _unwritten(q, k, v, wanted)
             ran = differentiate(self._plans, request, outputs, d_out, d_lse, into)
-            self._keep(key, bound_backward(request, d_out, ran, wanted))
+            self._keep(key, bound_backward(request, (d_out, d_lse, out, lse), ran, wanted))
         return _asked(into, wanted)
 
     @staticmethod
@@ -104,13 +105,13 @@ class Differentiable:
 
 
 def _unwritten(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, wanted: tuple[bool, bool, bool]) -> Gradients:
-    """Where kernels write: those of k and v are written together or not at all."""
+    """Where kernels write: dq always, which finds what the others need; those of k and v together or not at all."""
     keys = wanted[1] or wanted[2]
-    return Gradients.of(q if wanted[0] else None, k if keys else None, v if keys else None)
+    return Gradients.of(q, k if keys else None, v if keys else None)
 
 
 def _asked(into: Gradients, wanted: tuple[bool, bool, bool]) -> Three:
-    return into.q, into.k if wanted[1] else None, into.v if wanted[2] else None
+    return into.q if wanted[0] else None, into.k if wanted[1] else None, into.v if wanted[2] else None
 
 
 class _Attention(torch.autograd.Function):

@@ -58,36 +58,6 @@ def careful_product(weights, allowed, values, acc, PRECISION: tl.constexpr):
     return acc + tl.where(met > 0, float("nan"), 0.0)
 
 
-@triton.jit(do_not_specialize=["num_q_heads", "q_len"])
-def row_terms(
-    out_ptr, stride_ob, stride_oh, stride_om,
-    do_ptr, stride_dob, stride_doh, stride_dom,
-    lse_ptr, dlse_ptr, lse2_ptr, delta_ptr, num_q_heads, q_len,
-    V_HEAD_DIM: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, WITH_DLSE: tl.constexpr,
-):
-    """Of each row lse in base 2, +inf without keys so that it weighs nothing, and delta = sum(do * out) - dlse."""
-    tiles = (q_len + BLOCK_M - 1) // BLOCK_M
-    pair = tl.program_id(0) // tiles
-    b = (pair // num_q_heads).to(tl.int64)
-    h = (pair % num_q_heads).to(tl.int64)
-    m = (tl.program_id(0) % tiles * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
-    v_dims = tl.arange(0, BLOCK_DV)
-    row = pair.to(tl.int64) * q_len + m
-    row_ok = m < q_len
-    inside = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
-    out_ptrs = out_ptr + b * stride_ob + h * stride_oh + m[:, None] * stride_om + v_dims[None, :]
-    do_ptrs = do_ptr + b * stride_dob + h * stride_doh + m[:, None] * stride_dom + v_dims[None, :]
-    out = tl.load(out_ptrs, mask=inside, other=0.0).to(tl.float32)
-    do = tl.load(do_ptrs, mask=inside, other=0.0).to(tl.float32)
-    delta = tl.sum(out * do, 1)
-    if WITH_DLSE:
-        delta -= tl.load(dlse_ptr + row, mask=row_ok, other=0.0)
-    lse = tl.load(lse_ptr + row, mask=row_ok, other=0.0)
-    empty = lse == float("-inf")
-    tl.store(lse2_ptr + row, tl.where(empty, float("inf"), lse * 1.4426950408889634), mask=row_ok)
-    tl.store(delta_ptr + row, tl.where(empty, 0.0, delta), mask=row_ok)
-
-
 @triton.jit
 def dq_pass_0_loop_0(
     dq, q, do, lse2, delta, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
@@ -168,8 +138,10 @@ def dq_pass_0_tile(
     k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
     v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
     do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
+    out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
+    dlse_ptr, stride_dlseb, stride_dlseh, stride_dlsem: tl.constexpr,
     dq_ptr, stride_dqb, stride_dqh, stride_dqm: tl.constexpr,
-    lse2_ptr, delta_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
+    lse_ptr, lse2_ptr, delta_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
     num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
@@ -214,8 +186,21 @@ def dq_pass_0_tile(
     v_head = v_ptr + b.to(tl.int64) * stride_vb + (h // group_size).to(tl.int64) * stride_vh
 
     row = pair.to(tl.int64) * q_len + m
-    lse2 = tl.load(lse2_ptr + row, mask=row_ok, other=float("inf"))
-    delta = tl.load(delta_ptr + row, mask=row_ok, other=0.0)
+    out_base = out_ptr + b.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
+    out = tl.load(
+        out_base + m[:, None] * stride_om + v_dims[None, :],
+        mask=row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :],
+        other=0.0,
+    )
+    dlse_base = dlse_ptr + b.to(tl.int64) * stride_dlseb + h.to(tl.int64) * stride_dlseh
+    dlse = tl.load(dlse_base + m * stride_dlsem, mask=row_ok, other=0.0)
+    lse = tl.load(lse_ptr + row, mask=row_ok, other=float("-inf"))
+    # a row without keys weighs nothing
+    empty = lse == float("-inf")
+    lse2 = tl.where(empty, float("inf"), lse * 1.4426950408889634)
+    delta = tl.where(empty, 0.0, tl.sum(out.to(tl.float32) * do.to(tl.float32), 1) - dlse)
+    tl.store(lse2_ptr + row, lse2, mask=row_ok)
+    tl.store(delta_ptr + row, delta, mask=row_ok)
     dq = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     dq = dq_pass_0_loop_0(
         dq, q, do, lse2, delta, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
@@ -246,8 +231,10 @@ def dq_pass_0(
     k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
     v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
     do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
+    out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
+    dlse_ptr, stride_dlseb, stride_dlseh, stride_dlsem: tl.constexpr,
     dq_ptr, stride_dqb, stride_dqh, stride_dqm: tl.constexpr,
-    lse2_ptr, delta_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
+    lse_ptr, lse2_ptr, delta_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
     num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
@@ -267,8 +254,10 @@ def dq_pass_0(
                         k_ptr, stride_kb, stride_kh, stride_kn,
                         v_ptr, stride_vb, stride_vh, stride_vn,
                         do_ptr, stride_dob, stride_doh, stride_dom,
+                        out_ptr, stride_ob, stride_oh, stride_om,
+                        dlse_ptr, stride_dlseb, stride_dlseh, stride_dlsem,
                         dq_ptr, stride_dqb, stride_dqh, stride_dqm,
-                        lse2_ptr, delta_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
+                        lse_ptr, lse2_ptr, delta_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
                         num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
                         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
                         BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
@@ -280,8 +269,10 @@ def dq_pass_0(
             k_ptr, stride_kb, stride_kh, stride_kn,
             v_ptr, stride_vb, stride_vh, stride_vn,
             do_ptr, stride_dob, stride_doh, stride_dom,
+            out_ptr, stride_ob, stride_oh, stride_om,
+            dlse_ptr, stride_dlseb, stride_dlseh, stride_dlsem,
             dq_ptr, stride_dqb, stride_dqh, stride_dqm,
-            lse2_ptr, delta_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
+            lse_ptr, lse2_ptr, delta_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
             num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
             HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
             BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
@@ -295,8 +286,10 @@ def dq_pass_0_combine(
     k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
     v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
     do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
+    out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
+    dlse_ptr, stride_dlseb, stride_dlseh, stride_dlsem: tl.constexpr,
     dq_ptr, stride_dqb, stride_dqh, stride_dqm: tl.constexpr,
-    lse2_ptr, delta_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
+    lse_ptr, lse2_ptr, delta_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
     num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
