@@ -11,6 +11,7 @@ from spattn.codegen.parameters import Parameters
 from spattn.codegen.sides import Side
 
 SCANNED = 256  # tiles that a program of the careful launch looks through
+COMBINED = 16  # dimensions of a tile of rows that a program has which combines its splits
 
 
 @dataclass(frozen=True)

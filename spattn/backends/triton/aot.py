@@ -21,6 +21,7 @@ from spattn.backends.triton.tiles import Device, Tile, next_power
 from spattn.codegen.kinds import D_KEYS, D_QUERIES
 from spattn.codegen.module import ModuleSource, PassSource
 from spattn.codegen.parameters import Membership
+from spattn.codegen.parts import COMBINED
 from spattn.errors import MissingDependencyError, UnsupportedError
 from spattn.layout.boxes import sides_of
 from spattn.layout.ir import Layout
@@ -101,8 +102,10 @@ def compile_ahead(
     found = []
     for one, tile in zip(source.passes, each, strict=True):
         split = {**constants, "SPLIT": tile.splits > 1, "APART": tile.apart}
-        combine = [replace(one, name=f"{one.name}_combine")] if tile.splits > 1 else []
-        found += [_compiled(part, kernels[part.name], target, dtype, tile, split) for part in (one, *combine)]
+        found.append(_compiled(one, kernels[one.name], target, dtype, tile, split))
+        if tile.splits > 1:
+            combine, chunk = replace(one, name=f"{one.name}_combine"), {"BLOCK_D": COMBINED, "BLOCK_DV": COMBINED}
+            found.append(_compiled(combine, kernels[combine.name], target, dtype, tile, split | chunk))
     return found
 
 

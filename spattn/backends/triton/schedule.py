@@ -21,7 +21,7 @@ from spattn.backends.triton.workspace import Workspace
 from spattn.codegen.kinds import Kind
 from spattn.codegen.module import PassSource
 from spattn.codegen.parameters import Role, TokenList
-from spattn.codegen.parts import SCANNED
+from spattn.codegen.parts import COMBINED, SCANNED
 from spattn.expressions.nodes import And, Int, Le, Sym
 from spattn.layout.boxes import sides_of
 from spattn.layout.ir import Grid, Layout, Listed, Pass, box_sides
@@ -158,7 +158,7 @@ class _Settling:
         return [self.regions(rows) for _ in range(min(between, 2))]
 
     def one_pass(self, one: Pass, text: PassSource, numbers: Sequence[Sequence[int]], place: int, tile: Tile) -> None:
-        job = self.job
+        job, request = self.job, self.job.request
         if _all_skipped(one, job.rows):
             return
         tiles = _tile_count(one, job.rows, _rows_each(one, job.rows, text.roles, numbers), tile)
@@ -180,7 +180,9 @@ class _Settling:
         if tile.splits > 1:
             fixed = [*map(Pointer, split), *self.fixed(*reads, *writes, self.nothing)]
             whole = [*fixed, *_tensors(numbers, place), *self.numbers(scalars)]
-            self.add(job.kernels[f"{text.name}_combine"], tiles * job.count, whole, tile, sides, alike)
+            chunks = -(-max(request.q.shape[-1], request.v.shape[-1]) // COMBINED)
+            kernel = job.kernels[f"{text.name}_combine"]
+            self.add(kernel, tiles * job.count * chunks, whole, tile, sides, alike, dims=COMBINED)
 
     def alike(self, numbers: Sequence[Sequence[int]]) -> tuple[Any, ...]:
         """What Triton compiles in: strides, group size; of run-time tensors the inner strides, and if any is wide."""
@@ -220,12 +222,14 @@ class _Settling:
         sides: tuple[int, ...],
         alike: tuple[Any, ...],
         careful: bool = False,
+        dims: int = 0,
     ) -> None:
+        """A launch; its programs have all dimensions of a row, or so many."""
         request = self.job.request
         head_dim, v_head_dim = request.q.shape[-1], request.v.shape[-1]
         precision = "tf32" if request.tf32 else "ieee"
         constants = (
-            head_dim, v_head_dim, next_power(head_dim), next_power(v_head_dim),
+            head_dim, v_head_dim, dims or next_power(head_dim), dims or next_power(v_head_dim),
             tile.block_m, tile.block_n, self.job.paired, precision, self.job.wide, tile.splits > 1, tile.apart, careful,
             *sides,
         )  # fmt: skip

@@ -341,8 +341,10 @@ def pass_0_combine(
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
     SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
-    """The splits of a tile of pass_0 as one result, always in the same order."""
-    at = tl.program_id(0)
+    """The splits of a tile of pass_0 as one result, always in the same order: BLOCK_D dimensions of it."""
+    chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
+    at = tl.program_id(0) // chunks
+    first_dim = tl.program_id(0) % chunks * BLOCK_D
     pair = at // tiles
     tile = tiles - 1 - at % tiles
     if PAIRED:
@@ -358,7 +360,7 @@ def pass_0_combine(
     q_pos = u
 
     m = (q_pos - q_offset).to(tl.int64)
-    v_dims = tl.arange(0, BLOCK_DV)
+    v_dims = first_dim + tl.arange(0, BLOCK_DV)
     row = pair.to(tl.int64) * q_len + m
     m_i = tl.full([BLOCK_M], float("-inf"), tl.float32)
     l_i = tl.zeros([BLOCK_M], tl.float32)

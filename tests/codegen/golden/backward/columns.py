@@ -295,8 +295,10 @@ def dq_pass_0_combine(
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
     SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
-    """The splits of a tile of dq_pass_0 as one result, always in the same order."""
-    at = tl.program_id(0)
+    """The splits of a tile of dq_pass_0 as one result, always in the same order: BLOCK_D dimensions of it."""
+    chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
+    at = tl.program_id(0) // chunks
+    first_dim = tl.program_id(0) % chunks * BLOCK_D
     pair = at // tiles
     tile = tiles - 1 - at % tiles
     if PAIRED:
@@ -312,7 +314,7 @@ def dq_pass_0_combine(
     q_pos = u
 
     m = (q_pos - q_offset).to(tl.int64)
-    dims = tl.arange(0, BLOCK_D)
+    dims = first_dim + tl.arange(0, BLOCK_D)
     dq = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     for split in range(0, splits):
         slot = (at * splits + split) * BLOCK_M + tl.arange(0, BLOCK_M).to(tl.int64)
@@ -563,8 +565,10 @@ def dkdv_pass_0_combine(
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
     SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
-    """The splits of a tile of dkdv_pass_0 as one result, always in the same order."""
-    at = tl.program_id(0)
+    """The splits of a tile of dkdv_pass_0 as one result, always in the same order: BLOCK_D dimensions of it."""
+    chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
+    at = tl.program_id(0) // chunks
+    first_dim = tl.program_id(0) % chunks * BLOCK_D
     pair = at // tiles
     tile = at % tiles
     if PAIRED:
@@ -583,8 +587,8 @@ def dkdv_pass_0_combine(
     k_pos = 512 * u
 
     n = k_pos.to(tl.int64)
-    dims = tl.arange(0, BLOCK_D)
-    v_dims = tl.arange(0, BLOCK_DV)
+    dims = first_dim + tl.arange(0, BLOCK_D)
+    v_dims = first_dim + tl.arange(0, BLOCK_DV)
     dk = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     dv = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
     for split in range(0, splits):
@@ -845,8 +849,10 @@ def dkdv_pass_1_combine(
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
     SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
-    """The splits of a tile of dkdv_pass_1 as one result, always in the same order."""
-    at = tl.program_id(0)
+    """The splits of a tile of dkdv_pass_1 as one result, always in the same order: BLOCK_D dimensions of it."""
+    chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
+    at = tl.program_id(0) // chunks
+    first_dim = tl.program_id(0) % chunks * BLOCK_D
     pair = at // tiles
     tile = at % tiles
     if PAIRED:
@@ -865,8 +871,8 @@ def dkdv_pass_1_combine(
     k_pos = u
 
     n = k_pos.to(tl.int64)
-    dims = tl.arange(0, BLOCK_D)
-    v_dims = tl.arange(0, BLOCK_DV)
+    dims = first_dim + tl.arange(0, BLOCK_D)
+    v_dims = first_dim + tl.arange(0, BLOCK_DV)
     dk = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     dv = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
     for split in range(0, splits):
