@@ -7,7 +7,7 @@ fence of NaN: a kernel that reads or writes past its tensors, or leaves a row un
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ from spattn.runtime.cache import default_cache
 SENTINEL = 777.0
 FENCE = 256  # elements, a multiple of any alignment that Triton asks about
 SMALL = Tile(16, 16, 4, 1)
+APART = replace(SMALL, apart=True)
+TILES = (SMALL, APART, replace(APART, splits=3))
 
 
 @dataclass(frozen=True)

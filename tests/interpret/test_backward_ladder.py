@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spattn.frontend.syntax import Node
-from tests.kernels import check_gradients, drawn
+from tests.kernels import TILES, check_gradients, drawn
 from tests.strategies import patterns, tensors_for
 
 pytestmark = pytest.mark.interpret
@@ -25,4 +25,5 @@ def test_drawn_patterns(data: st.DataObject, node: Node, q_len: int, kv_len: int
     tensors = data.draw(tensors_for(node, q_len, kv_len, BATCH, HEADS))
     dtype = data.draw(st.sampled_from([torch.float32, torch.float16]))
     options = {"tensors": tensors, "q_offset": q_offset, "dtype": dtype}
-    check_gradients(node, drawn(q_len, kv_len, batch=BATCH, heads=(HEADS, 1), **options))
+    tile = data.draw(st.sampled_from(TILES))
+    check_gradients(node, drawn(q_len, kv_len, batch=BATCH, heads=(HEADS, 1), **options), tile)

@@ -19,7 +19,7 @@ from spattn.frontend.meaning import meaning
 from spattn.frontend.syntax import Node
 from spattn.layout.planner import plan
 from spattn.layout.rebuild import layout_mask
-from tests.kernels import TOLERANCE, drawn, expected, mask_of, run
+from tests.kernels import TILES, TOLERANCE, drawn, expected, mask_of, run
 from tests.strategies import patterns, tensors_for
 
 pytestmark = pytest.mark.interpret
@@ -32,6 +32,7 @@ BATCH, HEADS = 1, 2
 @given(st.data(), patterns(depth=2), st.integers(0, 36), st.integers(0, 36), st.sampled_from([None, 0, -7, 30]))
 def test_every_rung_agrees(data: st.DataObject, node: Node, q_len: int, kv_len: int, q_offset: int | None) -> None:
     tensors = data.draw(tensors_for(node, q_len, kv_len, BATCH, HEADS))
+    tile = data.draw(st.sampled_from(TILES))
     inputs = drawn(q_len, kv_len, batch=BATCH, heads=(HEADS, 1), tensors=tensors, q_offset=q_offset)
     mask = mask_of(node, inputs)
     layout = plan(meaning(node))
@@ -45,7 +46,10 @@ def test_every_rung_agrees(data: st.DataObject, node: Node, q_len: int, kv_len: 
     given_tensors = {name: torch.as_tensor(value) for name, value in tensors.items()}
     options = {"tensors": given_tensors, "scale": 16**-0.5, "q_offset": offset}
     everybody = [(layout, np.arange(BATCH * HEADS))]
-    results = {"torch": attention(everybody, inputs.q, inputs.k, inputs.v, **options), "triton": run(node, inputs)}
+    results = {
+        "torch": attention(everybody, inputs.q, inputs.k, inputs.v, **options),
+        "triton": run(node, inputs, tile),
+    }
     tolerance = TOLERANCE[torch.float32]
     for out, lse in results.values():
         torch.testing.assert_close(out.double(), wanted, atol=tolerance, rtol=tolerance)

@@ -149,7 +149,8 @@ class Prepared:
         return marks.scatter_(-1, found.clamp(max=length), 1)[..., :length].contiguous()
 
     def _block_lists(self, table: RandomTable | GivenTable, size: int, transposed: bool) -> tuple[torch.Tensor, int]:
-        first, last = self._blocks((0, self._kv_len) if transposed else self._queries, size)
+        keys, queries = self._blocks((0, self._kv_len), size), self._blocks(self._queries, size)
+        (first, last), columns = (keys, queries) if transposed else (queries, keys)
         match table:
             case RandomTable():
                 return (
@@ -157,7 +158,7 @@ class Prepared:
                 ), first
             case GivenTable(name):
                 marks = self._tensors[name].bool()
-                return listed(marks.transpose(-1, -2) if transposed else marks, first, last), first
+                return listed(marks.transpose(-1, -2) if transposed else marks, (first, last), columns), first
 
     def _blocks(self, positions: tuple[int, int], size: int) -> tuple[int, int]:
         """The blocks in which positions lie, half-open, one at least."""
@@ -205,15 +206,21 @@ def inverse(drawn: np.ndarray[Any, np.dtype[np.int64]], count: int, first: int) 
     return lists.reshape(len(drawn), count, -1)
 
 
-def listed(marks: torch.Tensor, first: int, last: int) -> torch.Tensor:
-    """int32 [.., last - first, 1 + columns]: count, marked columns ascending, -1; rows outside the table mark none."""
-    rows, columns = marks.shape[-2:]
-    row = torch.arange(first, last, device=marks.device)
-    inside = (row >= 0) & (row < rows)
-    chosen = marks.index_select(-2, row.clamp(0, max(rows - 1, 0))) & inside[:, None]
+def listed(marks: torch.Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> torch.Tensor:
+    """int32 [.., rows, 1 + columns of the table]: how many columns a row marks, these ascending, then -1.
+
+    Args:
+        marks: bool [.., rows, columns]; rows outside it mark none.
+        rows: Which are asked for, half-open.
+        columns: Those that count, half-open.
+    """
+    height, width = marks.shape[-2:]
+    row, column = (torch.arange(*ends, device=marks.device) for ends in (rows, (0, width)))
+    inside = ((row >= 0) & (row < height))[:, None] & (column >= columns[0]) & (column < columns[1])
+    chosen = marks.index_select(-2, row.clamp(0, max(height - 1, 0))) & inside
     order = torch.argsort(chosen.to(torch.int8), dim=-1, descending=True, stable=True)
     count = chosen.sum(-1, keepdim=True)
-    order = torch.where(torch.arange(columns, device=marks.device) < count, order, -1)
+    order = torch.where(column < count, order, -1)
     return torch.cat([count, order], -1).to(torch.int32).contiguous()
 
 

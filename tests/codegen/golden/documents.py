@@ -105,6 +105,8 @@ def pass_0_loop_0(
     row_lo = u - 511
     row_hi = tl.minimum(u, last)
     end = tiles_0
+    # nothing for a tile without rows
+    end = tl.where(u0 <= u1, end, 0)
     # tiles before the first full one, full ones
     before = tl.minimum(tl.maximum(full_lo_0 - lo_0 + BLOCK_N - 1, 0) // BLOCK_N, end)
     full = tl.maximum(tl.minimum(tl.maximum(full_hi_0 - lo_0 + BLOCK_N, 0) // BLOCK_N, end) - before, 0)

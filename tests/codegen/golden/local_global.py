@@ -81,7 +81,7 @@ def careful_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION: tl.c
 @triton.jit
 def pass_0_loop_0(
     acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
-    kv_len,
+    u0, u1, kv_len,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr,
     APART: tl.constexpr, CAREFUL: tl.constexpr,
@@ -95,6 +95,8 @@ def pass_0_loop_0(
     lo_0, tiles_0, cursor = tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
     full_hi_0 = tl.minimum(full_hi_0, hi_0) - BLOCK_N + 1
     end = tiles_0
+    # nothing for a tile without rows
+    end = tl.where(u0 <= u1, end, 0)
     # tiles before the first full one, full ones
     before = tl.minimum(tl.maximum(full_lo_0 - lo_0 + BLOCK_N - 1, 0) // BLOCK_N, end)
     full = tl.maximum(tl.minimum(tl.maximum(full_hi_0 - lo_0 + BLOCK_N, 0) // BLOCK_N, end) - before, 0)
@@ -171,6 +173,9 @@ def pass_0(
     place = tile * BLOCK_M + tl.arange(0, BLOCK_M)
     q_pos = tl.load(t0_ptr + place * t0_stride_0, mask=place < t0_size_0, other=NOWHERE)
     row_ok = (q_pos >= q_offset) & (q_pos < q_offset + q_len)
+    u = q_pos
+    u0 = tl.min(tl.where(row_ok, u, NOWHERE), 0)
+    u1 = tl.max(tl.where(row_ok, u, -NOWHERE), 0)
 
     m = (q_pos - q_offset).to(tl.int64)
     dims = tl.arange(0, BLOCK_D)
@@ -188,7 +193,7 @@ def pass_0(
     acc = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
     acc, m_i, l_i = pass_0_loop_0(
         acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
-        kv_len,
+        u0, u1, kv_len,
         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, APART, CAREFUL,
     )
 
@@ -280,6 +285,8 @@ def pass_1_loop_0(
     row_lo = u - 256
     row_hi = tl.minimum(u + 256, last)
     end = tiles_0
+    # nothing for a tile without rows
+    end = tl.where(u0 <= u1, end, 0)
     # tiles before the first full one, full ones
     before = tl.minimum(tl.maximum(full_lo_0 - lo_0 + BLOCK_N - 1, 0) // BLOCK_N, end)
     full = tl.maximum(tl.minimum(tl.maximum(full_hi_0 - lo_0 + BLOCK_N, 0) // BLOCK_N, end) - before, 0)
@@ -327,13 +334,15 @@ def pass_1_loop_0(
 @triton.jit
 def pass_1_loop_1(
     acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
-    q_pos, kv_len, t0_ptr, t0_size_0, t0_stride_0,
+    q_pos, u0, u1, kv_len, t0_ptr, t0_size_0, t0_stride_0,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr,
     APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """Attends to keys k in [-1, 0, 7]."""
     end = (t0_size_0 + BLOCK_N - 1) // BLOCK_N
+    # nothing for a tile without rows
+    end = tl.where(u0 <= u1, end, 0)
     begin = 0
     if SPLIT:
         begin, end = share(end, split, splits)
@@ -418,7 +427,7 @@ def pass_1_tile(
     )
     acc, m_i, l_i = pass_1_loop_1(
         acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
-        q_pos, kv_len, t0_ptr, t0_size_0, t0_stride_0,
+        q_pos, u0, u1, kv_len, t0_ptr, t0_size_0, t0_stride_0,
         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, APART, CAREFUL,
     )
     if not CAREFUL:

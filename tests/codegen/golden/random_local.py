@@ -100,6 +100,8 @@ def pass_0_loop_0(
     row_lo = u - 64
     row_hi = tl.minimum(u + 64, last)
     end = tiles_0
+    # nothing for a tile without rows
+    end = tl.where(u0 <= u1, end, 0)
     # tiles before the first full one, full ones
     before = tl.minimum(tl.maximum(full_lo_0 - lo_0 + BLOCK_N - 1, 0) // BLOCK_N, end)
     full = tl.maximum(tl.minimum(tl.maximum(full_hi_0 - lo_0 + BLOCK_N, 0) // BLOCK_N, end) - before, 0)
@@ -157,6 +159,8 @@ def pass_0_loop_1(
     list_ptr = t0_ptr + list_row.to(tl.int64) * t0_stride_0
     parts_n: tl.constexpr = (64 + BLOCK_N - 1) // BLOCK_N
     end = tl.load(list_ptr) * parts_n
+    # nothing for a tile without rows
+    end = tl.where(u0 <= u1, end, 0)
     begin = 0
     if SPLIT:
         begin, end = share(end, split, splits)

@@ -86,6 +86,8 @@ def dq_pass_0_loop_0(
     row_hi_1 = tl.minimum(((u + 256) >> 9) - 1, last_1)
     before_1 = tiles_0
     end = before_1 + tiles_1
+    # nothing for a tile without rows
+    end = tl.where(u0 <= u1, end, 0)
     begin = 0
     if SPLIT:
         begin, end = share(end, split, splits)
@@ -348,6 +350,8 @@ def dkdv_pass_0_loop_0(
     full_hi_0 = tl.minimum(full_hi_0, hi_0) - BLOCK_N + 1
     row_lo = 512 * u
     end = tiles_0
+    # nothing for a tile without rows
+    end = tl.where(u0 <= u1, end, 0)
     # tiles before the first full one, full ones
     before = tl.minimum(tl.maximum(full_lo_0 - lo_0 + BLOCK_N - 1, 0) // BLOCK_N, end)
     full = tl.maximum(tl.minimum(tl.maximum(full_hi_0 - lo_0 + BLOCK_N, 0) // BLOCK_N, end) - before, 0)
@@ -630,6 +634,8 @@ def dkdv_pass_1_loop_0(
     row_lo = u
     row_hi = tl.minimum(u + 255, last)
     end = tiles_0
+    # nothing for a tile without rows
+    end = tl.where(u0 <= u1, end, 0)
     # tiles before the first full one, full ones
     before = tl.minimum(tl.maximum(full_lo_0 - lo_0 + BLOCK_N - 1, 0) // BLOCK_N, end)
     full = tl.maximum(tl.minimum(tl.maximum(full_hi_0 - lo_0 + BLOCK_N, 0) // BLOCK_N, end) - before, 0)

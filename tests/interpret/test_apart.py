@@ -1,0 +1,48 @@
+"""Partial tiles in a loop of their own: each tile is still seen once, and full ones need no mask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.interpret.test_poison import PATTERNS as POISONED
+from tests.interpret.test_poison import poisoned
+from tests.kernels import APART, TILES, check, check_gradients, drawn
+
+pytestmark = [pytest.mark.interpret, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
+
+TABLE = np.random.default_rng(0).random((1, 2, 4, 6)) < 0.6
+IDS = np.repeat(np.arange(5), [40, 3, 60, 1, 70])
+PATTERNS: dict[str, tuple[str, dict[str, Any]]] = {
+    "window": ("last(50)", {}),
+    "dense": ("causal", {}),
+    "everything": ("full", {}),
+    "dilated": ("last(40, dilation=3)", {}),
+    "listed": ("last(60) | columns([3, 50, 51])", {}),
+    "documents": ("documents(ids) & causal", {"ids": IDS}),
+    "blocks": ("blocks(t, size=32)", {"t": TABLE}),
+    "odd blocks": ("blocks(t, size=24)", {"t": TABLE}),
+}
+
+
+@pytest.mark.parametrize("lengths", [(96, 174), (128, 128), (5, 174)], ids=str)
+@pytest.mark.parametrize("name", PATTERNS)
+def test_apart_changes_nothing(name: str, lengths: tuple[int, int]) -> None:
+    pattern, tensors = PATTERNS[name]
+    given = {key: value[: lengths[1]] if key == "ids" else value for key, value in tensors.items()}
+    for tile in TILES[1:]:
+        check(pattern, drawn(*lengths, heads=(2, 1), tensors=given), tile)
+
+
+@pytest.mark.parametrize("name", ["window", "dense", "documents", "blocks"])
+def test_gradients(name: str) -> None:
+    pattern, tensors = PATTERNS[name]
+    check_gradients(pattern, drawn(96, 174, heads=(2, 1), tensors=tensors), APART)
+
+
+@pytest.mark.parametrize("name", ["window", "owners"])
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_poison_stays_with_the_rows_that_see_it(name: str, poison: float) -> None:
+    check(POISONED[name], poisoned(drawn(80, 80), "both", poison), APART)
