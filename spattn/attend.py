@@ -118,9 +118,10 @@ class Attention:
         del q_len, kv_len
         return self.layout_of(self._values(group))
 
-    def source(self, *, group: int = 0) -> str:
-        """The generated Triton module, a file to read."""
-        return self.module_of(self._values(group)).text
+    def source(self, *, group: int = 0, backward: bool = False) -> str:
+        """The generated Triton module, a file to read: of attention, or of its gradients."""
+        values = self._values(group)
+        return (self.backward_module_of(values) if backward else self.module_of(values)).text
 
     def layout_of(self, values: tuple[bool, ...]) -> Layout:
         """The layout of the group of heads for which the conditions on heads have these values."""

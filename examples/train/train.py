@@ -8,7 +8,7 @@ Weights, data and their order are the same for all; only the attention differs.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from math import inf
 from pathlib import Path
@@ -40,19 +40,20 @@ def main(
     text = Text(file.parent / config.text, config.length)
     device = torch.cuda.get_device_name() if config.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
     title = f"{config.pattern}\n{config.length:,} tokens, {device}"
-    runs = compared(config, text, seconds)
+    about = {"device": device, "torch": torch.__version__, "config": asdict(config)}
+    runs: list[Run] = []
+    for run in compared(config, text, seconds):
+        runs.append(run)
+        if json_file is not None:  # at once: the next training may be stopped
+            json_file.write_text(json.dumps({**about, "runs": [asdict(run) for run in runs]}, indent=2) + "\n")
     Console().print(f"\n{escape(title)}", table(runs, config.batch * config.length), sep="\n")
-    if json_file is not None:
-        about = {"device": device, "torch": torch.__version__, "config": asdict(config)}
-        json_file.write_text(json.dumps({**about, "runs": [asdict(run) for run in runs]}, indent=2) + "\n")
     if plot is not None:
         draw(runs, title, plot)
 
 
-def compared(config: Config, text: Text, seconds: float) -> list[Run]:
+def compared(config: Config, text: Text, seconds: float) -> Iterator[Run]:
     """One training after the other, and how far each is."""
     columns = TextColumn("{task.description:6}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    runs = []
     with Progress(*columns, TextColumn("{task.fields[loss]}"), console=Console(stderr=True)) as progress:
         for name in config.attention:
             task = progress.add_task(name, total=config.steps, loss="")
@@ -60,8 +61,7 @@ def compared(config: Config, text: Text, seconds: float) -> list[Run]:
             def tell(steps: int, loss: float, task: TaskID = task) -> None:
                 progress.update(task, completed=steps, loss=f"loss {loss:.3f}")
 
-            runs.append(train(name, config, text, seconds, tell))
-    return runs
+            yield train(name, config, text, seconds, tell)
 
 
 def table(runs: Sequence[Run], tokens: int) -> Table:

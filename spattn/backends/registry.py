@@ -1,6 +1,7 @@
 """Backend names -> modules, in the order in which `auto` asks them; nothing is imported before it is asked for.
 
-A backend module has `refusal(request) -> str | None` and `serve(plans, request) -> Served`.
+A backend module has `refusal(request) -> str | None`, `serve(plans, request) -> Served` and
+`differentiable(plans, request) -> Differentiable`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from spattn.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from spattn.backends.request import Plans, Request, Served
+    from spattn.backends.request import Differentiable, Plans, Request, Served
 
 BACKENDS = {
     "triton": "spattn.backends.triton.backend",
@@ -29,6 +30,10 @@ class Backend(Protocol):
 
     def serve(self, plans: Plans, request: Request) -> Served:
         """The answer to a request that it does not refuse."""
+        ...
+
+    def differentiable(self, plans: Plans, request: Request) -> Differentiable:
+        """What knows the gradients of calls like a request that it does not refuse."""
         ...
 
 

@@ -78,6 +78,33 @@ class Served:
     again: Again | None = None
 
 
+class Differentiable(Protocol):
+    """Calls that differ in nothing but the values of their tensors."""
+
+    def backward(
+        self,
+        saved: tuple[torch.Tensor, ...],
+        d_out: torch.Tensor | None,
+        d_lse: torch.Tensor | None,
+        wanted: tuple[bool, bool, bool],
+    ) -> tuple[torch.Tensor | None, ...]:
+        """The gradients of q, k and v, None for those that are not wanted.
+
+        Args:
+            saved: q, k, v, out, lse, then the pattern's tensors in the request's order.
+            d_out: Gradient of out; None for zero.
+            d_lse: Gradient of lse; None for zero.
+            wanted: Which are asked for.
+        """
+        ...
+
+    def unwritten(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, wanted: tuple[bool, bool, bool]
+    ) -> tuple[torch.Tensor | None, ...]:
+        """What `backward` answers, before anything is computed."""
+        ...
+
+
 class Records(Protocol):
     """JSON by key, a digest, that outlives the process; spattn's cache has it."""
 

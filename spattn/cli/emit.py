@@ -15,6 +15,7 @@ from spattn.cli.patterns import read_pattern
 if TYPE_CHECKING:
     from spattn.attend import Attention
     from spattn.backends.triton.aot import Artefact
+    from spattn.codegen.module import ModuleSource
     from spattn.pattern import Pattern
 
 
@@ -30,6 +31,13 @@ class Stage(StrEnum):
     PTX = "ptx"
     SASS = "sass"
     AMDGCN = "amdgcn"
+
+
+class Direction(StrEnum):
+    """Attention, or its gradients."""
+
+    FORWARD = "forward"
+    BACKWARD = "backward"
 
 
 class Dtype(StrEnum):
@@ -49,6 +57,9 @@ def emit(
     target: Annotated[str, typer.Option("--target", help="The GPU: cuda:90, hip:gfx942, ..")] = "cuda:90",
     dtype: Annotated[Dtype, typer.Option("--dtype", help="Of q, k, v and out.")] = Dtype.BF16,
     head_dim: HeadDimOption = 128,
+    direction: Annotated[
+        Direction, typer.Option("--direction", help="Attention, or its gradients; backward layouts have keys as rows.")
+    ] = Direction.FORWARD,
     group: Annotated[
         int, typer.Option("--group", min=0, help="Which group, where heads differ; --stage layout lists them.")
     ] = 0,
@@ -59,7 +70,7 @@ def emit(
 ) -> None:
     """Print a pattern at a stage of the road: as text, as sets, as passes, as generated source, as machine code.
 
-    No GPU is needed. Machine code is that of the forward pass at the usual tile sizes.
+    No GPU is needed. Machine code is that of the usual tile sizes.
     """
     parsed = read_pattern(pattern, settings, layer)
     details: dict[str, Any] = {}
@@ -69,12 +80,12 @@ def emit(
         case Stage.RELATION:
             text = _relation(parsed)
         case Stage.LAYOUT:
-            text = _layouts(_attention(parsed))
+            text = _layouts(_attention(parsed), direction)
         case Stage.SOURCE:
             attn = _attention(parsed)
-            text = attn.module_of(_chosen(attn, group)).text
+            text = _module(attn, _chosen(attn, group), direction).text
         case _:
-            text, details = _machine_code(_attention(parsed), group, stage, target, dtype, head_dim)
+            text, details = _machine_code(_attention(parsed), group, direction, stage, target, dtype, head_dim)
     if as_json:
         write_json("emit", {"pattern": str(parsed), "stage": stage.value, "text": text, **details})
     else:
@@ -115,29 +126,37 @@ def _chosen(attn: Attention, group: int) -> tuple[bool, ...]:
     return found[group]
 
 
-def _layouts(attn: Attention) -> str:
+def _module(attn: Attention, values: tuple[bool, ...], direction: Direction) -> ModuleSource:
+    return attn.module_of(values) if direction is Direction.FORWARD else attn.backward_module_of(values)
+
+
+def _layouts(attn: Attention, direction: Direction) -> str:
     from spattn.expressions.text import text
     from spattn.layout.describe import describe
 
     found = _groups(attn)
     lines = []
     for i, values in enumerate(found):
-        layout = attn.layout_of(values)
+        layout = attn.layout_of(values) if direction is Direction.FORWARD else attn.transposed_of(values)
         lines += [f"group {i}: heads where {text(layout.condition)}"] if len(found) > 1 else []
         lines += [*describe(layout), *(f"note: approximated ({note}); masks are exact" for note in layout.notes)]
     return "\n".join(lines) + "\n"
 
 
 def _machine_code(
-    attn: Attention, group: int, stage: Stage, target: str, dtype: Dtype, head_dim: int
+    attn: Attention, group: int, direction: Direction, stage: Stage, target: str, dtype: Dtype, head_dim: int
 ) -> tuple[str, dict[str, Any]]:
-    from spattn.backends.triton.aot import compile_ahead, usual_tiles
+    from spattn.backends.triton.aot import compile_ahead, usual_backward_tiles, usual_tiles
     from spattn.backends.triton.load import load
     from spattn.backends.triton.targets import Target
 
     gpu = Target.of(target)
     values = _chosen(attn, group)
-    source, tiles = attn.module_of(values), usual_tiles(attn.layout_of(values), dtype.value, head_dim, gpu)
+    source, layout = _module(attn, values, direction), attn.layout_of(values)
+    if direction is Direction.FORWARD:
+        tiles = usual_tiles(layout, dtype.value, head_dim, gpu)
+    else:
+        tiles = usual_backward_tiles(layout, attn.transposed_of(values), dtype.value, head_dim, gpu)
     kernels = load(attn.publish(source.text), source.text) if source.passes else {}
     found = compile_ahead(source, kernels, gpu, dtype.value, head_dim, head_dim, tiles)
     for one in found:

@@ -9,12 +9,11 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from spattn.backends import registry
-from spattn.backends.request import Again, Plans, Request
+from spattn.backends.request import Again, Differentiable, Plans, Request
 from spattn.errors import BindError
 from spattn.runtime import derivatives, operators
 from spattn.runtime.arguments import checked, named
 from spattn.runtime.context import as_autocast_wants, is_plain, is_transformed, is_watched
-from spattn.runtime.differentiable import Differentiable, differentiable
 from spattn.runtime.plan import Plan
 
 MAX_KINDS = 1024
@@ -103,7 +102,7 @@ class Calls:
     def new_differentiable(self, given: Arguments) -> Differentiable:
         """The same, not kept: lengths may be symbols."""
         request = self.request(given)
-        return differentiable(self.chosen(request), self._plans, request)
+        return registry.backend(self.chosen(request)).differentiable(self._plans, request)
 
     def arguments(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -51,6 +52,9 @@ class TestEmit:
 
     def test_layout(self, spattnc):
         assert "pass 1: all queries" in spattnc("emit", "last(8) | rows([0])", "--stage", "layout").out
+        backward = "emit", "last(8) | rows([0])", "--direction", "backward"
+        assert "all keys" in spattnc(*backward, "--stage", "layout").out
+        assert {"dq_pass_1", "dkdv_pass_0"} <= set(re.findall(r"def (\w+)\(", spattnc(*backward).out))
 
     def test_groups_of_heads(self, spattnc):
         pattern = "heads([0]) & causal | heads([1]) & last(8)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spattn.backends.request import Plans, Request, Served
-from spattn.backends.torch.function import attention
+from spattn.backends.torch.function import Differentiable, attention
 
 
 def refusal(request: Request) -> str | None:
@@ -25,3 +25,8 @@ def serve(plans: Plans, request: Request) -> Served:
         tensors=request.tensors,
     )
     return Served(out, lse)
+
+
+def differentiable(plans: Plans, request: Request) -> Differentiable:
+    """What knows the gradients of calls like a request."""
+    return Differentiable(plans, request)

@@ -10,7 +10,7 @@ import torch
 from spattn.backends.request import Plans, Request, Served
 from spattn.backends.triton.bound import bound
 from spattn.backends.triton.forward import attend
-from spattn.backends.triton.function import attention, wants_gradient
+from spattn.backends.triton.function import Differentiable, attention, wants_gradient
 from spattn.backends.triton.launch import Outputs
 from spattn.backends.triton.tiles import Tile
 
@@ -65,3 +65,8 @@ def serve(plans: Plans, request: Request) -> Served:
     outputs = Outputs.of(request)
     launches = attend(plans, request, outputs)
     return Served(outputs.out, outputs.lse, bound(request, launches))
+
+
+def differentiable(plans: Plans, request: Request) -> Differentiable:
+    """What knows the gradients of calls like a request."""
+    return Differentiable(plans, request)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from spattn.backends.request import Request
+from spattn.backends.triton.blank import Blank
 from spattn.backends.triton.launch import Launch
 from spattn.backends.triton.memory import shares_memory
 from spattn.backends.triton.watched import Watched, watchable
@@ -51,9 +52,10 @@ class Bound:
 
     def __init__(self, request: Request, launches: Sequence[Launch]) -> None:
         batch, heads, q_len, _ = request.q.shape
-        self._lse = (batch, heads, q_len)
-        self._out = (*self._lse, request.v.shape[-1])
-        self._dtype, self._device = request.q.dtype, request.q.device
+        device = request.q.device
+        self._index = device.index
+        self._out = Blank((batch, heads, q_len, request.v.shape[-1]), request.q.dtype, device)
+        self._lse = Blank((batch, heads, q_len), torch.float32, device)
         self._watched = Watched(request.tensors)
         self._runs = Runs(launches, request)
 
@@ -62,12 +64,11 @@ class Bound:
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
         """(out, lse); None where these tensors need kernels of their own, or another device is current."""
         at = [q.data_ptr(), k.data_ptr(), v.data_ptr()]
-        if (at[0] | at[1] | at[2]) % ALIGNMENT or torch.cuda.current_device() != self._device.index:
+        if (at[0] | at[1] | at[2]) % ALIGNMENT or torch.cuda.current_device() != self._index:
             return None
         if not self._watched.same(tensors):
             return None
-        out = torch.empty(self._out, dtype=self._dtype, device=self._device)
-        lse = torch.empty(self._lse, dtype=torch.float32, device=self._device)
+        out, lse = self._out(), self._lse()
         at += (out.data_ptr(), lse.data_ptr())
         self._runs(at)
         return out, lse

@@ -8,6 +8,7 @@ import torch
 
 from spattn.backends.request import Request
 from spattn.backends.triton.backward import Gradients, Ran, is_alike, zero
+from spattn.backends.triton.blank import Blank
 from spattn.backends.triton.bound import ALIGNMENT, Runs, can_bind
 from spattn.backends.triton.launch import Outputs
 from spattn.backends.triton.watched import Watched
@@ -25,6 +26,7 @@ class BoundBackward:
     def __init__(self, request: Request, ran: Ran, wanted: tuple[bool, bool, bool]) -> None:
         self._wants_keys = wanted[1] or wanted[2]
         self._index = request.q.device.index
+        self._terms = Blank((2, *request.q.shape[:3]), torch.float32, request.q.device)
         self._watched = Watched(request.tensors)
         self._queries, self._keys = Runs(ran.queries, request), Runs(ran.keys, request)
 
@@ -47,7 +49,7 @@ class BoundBackward:
             return None
         if not self._watched.same(tensors):
             return None
-        terms = torch.empty((2, *lse.shape), dtype=torch.float32, device=lse.device)
+        terms = self._terms()
         made = terms.data_ptr(), terms.data_ptr() + lse.nbytes
         dq, dk, dv = torch.empty_like(q), None, None
         self._queries((*at, row[0], row[1], dq.data_ptr(), row[2], *made))

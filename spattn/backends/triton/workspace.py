@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from spattn.backends.triton.blank import Blank
+
 ALIGNMENT = 256
 
 
@@ -25,6 +27,7 @@ class Workspace:
     regions: list[Region] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
     size: int = 0
+    _blank: Blank | None = None
 
     def add(self, count: int, dtype: torch.dtype) -> int:
         """The number of a new region."""
@@ -35,7 +38,9 @@ class Workspace:
 
     def allocate(self, device: torch.device) -> torch.Tensor:
         """A buffer, not initialised."""
-        return torch.empty(self.size, dtype=torch.uint8, device=device)
+        if self._blank is None:
+            self._blank = Blank((self.size,), torch.uint8, device)
+        return self._blank()
 
     def tensors(self, buffer: torch.Tensor) -> list[torch.Tensor]:
         """The regions of a buffer."""
