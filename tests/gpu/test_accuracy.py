@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from spattn.frontend.syntax import Node
 from tests.kernels import Inputs, drawn, expected, mask_of, run
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(120)]
@@ -57,7 +58,7 @@ def tensors(pattern: str, kv_len: int, batch: int) -> dict[str, Any]:
     return {name: value for name, value in known.items() if name in words}
 
 
-def check(pattern: str, given: Inputs) -> None:
+def check(pattern: str | Node, given: Inputs) -> None:
     out, lse = run(pattern, given, tile=None)
     mask = mask_of(pattern, given).to(out.device)
     wanted, wanted_lse = expected(pattern, given, mask)

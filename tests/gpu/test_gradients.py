@@ -12,6 +12,7 @@ from torch import Tensor
 
 import spattn
 from spattn.backends.triton.tiles import Tile
+from spattn.frontend.syntax import Node
 from tests.gpu.test_accuracy import PATTERNS, tensors
 from tests.kernels import Inputs, Upstream, drawn, drawn_upstream, expected_gradients, gradients, mask_of
 
@@ -41,14 +42,15 @@ def dense_gradients(given: Inputs, upstream: Upstream, mask: Tensor) -> tuple[Te
     return torch.autograd.grad(results, (q, k, v), given_gradients)
 
 
-def check(pattern: str, given: Inputs, *, with_lse: bool = False, tile: Tile | None = None) -> None:
+def check(pattern: str | Node, given: Inputs, *, with_lse: bool = False, tile: Tile | None = None) -> None:
     upstream, mask = drawn_upstream(given, with_lse=with_lse), mask_of(pattern, given).cuda()
     wanted = expected_gradients(pattern, given, upstream, mask)
     dense = dense_gradients(given, upstream, mask)
     found = gradients(pattern, given, upstream, tile)
     for name, mine, theirs, exact in zip(("dq", "dk", "dv"), found, dense, wanted, strict=True):
         rounded = exact.to(mine.dtype)
-        floor = 2 * ((rounded + 0.3 - 0.3) - rounded).abs().max().item()
+        # besides what storing rounds: ds is a difference, and of one key alone dense attention has it exactly
+        floor = 2 * ((rounded + 0.3 - 0.3) - rounded).abs().max().item() + 1e-5
         error, allowed = ((x.double() - exact).abs().max().item() for x in (mine, theirs))
         assert error <= 3 * allowed + floor, f"{name}: {error:.2e}, dense attention has {allowed:.2e}"
     assert (found[0][~mask.any(-1)] == 0).all()
