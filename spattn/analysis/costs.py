@@ -10,7 +10,7 @@ import numpy as np
 from spattn.analysis.calls import Call
 from spattn.analysis.explanation import Candidate, Cost
 from spattn.analysis.reasons import reason
-from spattn.backends.triton.cost.choice import is_skipped, predicted, ranked
+from spattn.backends.triton.cost.choice import predicted, ranked
 from spattn.backends.triton.cost.keeping import Keeping, keepings
 from spattn.backends.triton.cost.prediction import Prediction
 from spattn.backends.triton.cost.sizes import Sizes
@@ -50,7 +50,7 @@ def _costed(one: Pass, keeping: Keeping, usual: Sizes, known: Sizes, device: Dev
     """What is chosen knows no data; what is predicted does."""
     order = ranked(one, usual.bucketed(), device)
     tile = order[0].tile
-    if is_skipped(one, usual) or not usual.q_len * usual.kv_len * usual.count:
+    if one.skips(usual.first, usual.first + usual.q_len) or not usual.q_len * usual.kv_len * usual.count:
         return Costed(tile, None)
     considered = _different(order)
     found = [predicted(one, known, each.tile, device, keeping) for each in considered]

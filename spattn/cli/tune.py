@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from spattn.runtime.tuned import Tuned
 
 
+TITLES = {"forward": "attention", "d_queries": "gradient of q", "d_keys": "gradients of k and v"}
+
+
 def tune(
     pattern: PatternArgument,
     length: Annotated[int, typer.Option("--length", "-n", min=1, help="Queries.")] = 8192,
@@ -35,6 +39,7 @@ def tune(
     batch: BatchOption = 1,
     head_dim: HeadDimOption = 128,
     dtype: Annotated[Dtype, typer.Option("--dtype", help="Of q, k, v and out.")] = Dtype.BF16,
+    backward: Annotated[bool, typer.Option(help="Measure the kernels of the gradients too.")] = True,
     settings: SetOption = None,
     layer: LayerOption = None,
     as_json: JsonOption = False,
@@ -54,7 +59,7 @@ def tune(
     shape = Shape(batch, heads, kv_heads or heads, length, keys, head_dim, dtype.value)
     roles, cache = parsed.free_names, default_cache()
     tensors = sample_tensors(parsed.condition, roles, keys)
-    found = tuned(compiled(parsed, backend="triton", tune=True), roles, tensors, shape, cache)
+    found = tuned(compiled(parsed, backend="triton", tune=True), roles, tensors, shape, cache, backward=backward)
     if as_json:
         write_json("tune", {"pattern": str(parsed), **asdict(found)})
     else:
@@ -62,11 +67,14 @@ def tune(
 
 
 def lines(found: Tuned) -> Iterator[str]:
-    """A table for each group of heads."""
+    """A table for each group of heads, of attention and of its gradients."""
     yield f"{found.device}: microseconds of a call, all passes; measured in {found.seconds:.1f} s"
-    for i, report in enumerate(found.reports):
-        if len(found.reports) > 1:
-            yield f"group {i}"
+    counts = Counter(report.kind for report in found.reports)
+    numbers: Counter[str] = Counter()
+    for report in found.reports:
+        group = f", group {numbers[report.kind]}" if counts[report.kind] > 1 else ""
+        numbers[report.kind] += 1
+        yield f"{TITLES[report.kind]}{group}"
         yield from _table(report)
 
 
@@ -78,6 +86,7 @@ def _table(report: Report) -> Iterator[str]:
             yield f"{f'pass {seen}':<56}{'predicted':>12}{'measured':>14}"
         measured = "did not run" if trial.measured is None else f"{trial.measured:.1f}"
         chosen = "  chosen" if report.tiles and report.tiles[trial.number] == trial.tile else ""
-        yield f"  {trial.tile!s:<54}{trial.predicted:>12.1f}{measured:>14}{chosen}"
+        predicted = "" if trial.predicted is None else f"{trial.predicted:.1f}"
+        yield f"  {trial.tile!s:<54}{predicted:>12}{measured:>14}{chosen}"
     if report.tiles is None:
         yield "nothing ran"

@@ -12,7 +12,7 @@ from typing import Any
 
 from spattn.expressions.evaluation import BoolArray
 from spattn.expressions.frozen import frozen
-from spattn.expressions.nodes import FALSE, Bool, Expr, GivenTable, RandomTable, Sym, Tokens
+from spattn.expressions.nodes import FALSE, And, Bool, Expr, GivenTable, Int, Le, RandomTable, Sym, Tokens
 from spattn.relation.bounds import Range
 from spattn.relation.lattice import IndexMap
 
@@ -121,6 +121,13 @@ class Pass:
     block: int = 1
     skip: Bool = FALSE
     owns: bool = False
+
+    def skips(self, first: int, stop: int) -> bool:
+        """Do earlier passes own all rows from `first` to before `stop`? Known where what they own is an interval."""
+        match self.skip:
+            case And((Le(Int(begin), Sym("q")), Le(Sym("q"), Int(last)))):
+                return begin <= first and stop - 1 <= last
+        return False
 
 
 @frozen

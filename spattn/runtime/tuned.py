@@ -11,6 +11,7 @@ import torch
 
 from spattn.backends.request import Plans, Request
 from spattn.backends.triton.backend import refusal
+from spattn.backends.triton.backward import Gradients, differentiate
 from spattn.backends.triton.forward import attend
 from spattn.backends.triton.launch import Outputs
 from spattn.backends.triton.tuning import Report, Tuner
@@ -40,7 +41,7 @@ class Tuned:
 
     Attributes:
         device: On which.
-        reports: One for each group of heads.
+        reports: One for each group of heads, of attention, then of its gradients.
         seconds: Of compiling and measuring.
     """
 
@@ -50,7 +51,14 @@ class Tuned:
 
 
 def tuned(
-    plans: Plans, roles: Mapping[str, str], tensors: Mapping[str, Any], shape: Shape, cache: Cache, tf32: bool = False
+    plans: Plans,
+    roles: Mapping[str, str],
+    tensors: Mapping[str, Any],
+    shape: Shape,
+    cache: Cache,
+    *,
+    backward: bool = True,
+    tf32: bool = False,
 ) -> Tuned:
     """Measures candidates of each pass, on random tensors, and keeps the best in the cache.
 
@@ -60,6 +68,7 @@ def tuned(
         tensors: Arrays for these.
         shape: Of the call.
         cache: Where calls of a pattern compiled with `tune=True` look.
+        backward: Measure the gradients' passes too.
         tf32: May float32 products use TF32?
 
     Raises:
@@ -74,8 +83,12 @@ def tuned(
         raise UnsupportedError("E061", f"backend 'triton': {why}")
     reports: list[Report] = []
     begin = time.perf_counter()
+    tuner, outputs = Tuner(cache, heard=reports.append, fresh=True), Outputs.of(request)
     with torch.no_grad():
-        attend(plans, request, Outputs.of(request), tuner=Tuner(cache, heard=reports.append, fresh=True))
+        attend(plans, request, outputs, tuner=tuner)
+        if backward:
+            into = Gradients.of(request.q, request.k, request.v)
+            differentiate(plans, request, outputs, torch.randn_like(outputs.out), None, into, tuner=tuner)
     return Tuned(torch.cuda.get_device_name(), tuple(reports), time.perf_counter() - begin)
 
 

@@ -111,7 +111,7 @@ def test_data_that_is_known_is_counted():
     ids = np.arange(8192) // 256
     short = spattn.compile("documents(ids) & causal").explain(8192, num_heads=16, ids=ids)
     long = spattn.compile("documents(ids) & causal").explain(8192, num_heads=16, ids=ids * 0)
-    assert long.microseconds > 5 * short.microseconds
+    assert long.microseconds > 4 * short.microseconds
     table = np.zeros((64, 64), np.int64)
     table[:, :2] = 1
     few = spattn.compile("blocks(t, size=128)").explain(8192, num_heads=16, t=table)

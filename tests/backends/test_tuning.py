@@ -12,12 +12,13 @@ import torch
 import spattn
 from spattn.backends.request import Request
 from spattn.backends.triton import tuning
+from spattn.backends.triton.backward import Gradients, differentiate
 from spattn.backends.triton.cost.choice import ranked
 from spattn.backends.triton.forward import attend
 from spattn.backends.triton.heads import query_heads
 from spattn.backends.triton.launch import Outputs
 from spattn.backends.triton.schedule import Job
-from spattn.backends.triton.suited import forward_sizes, tiles_of
+from spattn.backends.triton.suited import bucket, tiles_of
 from spattn.backends.triton.tile_records import record_of
 from spattn.backends.triton.tiles import H200, Tile
 from spattn.backends.triton.tuning import Report, Tuner
@@ -76,7 +77,7 @@ def found(cache: Cache, clock: Clock, *made: object, heard: Callable[[Report], N
 
 def test_the_fastest_by_the_clock_wins(cache):
     one, text = job()
-    orders = [ranked(each, forward_sizes(one).bucketed(), H200) for each in one.layout.passes]
+    orders = [ranked(each, bucket(one), H200) for each in one.layout.passes]
     wanted = tuple(order[place].tile for order, place in zip(orders, (3, 1), strict=True))
     clock = Clock(lambda tiles: 100.0 - 40 * (tiles[0] == wanted[0]) - 20 * (tiles[1] == wanted[1]))
     assert found(cache, clock, one, text) == wanted
@@ -118,11 +119,11 @@ def test_another_process_reads_what_was_found(cache):
     [
         {"tiles": []},
         {"tiles": "64"},
-        {"tiles": [[64, 64, 4, 3, 0, 1]]},
-        {"tiles": [[64, 64, 4, 3, 0, 1], [64, 63, 4, 3, 0, 1]]},
-        {"tiles": [[64, 64, 4, 3, 0, 1], [64, 64, 4, 3, 0, "1"]]},
-        {"tiles": [[64, 64, 4, 3, 0, 1], [64, 64, 4, 3, 0, 0]]},
-        {"tiles": [[64, 64, 4, 3, 0, 1], None]},
+        {"tiles": [[64, 64, 4, 3, 0, 1, 0]]},
+        {"tiles": [[64, 64, 4, 3, 0, 1, 0], [64, 63, 4, 3, 0, 1, 0]]},
+        {"tiles": [[64, 64, 4, 3, 0, 1, 0], [64, 64, 4, 3, 0, "1", 0]]},
+        {"tiles": [[64, 64, 4, 3, 0, 1, 0], [64, 64, 4, 3, 0, 0, 0]]},
+        {"tiles": [[64, 64, 4, 3, 0, 1, 0], None]},
         {"times": 3},
     ],
 )
@@ -203,3 +204,25 @@ def test_tuned_results_are_the_same(cache, monkeypatch):
     assert clock.asked
     torch.testing.assert_close(outputs.out, spattn.compile(str(attn.pattern), backend="torch")(q, k, v))
     torch.testing.assert_close(attn(q, k, v), outputs.out)
+
+
+@pytest.mark.interpret
+def test_tuned_gradients_are_the_same(cache, monkeypatch):
+    attn = spattn.compile("last(8) | columns([::5])", backend="triton", tune=True)
+    monkeypatch.setattr("spattn.attend.default_cache", lambda: cache)
+    request = Request(*torch.randn(3, 1, 2, 70, 16).half(), 0.25, 0, {})
+    outputs, d_out = Outputs.of(request), torch.randn(1, 2, 70, 16).half()
+    attend(attn, request, outputs, tuner=Tuner(cache, Clock(lambda tiles: 1.0)))
+    clock, heard, found = Clock(lambda tiles: float(tiles[0].block_m)), [], []
+    for tuner in (Tuner(cache, clock, heard.append), None):
+        into = Gradients.of(request.q, request.k, request.v)
+        differentiate(attn, request, outputs, d_out, None, into, tuner=tuner)
+        found.append(into)
+    assert [report.kind for report in heard] == ["d_queries", "d_keys"]
+    assert all(trial.predicted is None for report in heard for trial in report.trials)
+    assert len(clock.asked) > 2
+    leaves = [x.clone().requires_grad_() for x in (request.q, request.k, request.v)]
+    wanted = torch.autograd.grad(spattn.compile(str(attn.pattern), backend="torch")(*leaves), leaves, d_out)
+    for into in found:
+        for mine, theirs in zip((into.q, into.k, into.v), wanted, strict=True):
+            torch.testing.assert_close(mine, theirs, atol=4e-3, rtol=4e-3)

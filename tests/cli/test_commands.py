@@ -215,8 +215,9 @@ class TestTune:
 
         tall, short = Tile(128, 128, 8, 3), Tile(64, 32, 4, 2, registers=128, splits=4)
         trials = (Trial(0, tall, 20.04, None), Trial(0, short, 25.0, 22.22))
-        assert list(lines(Tuned("GPU", (Report(trials, (short,), 22.22),), 3.0))) == [
+        assert list(lines(Tuned("GPU", (Report("forward", trials, (short,), 22.22),), 3.0))) == [
             "GPU: microseconds of a call, all passes; measured in 3.0 s",
+            "attention",
             "pass 0                                                     predicted      measured",
             "  128 x 128, 8 warps, 3 stages                                  20.0   did not run",
             "  64 x 32, 4 warps, 2 stages, 128 registers, 4 splits           25.0          22.2  chosen",

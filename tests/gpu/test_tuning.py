@@ -45,6 +45,16 @@ def test_tuning_changes_no_result(cache: Cache) -> None:
     assert records(cache) == [path]
 
 
+def test_tuning_changes_no_gradient(cache: Cache) -> None:
+    q, k, v = (torch.randn(1, 4, 4096, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+    attn = spattn.compile("last(100) | strided(64) & causal", backend="triton", tune=True)
+    plain = spattn.compile(str(attn.pattern), backend="triton")
+    found, wanted = (torch.autograd.grad(call(q, k, v).float().square().sum(), (q, k, v)) for call in (attn, plain))
+    for mine, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=5e-2, rtol=5e-2)
+    assert len(records(cache)) == 3  # attention, dq, dk and dv
+
+
 def test_a_captured_call_measures_nothing(cache: Cache) -> None:
     attn = spattn.compile("last(77)", backend="triton", tune=True)
     plain = spattn.compile("last(77)", backend="triton")

@@ -20,6 +20,7 @@ from spattn.backends.triton.heads import key_heads, key_pairs, query_heads, sent
 from spattn.backends.triton.launch import Launch, Outputs, launched
 from spattn.backends.triton.load import load
 from spattn.backends.triton.tiles import Tile
+from spattn.backends.triton.tuning import Tuner
 from spattn.codegen.kinds import D_KEYS, D_QUERIES
 
 Groups = Mapping[tuple[bool, ...], NDArray[np.int64]]
@@ -92,6 +93,7 @@ def differentiate(
     d_lse: torch.Tensor | None,
     into: Gradients,
     tile: Tile | None = None,
+    tuner: Tuner | None = None,
 ) -> Ran | None:
     """Fills the gradients of a request; what ran, None where nothing had to.
 
@@ -103,13 +105,16 @@ def differentiate(
         d_lse: Gradient of lse; None for zero.
         into: Where to write.
         tile: For every pass, instead of the one that suits the device.
+        tuner: Measures which suits it; where none is given, one that keeps what the plans' records hold.
     """
+    if tuner is None and tile is None and plans.records is not None:
+        tuner = Tuner(plans.records)
     if request.q.numel() == 0 or request.kv_len == 0:
         for one in (into.q, into.k, into.v):
             _ = None if one is None else one.zero_()
         return None
     with current(request.q.device):
-        return _Backward(plans, request, Rows.of(saved, d_out, d_lse), into, tile).run()
+        return _Backward(plans, request, Rows.of(saved, d_out, d_lse), into, tile, tuner).run()
 
 
 def dense_rows(d_out: torch.Tensor | None, out: torch.Tensor) -> torch.Tensor:
@@ -126,6 +131,7 @@ class _Backward:
     rows: Rows
     into: Gradients
     tile: Tile | None
+    tuner: Tuner | None
 
     def run(self) -> Ran:
         request, into = self.request, self.into
@@ -154,7 +160,7 @@ class _Backward:
         tensors = [*given, self.into.q, rows.saved.lse, rows.lse2, rows.delta]
         source, layout = self.plans.backward_module_of(values), self.plans.layout_of(values)
         heads = query_heads(request, pairs)
-        return launched(D_QUERIES, layout, source, self.kernels(values), request, tensors, heads, self.tile)
+        return launched(D_QUERIES, layout, source, self.kernels(values), request, tensors, heads, self.tile, self.tuner)
 
     def summed_keys(
         self,
@@ -184,7 +190,7 @@ class _Backward:
         tensors = [request.q, request.k, request.v, rows.d_out, *into, rows.lse2, rows.delta]
         source, layout = self.plans.backward_module_of(values), self.plans.transposed_of(values)
         heads = key_heads(request, pairs)
-        return launched(D_KEYS, layout, source, self.kernels(values), request, tensors, heads, self.tile)
+        return launched(D_KEYS, layout, source, self.kernels(values), request, tensors, heads, self.tile, self.tuner)
 
 
 def _like(tensor: torch.Tensor) -> torch.Tensor:

@@ -39,6 +39,17 @@ USUAL = {
 """(bytes of an element, head dimension up to) -> of dq, and of dk and dv; the fastest that were measured on an H200."""
 LONG = {(2, 64): (Tile(64, 64, 4, 3, apart=True), Tile(64, 64, 4, 3, apart=True))}
 """The same where rows see so many columns that filling more registers pays."""
+OTHERS = {
+    (2, 64): (
+        (Tile(64, 32, 4, 3, 168), Tile(64, 64, 4, 3, apart=True), Tile(64, 64, 4, 2)),
+        (Tile(64, 32, 4, 2, 168), Tile(64, 64, 4, 3, apart=True), Tile(64, 32, 4, 2, 128)),
+    ),
+    (2, 128): (
+        (Tile(64, 64, 4, 2), Tile(128, 64, 8, 2, apart=True), Tile(64, 32, 4, 3, apart=True)),
+        (Tile(64, 64, 4, 2, apart=True), Tile(128, 64, 8, 3, apart=True), Tile(128, 64, 8, 2, apart=True)),
+    ),
+}
+"""What else was fastest somewhere: worth measuring."""
 
 
 @frozen
@@ -63,12 +74,24 @@ class Extent:
     itemsize: int
 
 
-@lru_cache(maxsize=4096)
 def backward_tile(kind: Kind, one: Pass, extent: Extent, device: Device) -> Tile:
     """The tile of a pass."""
+    return backward_candidates(kind, one, extent, device)[0]
+
+
+@lru_cache(maxsize=4096)
+def backward_candidates(kind: Kind, one: Pass, extent: Extent, device: Device) -> tuple[Tile, ...]:
+    """The tile of a pass, then others that may be faster."""
     width = next(width for size, width in USUAL if size == extent.itemsize and next_power(extent.head_dim) <= width)
-    key, seen, rows = (extent.itemsize, width), _columns_seen(one, extent), _row_count(one, extent)
-    tile = (LONG if seen >= LONG_WALK and key in LONG else USUAL)[key][kind is D_KEYS]
+    key, seen = (extent.itemsize, width), _columns_seen(one, extent)
+    first = (LONG if seen >= LONG_WALK and key in LONG else USUAL)[key][kind is D_KEYS]
+    shapes = (first, *(OTHERS[key][kind is D_KEYS] if key in OTHERS else ()))
+    return tuple(dict.fromkeys(_suited(shape, one, extent, seen, device) for shape in shapes))
+
+
+def _suited(tile: Tile, one: Pass, extent: Extent, seen: int, device: Device) -> Tile:
+    """Cut down to what a pass has and the device holds; split where there are too few programs."""
+    rows = _row_count(one, extent)
     block_m = min(tile.block_m, next_power(rows), next_power(one.block) if one.block > 1 else tile.block_m)
     sizes = [walk.keys.size for walk in one.walks if isinstance(walk.keys, Blocks)]
     tile = replace(tile, block_m=block_m, block_n=min(tile.block_n, *map(next_power, sizes), tile.block_n))

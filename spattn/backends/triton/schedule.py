@@ -22,7 +22,6 @@ from spattn.codegen.kinds import Kind
 from spattn.codegen.module import PassSource
 from spattn.codegen.parameters import Role, TokenList
 from spattn.codegen.parts import COMBINED, SCANNED
-from spattn.expressions.nodes import And, Int, Le, Sym
 from spattn.layout.boxes import sides_of
 from spattn.layout.ir import Grid, Layout, Listed, Pass, box_sides
 from spattn.relation.lattice import Affine, Runs
@@ -159,7 +158,7 @@ class _Settling:
 
     def one_pass(self, one: Pass, text: PassSource, numbers: Sequence[Sequence[int]], place: int, tile: Tile) -> None:
         job, request = self.job, self.job.request
-        if _all_skipped(one, job.rows):
+        if one.skips(*job.rows):
             return
         tiles = _tile_count(one, job.rows, _rows_each(one, job.rows, text.roles, numbers), tile)
         if tiles * job.count == 0:
@@ -261,14 +260,6 @@ def _tensors(numbers: Sequence[Sequence[int]], place: int) -> list[Any]:
 def _unhurried(tile: Tile) -> Tile:
     """The tile of a careful launch, which is rare and loads nothing ahead."""
     return replace(tile, num_stages=1, registers=0)
-
-
-def _all_skipped(one: Pass, rows: tuple[int, int]) -> bool:
-    """Do earlier passes own every row? Known where what they own is an interval of rows."""
-    match one.skip:
-        case And((Le(Int(first), Sym("q")), Le(Sym("q"), Int(last)))):
-            return first <= rows[0] and rows[1] - 1 <= last
-    return False
 
 
 def _rows_each(one: Pass, rows: tuple[int, int], roles: Sequence[Role], numbers: Sequence[Sequence[int]]) -> int:

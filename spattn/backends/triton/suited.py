@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from spattn.backends.triton.backward_tiles import Extent, backward_tile
-from spattn.backends.triton.cost.choice import choose
+from dataclasses import dataclass
+
+from spattn.backends.triton.backward_tiles import Extent, backward_candidates
+from spattn.backends.triton.cost.choice import ranked
 from spattn.backends.triton.cost.sizes import Sizes, power_of_two
 from spattn.backends.triton.devices import described, sizes_of
 from spattn.backends.triton.schedule import Job
@@ -11,23 +13,34 @@ from spattn.backends.triton.tiles import Tile
 from spattn.codegen.kinds import FORWARD
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A tile of a pass; `predicted` are microseconds, None for gradients, of which none are predicted."""
+
+    tile: Tile
+    predicted: float | None
+
+
 def tiles_of(job: Job) -> tuple[Tile, ...]:
     """One for each pass."""
-    device = described(job.request.q.device)
+    return tuple(order[0].tile for order in candidates(job))
+
+
+def candidates(job: Job) -> list[list[Candidate]]:
+    """Of each pass, the most promising first."""
+    device, sizes = described(job.request.q.device), bucket(job)
+    if isinstance(sizes, Sizes):
+        orders = (ranked(one, sizes, device) for one in job.layout.passes)
+        return [[Candidate(found.tile, found.total) for found in order] for order in orders]
+    tiles = (backward_candidates(job.kind, one, sizes, device) for one in job.layout.passes)
+    return [[Candidate(tile, None) for tile in order] for order in tiles]
+
+
+def bucket(job: Job) -> Sizes | Extent:
+    """What tiles depend on, lengths rounded up to powers of two: a new length rarely takes other tiles."""
     if job.kind == FORWARD:
-        sizes = forward_sizes(job)
-        return tuple(choose(one, sizes, device) for one in job.layout.passes)
-    return tuple(backward_tile(job.kind, one, _extent(job), device) for one in job.layout.passes)
-
-
-def forward_sizes(job: Job) -> Sizes:
-    """The sizes of a job of the forward."""
-    roles = [role for one in job.texts for role in one.roles]
-    return sizes_of(job.request, roles, job.given, job.count)
-
-
-def _extent(job: Job) -> Extent:
-    """The extent of a job, lengths rounded up to powers of two: a new length rarely takes another tile."""
+        roles = [role for one in job.texts for role in one.roles]
+        return sizes_of(job.request, roles, job.given, job.count).bucketed()
     request = job.request
     q_len, kv_len = power_of_two(request.q_len), power_of_two(request.kv_len)
     first = kv_len - q_len if request.q_offset + request.q_len == request.kv_len else request.q_offset

@@ -8,15 +8,15 @@ from functools import cache
 from importlib import metadata
 from typing import Any
 
-from spattn.backends.triton.cost.sizes import Sizes
 from spattn.backends.triton.devices import described
 from spattn.backends.triton.schedule import Job
+from spattn.backends.triton.suited import bucket
 from spattn.backends.triton.tiles import Tile
 
 SIDES = frozenset((16, 32, 64, 128, 256))
 
 
-def key_of(job: Job, text: str, sizes: Sizes) -> str:
+def key_of(job: Job, text: str) -> str:
     """What a measured tile depends on, as a digest."""
     request = job.request
     widths = request.q.shape[-1], request.v.shape[-1]
@@ -30,7 +30,7 @@ def key_of(job: Job, text: str, sizes: Sizes) -> str:
         request.q.dtype,
         request.tf32,
         *widths,
-        sizes.bucketed(),
+        bucket(job),
     )
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
 

@@ -1,12 +1,12 @@
 """Tiles by measuring: the few that are predicted best, on the tensors of the first call of its kind.
 
 What was found is kept in the process, and in records that outlive it. A call that is being captured in a CUDA graph is
-not measured; nor are the backward passes.
+not measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -14,14 +14,10 @@ import torch
 
 from spattn.backends.request import Records
 from spattn.backends.triton.clock import Clock, by_events
-from spattn.backends.triton.cost.choice import is_skipped, ranked
-from spattn.backends.triton.cost.sizes import Sizes
-from spattn.backends.triton.devices import described
 from spattn.backends.triton.schedule import Job, Schedule, schedule_of
-from spattn.backends.triton.suited import forward_sizes
+from spattn.backends.triton.suited import Candidate, candidates
 from spattn.backends.triton.tile_records import key_of, record_of, tiles_in
 from spattn.backends.triton.tiles import Tile
-from spattn.codegen.kinds import FORWARD
 
 CANDIDATES = 4  # of each pass
 BETTER = 0.98  # of the best time that a tile must reach to take its place: less is noise
@@ -35,13 +31,13 @@ class Trial:
     Attributes:
         number: The pass.
         tile: Its tile; the other passes had the best that were known.
-        predicted: Microseconds of all passes.
-        measured: The same; None where the tile did not run.
+        predicted: Microseconds of all passes; None where nothing predicts them.
+        measured: The same as measured; None where the tile did not run.
     """
 
     number: int
     tile: Tile
-    predicted: float
+    predicted: float | None
     measured: float | None
 
 
@@ -50,11 +46,13 @@ class Report:
     """What was measured for one layout.
 
     Attributes:
+        kind: The name of what its passes compute.
         trials: In order.
         tiles: The best of each pass; None where nothing ran.
         microseconds: With these, all passes.
     """
 
+    kind: str
     trials: tuple[Trial, ...]
     tiles: tuple[Tile, ...] | None
     microseconds: float | None
@@ -87,13 +85,10 @@ class Tuner:
             text: The module's source.
             run: Runs a schedule on the call's tensors.
         """
-        if job.kind != FORWARD:
-            return None
-        sizes = forward_sizes(job)
-        key = key_of(job, text, sizes)
+        key = key_of(job, text)
         found = None if self._fresh else _known.get(key) or tiles_in(self._records.read_json(key), len(job.texts))
         if found is None and not _is_captured(job):
-            report = self._measured(job, sizes, run)
+            report = self._measured(job, run)
             found = self._kept(key, report)
         if found is not None:
             _known[key] = found
@@ -107,22 +102,21 @@ class Tuner:
                 self._records.write_json(key, record_of(report.tiles, report.microseconds))
         return report.tiles
 
-    def _measured(self, job: Job, sizes: Sizes, run: Callable[[Schedule], None]) -> Report:
+    def _measured(self, job: Job, run: Callable[[Schedule], None]) -> Report:
         """One pass after the other, the others as good as is known."""
-        device = described(job.request.q.device)
-        orders = [ranked(one, sizes.bucketed(), device)[:CANDIDATES] for one in job.layout.passes]
+        orders = [order[:CANDIDATES] for order in candidates(job)]
         best, time = tuple(order[0] for order in orders), None
         trials = []
         for number, order in enumerate(orders):
-            if is_skipped(job.layout.passes[number], sizes):
+            if job.layout.passes[number].skips(*job.rows):
                 continue
             for candidate in order[0 if time is None else 1 :]:
                 tried = (*best[:number], candidate, *best[number + 1 :])
                 took = self._timed(job, tuple(one.tile for one in tried), run)
-                trials.append(Trial(number, candidate.tile, sum(one.total for one in tried), took))
+                trials.append(Trial(number, candidate.tile, _total(tried), took))
                 if took is not None and (time is None or took < BETTER * time):
                     best, time = tried, took
-        return Report(tuple(trials), None if time is None else tuple(one.tile for one in best), time)
+        return Report(job.kind.name, tuple(trials), None if time is None else tuple(one.tile for one in best), time)
 
     def _timed(self, job: Job, tiles: tuple[Tile, ...], run: Callable[[Schedule], None]) -> float | None:
         """Microseconds of all passes; None where they do not run."""
@@ -130,6 +124,11 @@ class Tuner:
             schedule = schedule_of(job, tiles)
             return self._clock(tiles, lambda: run(schedule))
         return None
+
+
+def _total(tried: Iterable[Candidate]) -> float | None:
+    predicted = [one.predicted for one in tried]
+    return None if None in predicted else sum(one for one in predicted if one is not None)
 
 
 def _is_captured(job: Job) -> bool:

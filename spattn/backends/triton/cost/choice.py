@@ -12,7 +12,6 @@ from spattn.backends.triton.cost.rates import rates_of, width_of
 from spattn.backends.triton.cost.sizes import Sizes
 from spattn.backends.triton.cost.work import Workload
 from spattn.backends.triton.tiles import Device, Tile, next_power
-from spattn.expressions.nodes import And, Int, Le, Sym
 from spattn.layout.ir import Pass
 
 DOUBT = 1.15  # splits must promise more, since they cost a launch of the host's too
@@ -38,14 +37,6 @@ def ranked(one: Pass, sizes: Sizes, device: Device) -> tuple[Prediction, ...]:
 
 def _doubted(prediction: Prediction) -> float:
     return prediction.total * (DOUBT if prediction.tile.splits > 1 else 1.0)
-
-
-def is_skipped(one: Pass, sizes: Sizes) -> bool:
-    """Do earlier passes own every row? Known where what they own is an interval of rows."""
-    match one.skip:
-        case And((Le(Int(first), Sym("q")), Le(Sym("q"), Int(last)))):
-            return first <= sizes.first and sizes.first + sizes.q_len - 1 <= last
-    return False
 
 
 def predicted(one: Pass, sizes: Sizes, tile: Tile, device: Device, keeping: Keeping = ALONE) -> Prediction:
