@@ -35,6 +35,7 @@ class BoxText:
 
     Attributes:
         box: The walk's.
+        mask: Where the axes' ranges are exact, the pairs in them; else "", and the axes' conditions say it.
         sides: Constants that the kernel is launched with, the box's side on each axis.
         setup: Each axis' range for this tile, and how many boxes cover it.
         count: Boxes in all.
@@ -42,6 +43,7 @@ class BoxText:
     """
 
     box: Box
+    mask: str
     sides: tuple[str, ...]
     setup: tuple[Line, ...]
     count: str
@@ -101,16 +103,36 @@ def box_text(box: Box, number: int, printer: Printer, side: Side) -> BoxText:
         setup.append(line(f"hi_{i}", f"tl.minimum({printer(names, substitute(r.hi, ends))}, {length - 1})"))
         count = f"tl.maximum(hi_{i} - lo_{i} + {sides[i]}, 0) // {sides[i]}"
         setup.append(line(f"{block}_boxes_{i}", count))
+    exact = all(r.exact for r in box.ranges)
+    if exact:
+        setup += [one for i in range(rank) for one in _row_range(box, i, printer, side)]
     places = [line("along", "tl.arange(0, BLOCK_N)")]
     for i in range(rank):
         box_number = _digit("i", [f"{block}_boxes_{j}" for j in range(rank)], i)
         place = _digit("along", sides, i)
         places.append(line(f"{column}_{i}", f"lo_{i} + {box_number} * {sides[i]} + {place}"))
     places.append(line(f"{column}_pos", position(column, box.shape)))
-    within = [f"(along < {' * '.join(sides)})", *(f"({column}_{i} <= hi_{i})" for i in range(rank))]
-    places.append(line("inside", " & ".join([*within, f"({side.columns_inside})"])))
+    within = f"(along < {' * '.join(sides)})"
+    if exact:
+        # what lies beyond a row's range is loaded for nothing: to test it costs more
+        places.append(line("inside", side.columns_inside))
+        places.append(line(f"{column}_0", f"tl.where(inside & {within}, {column}_0, NOWHERE)"))
+    else:
+        touched = " & ".join(f"({column}_{i} <= hi_{i})" for i in range(rank))
+        places.append(line("inside", f"{within} & {touched} & ({side.columns_inside})"))
+    in_range = "below({0}_{1}[None, :] - row_lo_{1}[:, None], row_count_{1}[:, None])"
+    mask = " & ".join(in_range.format(column, i) for i in range(rank))
     count = " * ".join(f"{block}_boxes_{i}" for i in range(rank))
-    return BoxText(box, sides, tuple(setup), code(count), tuple(places))
+    return BoxText(box, code(mask) if exact else "", sides, tuple(setup), code(count), tuple(places))
+
+
+def _row_range(box: Box, axis: int, printer: Printer, side: Side) -> list[Line]:
+    """Where each row's own range on an axis begins, and how long it is."""
+    length, r = box.shape[axis], box.ranges[axis]
+    names = {"u0": f"{side.row}_{axis}", "u1": f"{side.row}_{axis}"}
+    lo, hi = (printer(names, substitute(end, {BEGIN: Int(0), LAST: Int(length - 1)})) for end in (r.lo, r.hi))
+    low = line(f"row_lo_{axis}", f"tl.maximum({lo}, 0)")
+    return [low, line(f"row_count_{axis}", f"tl.maximum(tl.minimum({hi}, {length - 1}) - row_lo_{axis} + 1, 0)")]
 
 
 def axis_names(axis: int, side: Side) -> dict[str, str]:

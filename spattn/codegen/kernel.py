@@ -143,9 +143,9 @@ class _Printer:
                 table = code(self.parameters.name(TokenList(tokens)))
                 return WalkText("listed", title, residual=residual, table=table, step=0, needs_column=True)
             case Box() as box:
-                axes = [self.text(axis_names(i, side), axis) for i, axis in enumerate(box.axes) if axis != TRUE]
-                masks = [f"({mask})" for mask in (*axes, residual) if mask]
                 text = box_text(box, boxes, self.text, side)
+                axes = [self.text(axis_names(i, side), axis) for i, axis in enumerate(box.axes) if axis != TRUE]
+                masks = [f"({mask})" for mask in (*([text.mask] if text.mask else axes), residual) if mask]
                 return WalkText("box", title, residual=code(" & ".join(masks)), step=0, needs_column=True, box=text)
             case Blocks(table, size, transposed):
                 name = code(self.parameters.name(BlockLists(table, size, transposed)))

@@ -78,6 +78,11 @@ class WalkText:
         return tuple(mask for mask in (hi, lo, self.residual) if mask)
 
     @property
+    def closed(self) -> bool:
+        """Does the first of its masks hold for no column that is not inside?"""
+        return bool(self.row_hi) or self.box is not None and bool(self.box.mask)
+
+    @property
     def shares(self) -> bool:
         """May others join its loop?"""
         return self.kind == "ranges" and self.step > 0

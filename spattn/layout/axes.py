@@ -13,19 +13,27 @@ from spattn.expressions.tensors import Tensors
 from spattn.layout.intervals import U0, U1, calculated_range
 from spattn.relation.bounds import BEGIN, LAST, Range
 
+NOTHING = Tensors({}, 0)
 MAX_LENGTH = 1024  # of an axis whose pairs are looked at one by one, in milliseconds
 
 
 def axis_range(axis: Bool, length: int) -> Range:
-    """Coordinates that rows u0 .. u1 of an axis touch: by the interval calculus, and where it gives up by looking."""
+    """Coordinates that rows u0 .. u1 of an axis touch: by the interval calculus, and where it gives up by looking.
+
+    Whether it is exact is looked up too, on an axis that is not too long.
+    """
     found = calculated_range(axis)
-    if BEGIN not in (found.lo, found.hi) and LAST not in (found.lo, found.hi):
-        return found
     if length > MAX_LENGTH or symbols(axis) - {"q", "k"}:
         return found
     place = np.arange(length)
-    env = {"q": place[:, None], "k": place}
-    pairs = np.broadcast_to(evaluate(axis, env, Tensors({}, 0)), (length, length))
+    pairs = np.broadcast_to(evaluate(axis, {"q": place[:, None], "k": place}, NOTHING), (length, length))
+    if BEGIN in (found.lo, found.hi) or LAST in (found.lo, found.hi):
+        found = _looked_at(found, pairs, length)
+    lo, hi = (evaluate(end, {"u0": place, "u1": place}, NOTHING)[:, None] for end in (found.lo, found.hi))
+    return replace(found, exact=bool((pairs == ((lo <= place) & (place <= hi))).all()))
+
+
+def _looked_at(found: Range, pairs: BoolArray, length: int) -> Range:
     low, high = _Ramp.below(_lowest(pairs)), _Ramp.below(_lowest(pairs[::-1, ::-1]))
     mirrored = sub(length - 1, U1)
     return replace(found, lo=low.at(U0), hi=sub(length - 1, high.at(mirrored)))

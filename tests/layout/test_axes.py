@@ -42,6 +42,8 @@ def test_a_range_holds_what_its_rows_see(drawn: tuple[Bool, int]) -> None:
             seen = np.flatnonzero(pairs[u0 : u0 + width].any(0))
             lo, hi = (int(evaluate(end, env, NOTHING)) for end in (found.lo, found.hi))
             assert not len(seen) or (lo <= seen[0] and seen[-1] <= hi)
+            if found.exact and width == 1:
+                np.testing.assert_array_equal(seen, np.arange(max(lo, 0), min(hi, length - 1) + 1))
 
 
 @pytest.mark.parametrize(
