@@ -73,9 +73,13 @@ class WalkText:
     @property
     def masks(self) -> tuple[str, ...]:
         """Conditions that a pair of a partial tile meets, besides that its key is inside."""
-        lo = code(f"row_lo{self.tag}[:, None] <= v[None, :]") if self.row_lo else ""
-        hi = code(f"v[None, :] <= row_hi{self.tag}[:, None]") if self.row_hi else ""
-        return tuple(mask for mask in (hi, lo, self.residual) if mask)
+        if self.row_lo and self.row_hi:
+            own = code(f"below(v[None, :] - row_lo{self.tag}[:, None], row_count{self.tag}[:, None])")
+        elif self.row_lo:
+            own = code(f"row_lo{self.tag}[:, None] <= v[None, :]")
+        else:
+            own = code(f"v[None, :] <= row_hi{self.tag}[:, None]") if self.row_hi else ""
+        return tuple(mask for mask in (own, self.residual) if mask)
 
     @property
     def closed(self) -> bool:

@@ -18,6 +18,12 @@ SCANNED = tl.constexpr(256)
 
 
 @triton.jit
+def below(number, count):
+    """0 <= number < count in one comparison: without signs, numbers below 0 are the greatest."""
+    return number.to(tl.uint32) < count.to(tl.uint32)
+
+
+@triton.jit
 def tiles_of(lo, hi, cursor, BLOCK_N: tl.constexpr):
     """The key tiles of a range behind the cursor: (first key, their number, next cursor)."""
     lo = tl.maximum(lo, cursor)
@@ -93,7 +99,7 @@ def pass_0_loop_0(
     lo_0, tiles_0, cursor = tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
     full_hi_0 = tl.minimum(full_hi_0, hi_0) - BLOCK_N + 1
     row_lo = u - 63
-    row_hi = tl.minimum(u, last)
+    row_count = tl.maximum(tl.minimum(u, last) - row_lo + 1, 0)
     end = tiles_0
     # nothing for a tile without rows
     end = tl.where(u0 <= u1, end, 0)
@@ -130,8 +136,7 @@ def pass_0_loop_0(
             if APART:
                 partial = stretch == 0
             if partial:
-                allowed = tl.broadcast_to(v[None, :] <= row_hi[:, None], scores.shape)
-                allowed &= row_lo[:, None] <= v[None, :]
+                allowed = tl.broadcast_to(below(v[None, :] - row_lo[:, None], row_count[:, None]), scores.shape)
                 scores = tl.where(allowed, scores, float("-inf"))
             values = load_tile(v_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
             if CAREFUL:

@@ -24,6 +24,12 @@ SCANNED = tl.constexpr(256)
 
 
 @triton.jit
+def below(number, count):
+    """0 <= number < count in one comparison: without signs, numbers below 0 are the greatest."""
+    return number.to(tl.uint32) < count.to(tl.uint32)
+
+
+@triton.jit
 def tiles_of(lo, hi, cursor, BLOCK_N: tl.constexpr):
     """The key tiles of a range behind the cursor: (first key, their number, next cursor)."""
     lo = tl.maximum(lo, cursor)
@@ -75,7 +81,7 @@ def dq_pass_0_loop_0(
     lo_0, tiles_0, cursor = tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
     full_hi_0 = tl.minimum(full_hi_0, hi_0) - BLOCK_N + 1
     row_lo = u - 255
-    row_hi = tl.minimum(u, last)
+    row_count = tl.maximum(tl.minimum(u, last) - row_lo + 1, 0)
     last_1 = ((kv_len + 511) >> 9) - 1
     lo_1 = 0
     hi_1 = tl.minimum(((u1 + 256) >> 9) - 1, last_1)
@@ -118,8 +124,7 @@ def dq_pass_0_loop_0(
         allowed = tl.broadcast_to(inside[None, :], p.shape)
         if (start < full_lo) | (start > full_hi):
             if i < before_1:
-                allowed = tl.broadcast_to(v[None, :] <= row_hi[:, None], p.shape)
-                allowed &= row_lo[:, None] <= v[None, :]
+                allowed = tl.broadcast_to(below(v[None, :] - row_lo[:, None], row_count[:, None]), p.shape)
             else:
                 allowed = tl.broadcast_to(v[None, :] <= row_hi_1[:, None], p.shape)
             p = tl.where(allowed, p, 0.0)
@@ -632,7 +637,7 @@ def dkdv_pass_1_loop_0(
     lo_0, tiles_0, cursor = tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
     full_hi_0 = tl.minimum(full_hi_0, hi_0) - BLOCK_N + 1
     row_lo = u
-    row_hi = tl.minimum(u + 255, last)
+    row_count = tl.maximum(tl.minimum(u + 255, last) - row_lo + 1, 0)
     end = tiles_0
     # nothing for a tile without rows
     end = tl.where(u0 <= u1, end, 0)
@@ -670,8 +675,7 @@ def dkdv_pass_1_loop_0(
             if APART:
                 partial = stretch == 0
             if partial:
-                allowed = tl.broadcast_to(v[None, :] <= row_hi[:, None], p.shape)
-                allowed &= row_lo[:, None] <= v[None, :]
+                allowed = tl.broadcast_to(below(v[None, :] - row_lo[:, None], row_count[:, None]), p.shape)
                 p = tl.where(allowed, p, 0.0)
             do = load_tile(do_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
             delta = tl.load(delta_head + q_base + along, mask=inside, other=0.0)
