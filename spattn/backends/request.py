@@ -57,6 +57,11 @@ class Request:
         return self.k.shape[2]
 
 
+def wants_gradient(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> bool:
+    """Does autograd record this call?"""
+    return torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+
+
 Again = Callable[
     [torch.Tensor, torch.Tensor, torch.Tensor, Mapping[str, object]], tuple[torch.Tensor, torch.Tensor] | None
 ]

@@ -57,8 +57,8 @@ def _draw(source: Path, target: Path | None) -> None:
 
 
 def _picture(result: Result, target: Path) -> None:
-    from spattn.bench.files import replaced
     from spattn.bench.pictures.picture import picture
+    from spattn.files import replaced
 
     replaced(target, picture(result))
 

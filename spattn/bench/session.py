@@ -13,7 +13,6 @@ from spattn.bench.case import Case
 from spattn.bench.comparison import Comparison
 from spattn.bench.deadline import Deadline
 from spattn.bench.directions import directions
-from spattn.bench.files import replaced
 from spattn.bench.lengths import lengths
 from spattn.bench.machine import device_of, dtype_of, machine
 from spattn.bench.memory import release
@@ -25,6 +24,7 @@ from spattn.bench.startup import Startup
 from spattn.bench.workloads.catalogue import FEW
 from spattn.bench.workloads.selection import selected
 from spattn.bench.workloads.workload import Workload
+from spattn.files import replaced
 
 CPU_LENGTHS = (2048,)
 """Where no length is asked for: what a CPU does of all pairs in seconds."""

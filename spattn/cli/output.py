@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from spattn.cli.exits import closed_pipe
+from spattn.files import replaced
 
 
 def prepare() -> None:
@@ -55,17 +54,7 @@ def write_result(content: str | bytes, path: Path | None) -> None:
             sys.stdout.buffer.write(content)
             sys.stdout.flush()
         return
-    _replace(path, content.encode() if isinstance(content, str) else content)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """The file as a whole or not at all."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    replaced(path, content.encode() if isinstance(content, str) else content)
 
 
 def _plain(value: object) -> object:

@@ -117,6 +117,11 @@ class _Printer:
     def scalar(self, expr: Expr) -> str:
         return self.text({}, substitute(expr, self.kind.side.lengths))
 
+    def axes(self, box: Box) -> list[str]:
+        """Each axis' condition."""
+        conditions = enumerate(box.axes)
+        return [self.text(axis_names(i, self.kind.side), axis) for i, axis in conditions if axis != TRUE]
+
     def segment(self, ids: str) -> SegmentText:
         names = (self.parameters.name(Values(f"{ids}.{n}", 1)) for n in ("start", "stop", "run_start", "run_stop"))
         framed = any(isinstance(c, FrameClamp) and c.ids == ids for w in self.one.walks for c in w.clamps)
@@ -144,8 +149,8 @@ class _Printer:
                 return WalkText("listed", title, residual=residual, table=table, step=0, needs_column=True)
             case Box() as box:
                 text = box_text(box, boxes, self.text, side)
-                axes = [self.text(axis_names(i, side), axis) for i, axis in enumerate(box.axes) if axis != TRUE]
-                masks = [f"({mask})" for mask in (*([text.mask] if text.mask else axes), residual) if mask]
+                pairs = [text.mask] if text.mask else self.axes(box)
+                masks = [f"({mask})" for mask in (*pairs, residual) if mask]
                 return WalkText("box", title, residual=code(" & ".join(masks)), step=0, needs_column=True, box=text)
             case Blocks(table, size, transposed):
                 name = code(self.parameters.name(BlockLists(table, size, transposed)))

@@ -195,6 +195,10 @@ class Tensors:
         )
 
 
+NOTHING = Tensors({}, 0)
+"""For expressions that read none."""
+
+
 def _is_cumulative(given: IntArray, total: int) -> bool:
     """Is it `0, .., total` and nowhere descending?"""
     return len(given) > 0 and given[0] == 0 and given[-1] == total and bool((np.diff(given) >= 0).all())

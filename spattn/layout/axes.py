@@ -9,11 +9,11 @@ import numpy as np
 from spattn.expressions.algebra import le, minimum, select, sub, symbols
 from spattn.expressions.evaluation import BoolArray, IntArray, evaluate
 from spattn.expressions.nodes import Bool, Expr
-from spattn.expressions.tensors import Tensors
+from spattn.expressions.tensors import NOTHING
+from spattn.layout.boxes import axis_ends
 from spattn.layout.intervals import U0, U1, calculated_range
 from spattn.relation.bounds import BEGIN, LAST, Range
 
-NOTHING = Tensors({}, 0)
 MAX_LENGTH = 1024  # of an axis whose pairs are looked at one by one, in milliseconds
 
 
@@ -29,8 +29,8 @@ def axis_range(axis: Bool, length: int) -> Range:
     pairs = np.broadcast_to(evaluate(axis, {"q": place[:, None], "k": place}, NOTHING), (length, length))
     if BEGIN in (found.lo, found.hi) or LAST in (found.lo, found.hi):
         found = _looked_at(found, pairs, length)
-    lo, hi = (evaluate(end, {"u0": place, "u1": place}, NOTHING)[:, None] for end in (found.lo, found.hi))
-    return replace(found, exact=bool((pairs == ((lo <= place) & (place <= hi))).all()))
+    lo, hi = axis_ends(found, place, place, length)
+    return replace(found, exact=bool((pairs == ((lo[:, None] <= place) & (place <= hi[:, None]))).all()))
 
 
 def _looked_at(found: Range, pairs: BoolArray, length: int) -> Range:

@@ -10,12 +10,11 @@ from math import prod
 import numpy as np
 
 from spattn.expressions.evaluation import IntArray, evaluate
-from spattn.expressions.tensors import Tensors
+from spattn.expressions.tensors import NOTHING
 from spattn.layout.ir import Box, box_sides
 from spattn.relation.bounds import Range
 
 UNEVEN = 1.15  # as long takes a box whose sides are no powers of two, since a thread divides for its tokens' places
-NOTHING = Tensors({}, 0)
 
 
 def sides_of(boxes: Iterable[Box], block_m: int, block_n: int) -> tuple[int, ...]:
@@ -46,7 +45,12 @@ def covering_sides(block: int, widths: Sequence[IntArray]) -> tuple[int, ...]:
 def _widths(one: Range, length: int, side: int) -> IntArray:
     """How many coordinates each tile's range has on an axis."""
     first = np.arange(0, length, side)
-    env = {"u0": first, "u1": np.minimum(first + side, length) - 1, "begin": 0, "last": length - 1}
-    lo = np.maximum(evaluate(one.lo, env, NOTHING), 0)
-    hi = np.minimum(evaluate(one.hi, env, NOTHING), length - 1)
-    return np.asarray(np.maximum(np.broadcast_to(hi - lo + 1, first.shape), 0), np.int64)
+    lo, hi = axis_ends(one, first, np.minimum(first + side, length) - 1, length)
+    return np.asarray(np.maximum(hi - lo + 1, 0), np.int64)
+
+
+def axis_ends(one: Range, first: IntArray, last: IntArray, length: int) -> tuple[IntArray, IntArray]:
+    """The first and the last coordinate of an axis that rows `first` to `last` touch; none where they cross."""
+    env = {"u0": first, "u1": last, "begin": 0, "last": length - 1}
+    lo, hi = (np.asarray(evaluate(end, env, NOTHING), np.int64) for end in (one.lo, one.hi))
+    return np.broadcast_to(np.maximum(lo, 0), first.shape), np.broadcast_to(np.minimum(hi, length - 1), first.shape)

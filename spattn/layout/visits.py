@@ -14,7 +14,7 @@ import numpy as np
 from spattn.expressions.algebra import sub
 from spattn.expressions.evaluation import BoolArray, IntArray
 from spattn.expressions.nodes import TRUE, InTable, Sym
-from spattn.layout.boxes import key_sides
+from spattn.layout.boxes import axis_ends, key_sides
 from spattn.layout.clamps import reach
 from spattn.layout.ir import COLUMN_BEGIN, COLUMN_END, Blocks, Box, Listed, Walk
 from spattn.layout.launch import Call
@@ -50,7 +50,7 @@ def visits(walk: Walk, tiles: Tiles, call: Call, block_n: int) -> Visits:
         case Listed(tokens):
             return _list_visits(len(call.tokens(tokens)), len(tiles.rows), block_n)
         case Box() as box:
-            return _box_visits(box, tiles, call, block_n)
+            return _box_visits(box, tiles, block_n)
         case Blocks() as blocks:
             return _block_visits(blocks, tiles, call, block_n, walk.residual == TRUE)
         case Affine() | Runs() as keys:
@@ -64,15 +64,13 @@ def _list_visits(length: int, count: int, block_n: int) -> Visits:
     return Visits(tile, np.tile(starts, count), np.zeros(len(tile), np.bool_))
 
 
-def _box_visits(box: Box, tiles: Tiles, call: Call, block_n: int) -> Visits:
+def _box_visits(box: Box, tiles: Tiles, block_n: int) -> Visits:
     """Boxes of keys that cover each axis' range; `start` is a box's first corner."""
     sides = key_sides(box, tiles.rows.shape[1], block_n)
     places = _places(tiles.rows, box.shape)
     lows, counts = [], []
     for place, length, r, side in zip(places, box.shape, box.ranges, sides, strict=True):
-        u0, u1 = tiles.ends(place)
-        env = {"u0": u0, "u1": u1, "begin": np.zeros_like(u0), "last": np.full_like(u0, length - 1)}
-        lo, hi = np.maximum(call.integer(r.lo, **env), 0), np.minimum(call.integer(r.hi, **env), length - 1)
+        lo, hi = axis_ends(r, *tiles.ends(place), length)
         lows.append(lo)
         counts.append(np.maximum(-(-(hi - lo + 1) // side), 0))
     number = np.prod(counts, axis=0)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from spattn.expressions.algebra import children, subexpressions, substitute_bool, symbols
 from spattn.expressions.evaluation import evaluate
 from spattn.expressions.nodes import Bool, InTable, Member, Node, Read, Relative, SameSegment, Truth
-from spattn.expressions.tensors import Tensors
+from spattn.expressions.tensors import NOTHING
 
 PAIR = {"h", "b", "num_heads", "batch_size"}
 
@@ -53,8 +53,7 @@ def pair_groups(
     """Truth values of `conditions` -> the pairs `b * num_heads + h` that have them."""
     pair = np.arange(batch_size * num_heads, dtype=np.int64)
     env = {"h": pair % num_heads, "b": pair // num_heads, "num_heads": num_heads, "batch_size": batch_size}
-    nothing = Tensors({}, 0)
-    columns = [np.broadcast_to(evaluate(part, env, nothing), pair.shape) for part in conditions]
+    columns = [np.broadcast_to(evaluate(part, env, NOTHING), pair.shape) for part in conditions]
     groups: dict[tuple[bool, ...], list[int]] = {}
     for i in pair:
         groups.setdefault(tuple(bool(column[i]) for column in columns), []).append(int(i))

@@ -32,7 +32,7 @@ from spattn.expressions.nodes import (
     Read,
     Sym,
 )
-from spattn.expressions.tensors import Tensors
+from spattn.expressions.tensors import NOTHING
 
 MAX_STAIR = 2**14  # of a period
 
@@ -195,7 +195,7 @@ def _stair(g: Expr, slack: Expr) -> Cut:
     size = _divisors(g)
     if symbols(g) != {"k"} or size > MAX_STAIR or any(isinstance(part, Mul | Read) for part in subexpressions(g)):
         raise NoForm
-    steps = np.asarray(evaluate(g, {"k": np.arange(size + 1)}, Tensors({}, 0)))
+    steps = np.asarray(evaluate(g, {"k": np.arange(size + 1)}, NOTHING))
     rest = sub(slack, g)
     if (np.diff(steps) <= 0).all():
         # g + rest >= 0 as long as -g <= rest, that is until -g >= rest + 1

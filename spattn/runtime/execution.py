@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from spattn.backends import registry
-from spattn.backends.request import Again, Differentiable, Plans, Request
+from spattn.backends.request import Again, Differentiable, Plans, Request, wants_gradient
 from spattn.errors import BindError
 from spattn.runtime import derivatives, operators
 from spattn.runtime.arguments import checked, named
@@ -85,7 +85,7 @@ class Calls:
         q, k, v, _, _, tensors = given
         if not type(q) is type(k) is type(v) is torch.Tensor:
             return self._looked_at(given, None)
-        key = _wants_gradient(q, k, v), _kind(given)
+        key = wants_gradient(q, k, v), _kind(given)
         again = self._again.get(key)
         answer = None if again is None else again(q, k, v, tensors)
         return answer or self._looked_at(given, key)
@@ -171,7 +171,3 @@ def _remember(kinds: MutableMapping[Any, Any], key: Any, value: Any, tensors: Ma
         for one in tensors.values():
             weakref.finalize(one, kinds.pop, key, None)
     kinds[key] = value
-
-
-def _wants_gradient(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> bool:
-    return torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)

@@ -66,12 +66,6 @@ def sizes_of(workload: dict[str, Any]) -> Sizes:
     )
 
 
-def tile_of(run: dict[str, Any]) -> Tile:
-    """The tile of a measured run."""
-    *numbers, apart = run["tile"]
-    return Tile(*numbers, bool(apart))
-
-
 def runs() -> list[Run]:
     """All that was measured of passes that are planned so today."""
     found = []
@@ -79,7 +73,7 @@ def runs() -> list[Run]:
         workload = DATA["workloads"][run["workload"]]
         layout = compile_pattern(workload["pattern"]).layout()
         passes = enumerate(zip(layout.passes, keepings(layout), run["us"], strict=False))
-        sizes, tile = sizes_of(workload), tile_of(run)
+        sizes, tile = sizes_of(workload), Tile.of(run["tile"])
         found += [Run(run["workload"], one, i, keeping, sizes, tile, us) for i, (one, keeping, us) in passes]
     return found
 

@@ -9,16 +9,15 @@ from hypothesis import strategies as st
 
 from spattn.expressions.evaluation import evaluate
 from spattn.expressions.nodes import Bool, K, Q
-from spattn.expressions.tensors import Tensors
+from spattn.expressions.tensors import NOTHING
 from spattn.frontend.grids import Axis
 from spattn.frontend.meaning import meaning
 from spattn.frontend.parser import parse
 from spattn.layout.axes import axis_range
+from spattn.layout.boxes import axis_ends
 from spattn.layout.coverage import coverage
 from spattn.layout.ir import Box
 from spattn.layout.planner import plan, swapped
-
-NOTHING = Tensors({}, 0)
 
 
 @st.composite
@@ -44,6 +43,18 @@ def test_a_range_holds_what_its_rows_see(drawn: tuple[Bool, int]) -> None:
             assert not len(seen) or (lo <= seen[0] and seen[-1] <= hi)
             if found.exact and width == 1:
                 np.testing.assert_array_equal(seen, np.arange(max(lo, 0), min(hi, length - 1) + 1))
+
+
+@pytest.mark.parametrize("text", ["k <= 2 and 2 <= k", "2 <= k and k <= 5 and q <= k", "k < 0", "0 <= k"])
+def test_ends_may_be_constants(text: str) -> None:
+    axis = meaning(parse(f"where({text})"))
+    place = np.arange(9)
+    pairs = np.broadcast_to(evaluate(axis, {"q": place[:, None], "k": place}, NOTHING), (9, 9))
+    found = axis_range(axis, 9)
+    lo, hi = axis_ends(found, place, place, 9)
+    touched = (lo[:, None] <= place) & (place <= hi[:, None])
+    assert (touched | ~pairs).all()
+    assert found.exact == bool((touched == pairs).all())
 
 
 @pytest.mark.parametrize(

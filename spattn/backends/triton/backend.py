@@ -7,10 +7,10 @@ from functools import cache
 
 import torch
 
-from spattn.backends.request import Plans, Request, Served
+from spattn.backends.request import Plans, Request, Served, wants_gradient
 from spattn.backends.triton.bound import bound
 from spattn.backends.triton.forward import attend
-from spattn.backends.triton.function import Differentiable, attention, wants_gradient
+from spattn.backends.triton.function import Differentiable, attention
 from spattn.backends.triton.launch import Outputs
 from spattn.backends.triton.tiles import Tile
 
@@ -60,7 +60,7 @@ def run(
 
 def serve(plans: Plans, request: Request) -> Served:
     """The answer, and how calls like this one are answered from now on."""
-    if wants_gradient(request):
+    if wants_gradient(request.q, request.k, request.v):
         return Served(*attention(plans, request))
     outputs = Outputs.of(request)
     launches = attend(plans, request, outputs)

@@ -17,7 +17,8 @@ from spattn.expressions.algebra import subexpressions
 from spattn.expressions.evaluation import IntArray, evaluate
 from spattn.expressions.frozen import frozen
 from spattn.expressions.nodes import Expr, RandomTable, Read, Sym
-from spattn.expressions.tensors import Tensors
+from spattn.expressions.tensors import NOTHING
+from spattn.layout.boxes import axis_ends
 from spattn.layout.ir import Blocks, Box, Grid, Listed, Pass, Walk
 from spattn.relation.bounds import Range
 from spattn.relation.lattice import Affine, Runs
@@ -156,8 +157,9 @@ def _walked(walk: Walk, one: Pass, extent: Extent) -> float:
 
 def _along(one: Range, length: int) -> float:
     """Columns that a row in the middle of an axis sees along it."""
-    known = {"u0": np.asarray(length // 2), "u1": np.asarray(length // 2), "begin": 0, "last": length - 1}
-    return _length(one.lo, one.hi, known)
+    middle = np.asarray(length // 2)
+    lo, hi = axis_ends(one, middle, middle, length)
+    return float(np.maximum(hi - lo + 1, 0))
 
 
 def _rows(one: Pass, extent: Extent) -> IntArray:
@@ -177,4 +179,4 @@ def _length(lo: Expr, hi: Expr, known: dict[str, Any]) -> float:
 
 
 def _integer(expr: Expr, known: dict[str, Any]) -> IntArray:
-    return np.asarray(evaluate(expr, known, Tensors({}, 0)), np.int64)
+    return np.asarray(evaluate(expr, known, NOTHING), np.int64)

@@ -18,11 +18,6 @@ Three = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
 MAX_BOUND = 64
 
 
-def wants_gradient(request: Request) -> bool:
-    """Does autograd record this call?"""
-    return torch.is_grad_enabled() and any(x.requires_grad for x in (request.q, request.k, request.v))
-
-
 def attention(plans: Plans, request: Request) -> tuple[torch.Tensor, torch.Tensor, Differentiable]:
     """(out, lse), both differentiable, once; and what does the same for later calls of this kind."""
     made = Differentiable(plans, request)

@@ -16,7 +16,7 @@ from spattn.codegen.parameters import BlockLists, GivenTokens, Membership, Role,
 from spattn.errors import ArgumentError
 from spattn.expressions.evaluation import evaluate
 from spattn.expressions.nodes import GivenTable, RandomTable, Tokens
-from spattn.expressions.tensors import Tensors
+from spattn.expressions.tensors import NOTHING
 from spattn.philox import random_blocks
 
 NOWHERE = 1 << 30
@@ -79,7 +79,7 @@ class Prepared:
             case TokenList(tokens):
                 return self._token_list(tokens), 0
             case Membership(tokens, length):
-                return self._membership(tokens, int(evaluate(length, {"kv_len": self._kv_len}, Tensors({}, 0)))), 0
+                return self._membership(tokens, int(evaluate(length, {"kv_len": self._kv_len}, NOTHING))), 0
             case GivenTokens(name):
                 given = self._tensors[name].to(torch.int32)
                 return given if given.dim() else given[None], 0
@@ -167,7 +167,7 @@ class Prepared:
 
     def _drawn(self, table: RandomTable, first: int, last: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         """[heads, query blocks, count]: key blocks drawn for the query blocks from first to before last, or -1."""
-        blocks = int(evaluate(table.key_blocks, {"kv_len": self._kv_len}, Tensors({}, 0)))
+        blocks = int(evaluate(table.key_blocks, {"kv_len": self._kv_len}, NOTHING))
         heads, rows = np.arange(self._heads), np.arange(first, last)
         return random_blocks(table.count, table.seed, table.past, blocks, heads, rows)
 

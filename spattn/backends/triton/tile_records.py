@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import astuple, fields, replace
+from dataclasses import astuple, fields
 from functools import cache
 from importlib import metadata
 from typing import Any
@@ -52,16 +52,12 @@ def _numbers(tile: Tile) -> list[int]:
     return [*map(int, astuple(tile))]
 
 
-def _tile(numbers: Any) -> Tile:
-    return replace(Tile(*numbers), apart=bool(numbers[-1]))
-
-
 def tiles_in(record: dict[str, Any] | None, passes: int) -> tuple[Tile, ...] | None:
     """The tiles of a record; None where there is none, or it holds something else."""
     rows = record.get("tiles") if record else None
     if not isinstance(rows, list) or len(rows) != passes:
         return None
-    tiles = tuple(map(_tile, rows)) if all(map(_is_numbers, rows)) else ()
+    tiles = tuple(map(Tile.of, rows)) if all(map(_is_numbers, rows)) else ()
     return tiles if tiles and all(map(_is_sound, tiles)) else None
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from spattn.expressions.frozen import frozen
 
 
@@ -49,6 +52,11 @@ class Tile:
     registers: int = 0
     splits: int = 1
     apart: bool = False
+
+    @staticmethod
+    def of(numbers: Any) -> Tile:
+        """From all attributes in their order, `apart` as 0 or 1."""
+        return replace(Tile(*numbers), apart=bool(numbers[-1]))
 
     def __str__(self) -> str:
         """`64 x 32, 4 warps, 3 stages, 96 registers, 8 splits, partial apart`."""

@@ -9,10 +9,10 @@ import numpy as np
 
 from spattn.backends.triton.cost.samples import Places, Samples
 from spattn.backends.triton.cost.sizes import Sizes
-from spattn.backends.triton.cost.spans import OTHERS, Steps, bounded, ends_of, spans
+from spattn.backends.triton.cost.spans import Steps, spans
 from spattn.expressions.evaluation import IntArray
 from spattn.expressions.nodes import TRUE, RandomTable
-from spattn.layout.boxes import covering_sides
+from spattn.layout.boxes import axis_ends, covering_sides
 from spattn.layout.ir import Blocks, Box, Listed, Walk
 from spattn.relation.bounds import Range
 from spattn.relation.lattice import Affine, Runs
@@ -82,9 +82,5 @@ class Boxes:
 
 def _axes(ranges: tuple[Range, ...], grid: tuple[int, ...], places: Places) -> tuple[IntArray, ...]:
     """Coordinates of the box of keys on each axis."""
-    found = []
-    for r, length, (u0, u1) in zip(ranges, grid, places, strict=True):
-        env = {**OTHERS, "u0": u0, "u1": u1, "begin": 0, "last": length - 1}
-        ends = bounded(ends_of(r, env, 0, length - 1), 0, length - 1)
-        found.append(ends.hi - ends.lo + 1)
-    return tuple(found)
+    ends = (axis_ends(r, u0, u1, length) for r, length, (u0, u1) in zip(ranges, grid, places, strict=True))
+    return tuple(hi - lo + 1 for lo, hi in ends)

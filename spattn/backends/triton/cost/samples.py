@@ -9,7 +9,7 @@ import numpy as np
 
 from spattn.backends.triton.cost.sizes import Sizes
 from spattn.expressions.evaluation import IntArray, evaluate
-from spattn.expressions.tensors import Tensors
+from spattn.expressions.tensors import NOTHING
 from spattn.layout.ir import Grid, Listed, Pass, box_sides
 from spattn.layout.places import positions_of
 from spattn.relation.lattice import Affine, Regular, Runs
@@ -18,7 +18,6 @@ SHARES = (0.0, 0.07, 0.19, 0.3, 0.44, 0.56, 0.7, 0.81, 0.93, 1.0)
 """Which tile, as a share of all: in pairs about the middle, so that what grows linearly has its mean, at no period."""
 MEAN = np.array([0.0, *[1 / 8] * 8, 0.0])
 """What each counts in the mean."""
-NOTHING = Tensors({}, 0)
 
 Places = tuple[tuple[IntArray, IntArray], ...]
 

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spattn.backends.triton.cost.samples import NOTHING, Samples, coordinate
+from spattn.backends.triton.cost.samples import Samples, coordinate
 from spattn.backends.triton.cost.sizes import LONG_WALK, Sizes
 from spattn.expressions.algebra import subexpressions
 from spattn.expressions.evaluation import IntArray, evaluate
 from spattn.expressions.nodes import Expr, Int, Read
+from spattn.expressions.tensors import NOTHING
 from spattn.layout.ir import FrameClamp, SegmentClamp, Walk
 from spattn.relation.bounds import Range
 from spattn.relation.lattice import Affine, Regular
