@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from spattn.codegen.environment import code
 from spattn.codegen.sides import SIDES, Side
 
-NUMBERS = ("num_q_heads", "group_size", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs", "qk_scale")
+HEADS = ("num_q_heads", "group_size")
+NUMBERS = ("q_len", "kv_len", "q_offset", "tiles", "splits", "programs", "qk_scale")
 CONSTANTS = (
     "HEAD_DIM", "V_HEAD_DIM", "BLOCK_D", "BLOCK_DV",
     "BLOCK_M", "BLOCK_N", "PAIRED", "PRECISION", "WIDE", "SPLIT", "APART", "CAREFUL",
@@ -62,6 +63,8 @@ class Kind:
         given: What else a loop is called with, a line a group.
         verb: What a loop does with the columns.
         weights: The tile of which pairs that are not allowed are made `hidden`.
+        asks: Does a step ask whether its tile is partial, and else spare the mask? For dk and dv a branch costs more,
+            since all products that are on their way end before it.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Kind:
     verb: str
     weights: str
     hidden: str
+    asks: bool = True
 
     @property
     def side(self) -> Side:
@@ -131,7 +135,7 @@ D_QUERIES = Kind(
     prefix="dq_pass",
     direction="queries",
     operands=("q", "k", "v", "do", "out", "dlse", "dq"),
-    vectors=("lse", "lse2", "delta"),
+    vectors=("lse", "terms"),
     parts=(Gradient(code(""), code("HEAD_DIM"), code("dq"), code("dims"), code("BLOCK_D"), code("m"), True),),
     state=code("dq"),
     given=(code("q, do, lse2, delta, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits"),),
@@ -144,17 +148,18 @@ D_KEYS = Kind(
     prefix="dkdv_pass",
     direction="keys",
     operands=("q", "k", "v", "do", "dk", "dv"),
-    vectors=("lse2", "delta"),
+    vectors=("terms",),
     parts=(
         Gradient(code("_k"), code("HEAD_DIM"), code("dk"), code("dims"), code("BLOCK_D"), code("n"), True),
         Gradient(code("_v"), code("V_HEAD_DIM"), code("dv"), code("v_dims"), code("BLOCK_DV"), code("n"), False),
     ),
     state=code("dk, dv"),
     given=(
-        code("k, values, q_head, stride_qm, do_head, stride_dom, lse2_head, delta_head"),
+        code("k, values, q_head, stride_qm, do_head, stride_dom, terms_ptr, first_query"),
         code("dims, v_dims, qk_scale, split, splits"),
     ),
     verb=code("Adds to dk and dv what comes of"),
     weights=code("p"),
     hidden=code("0.0"),
+    asks=False,
 )

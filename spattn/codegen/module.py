@@ -9,7 +9,7 @@ from spattn.codegen.environment import code, comment, environment
 from spattn.codegen.kernel import kernel_text
 from spattn.codegen.kinds import D_KEYS, D_QUERIES, FORWARD, Kind
 from spattn.codegen.parameters import Role
-from spattn.codegen.parts import SCANNED, KernelText, LoopText
+from spattn.codegen.parts import SCANNED, TERMS, KernelText, LoopText
 from spattn.codegen.pruning import pruned
 from spattn.codegen.wrapping import wrapped
 from spattn.expressions.frozen import frozen
@@ -89,7 +89,7 @@ def _module(kernels: list[KernelText], lines: list[str], layout: Layout, pattern
         condition=comment(text(layout.condition)),
         layout=[comment(line) for line in lines],
     )
-    preamble = _render(f"{language}/_preamble.py.jinja", needed=_needed(body, language), scanned=SCANNED)
+    preamble = _render(f"{language}/_preamble.py.jinja", needed=_needed(body, language), scanned=SCANNED, terms=TERMS)
     return ModuleSource(_tidied(head + preamble + body), tuple(map(_pass_source, kernels)))
 
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from spattn.codegen.boxes import BoxText, Line
 from spattn.codegen.environment import code
-from spattn.codegen.kinds import CONSTANTS, NUMBERS, Kind
+from spattn.codegen.kinds import CONSTANTS, HEADS, NUMBERS, Kind
 from spattn.codegen.parameters import Parameters
 from spattn.codegen.sides import Side
 
 SCANNED = 256  # tiles that a program of the careful launch looks through
+TERMS = 4  # numbers that dq leaves of each row, two of them unused: the 16 bytes that a thread loads at a time
 COMBINED = 16  # dimensions of a tile of rows that a program has which combines its splits
 
 
@@ -223,12 +224,13 @@ class KernelText:
             lines.append(", ".join([*names, f"{tensor.name}_first_row"] if tensor.is_list else names))
         groups = CONSTANTS[:4], CONSTANTS[4:], *(box.sides for box in self.boxes)
         constants = (", ".join(f"{name}{mark}" for name in part) for part in groups)
-        return tuple(code(f"{line},") for line in (*lines, ", ".join(NUMBERS), *constants))
+        heads = ", ".join(f"{name}{mark}" for name in HEADS)
+        return tuple(code(f"{line},") for line in (*lines, heads, ", ".join(NUMBERS), *constants))
 
     @property
     def unspecialised(self) -> str:
         """Numbers that change with the lengths: Triton compiles nothing for their values."""
-        names = ["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs"]
+        names = ["q_len", "kv_len", "q_offset", "tiles", "splits", "programs"]
         for tensor in self.tensors:
             names += [f"{tensor.name}_stride_b", f"{tensor.name}_stride_h"]
             names += [f"{tensor.name}_size_{i}" for i in range(tensor.dims)]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from spattn.codegen.parameters import BlockLists, GivenTokens, Membership, Parameters, Values
-from spattn.expressions.algebra import add, conj, le, relative_inner, subexpressions, symbols
+from spattn.expressions.algebra import add, conj, le, relative_inner, sub, subexpressions, symbols
 from spattn.expressions.nodes import (
     And,
     Bool,
@@ -98,7 +98,8 @@ class TritonText:
             case Eq(left, right):
                 return f"({self._term(left)} == {self._term(right)})"
             case And(args):
-                return f"({' & '.join(map(self._term, args))})"
+                texts = self._together(args)
+                return texts[0] if len(texts) == 1 else f"({' & '.join(texts)})"
             case Or(args):
                 return f"({' | '.join(map(self._term, args))})"
             case Not(Eq(Mod(dividend, Int(d)), Int(0))):
@@ -121,6 +122,29 @@ class TritonText:
             case InTable(table, row, column):
                 return self._in_table(table, row, column)
         raise AssertionError(node)
+
+    def _together(self, args: tuple[Bool, ...]) -> list[str]:
+        """The parts of a conjunction; both ends of an interval are one comparison."""
+        left, texts = list(args), []
+        while left:
+            low = left.pop(0)
+            found = next(((high, text) for high in left if (text := self._within(low, high))), None)
+            if found is None:
+                texts.append(self._term(low))
+            else:
+                left.remove(found[0])
+                texts.append(found[1])
+        return texts
+
+    def _within(self, low: Bool, high: Bool) -> str | None:
+        """`0 <= x <= w`, where `low` and `high` are its parts for some x and a constant w."""
+        match low, high:
+            case Le(a, b), Le(c, d):
+                x = sub(b, a)
+                match add(x, sub(d, c)):
+                    case Int(width) if width >= 0 and not isinstance(x, Int):
+                        return f"below({self.of(x)}, {width + 1})"
+        return None
 
     def _sum(self, terms: tuple[tuple[Expr, int], ...], constant: int) -> str:
         text = ""

@@ -31,7 +31,7 @@ ITEM_SIZES = {"fp16": 2, "bf16": 2, "fp32": 4}
 USUAL_LENGTH, USUAL_HEADS = 8192, 16  # of the call for which tiles are chosen
 TENSORS = re.compile(r"(q|k|v|out|do|dq|dk|dv)_ptr")  # of the call's dtype
 SIDE = re.compile(r"(key|query)_side\w+")  # of a box
-FLOATS = re.compile(r"(split|part_in|part_out)(_lse|_k|_v)?_ptr|(lse|dlse|lse2|delta)_ptr")
+FLOATS = re.compile(r"(split|part_in|part_out)(_lse|_k|_v)?_ptr|(lse|dlse|terms)_ptr")
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def compile_ahead(
     """
     _require_compiler()
     each = [tiles] * len(source.passes) if isinstance(tiles, Tile) else list(tiles)
-    each = [replace(tile, num_stages=1) for tile in each] if careful else each
+    each = [replace(tile, num_stages=1, apart=False) for tile in each] if careful else each
     constants = {**_constants(head_dim, v_head_dim), "CAREFUL": careful}
     found = []
     for one, tile in zip(source.passes, each, strict=True):
@@ -140,6 +140,8 @@ def _constants(head_dim: int, v_head_dim: int) -> dict[str, Any]:
     strides |= {f"stride_{name}": v_head_dim for name in ("vn", "om", "dom", "dvn")} | {"stride_dlsem": 1}
     return {
         **strides,
+        "num_q_heads": USUAL_HEADS,
+        "group_size": 1,
         "HEAD_DIM": head_dim,
         "V_HEAD_DIM": v_head_dim,
         "BLOCK_D": next_power(head_dim),

@@ -22,6 +22,7 @@ from spattn.backends.triton.load import load
 from spattn.backends.triton.tiles import Tile
 from spattn.backends.triton.tuning import Tuner
 from spattn.codegen.kinds import D_KEYS, D_QUERIES
+from spattn.codegen.parts import TERMS
 
 Groups = Mapping[tuple[bool, ...], NDArray[np.int64]]
 
@@ -47,21 +48,20 @@ class Rows:
     Attributes:
         saved: What the forward pass answered.
         d_out, d_lse: Gradients of these.
-        lse2: For dq to write: lse in base 2, +inf for rows without keys, since their weights are 0.
-        delta: For dq to write: sum(d_out * out) - d_lse.
+        terms: For dq to write, `[batch, num_q_heads, q_len, TERMS]`: lse in base 2, +inf for rows without keys, since
+            their weights are 0; then delta = sum(d_out * out) - d_lse.
     """
 
     saved: Outputs
     d_out: torch.Tensor
     d_lse: torch.Tensor
-    lse2: torch.Tensor
-    delta: torch.Tensor
+    terms: torch.Tensor
 
     @staticmethod
     def of(saved: Outputs, d_out: torch.Tensor, d_lse: torch.Tensor | None) -> Rows:
         """None stands for a gradient of zero."""
-        lse2, delta = torch.empty((2, *saved.lse.shape), dtype=torch.float32, device=d_out.device)
-        return Rows(saved, d_out, zero(d_out.device).expand(saved.lse.shape) if d_lse is None else d_lse, lse2, delta)
+        terms = torch.empty((*saved.lse.shape, TERMS), dtype=torch.float32, device=d_out.device)
+        return Rows(saved, d_out, zero(d_out.device).expand(saved.lse.shape) if d_lse is None else d_lse, terms)
 
 
 @lru_cache(maxsize=64)
@@ -157,7 +157,7 @@ class _Backward:
         """dq of a group of heads."""
         request, rows = self.request, self.rows
         given = [request.q, request.k, request.v, rows.d_out, rows.saved.out, rows.d_lse]
-        tensors = [*given, self.into.q, rows.saved.lse, rows.lse2, rows.delta]
+        tensors = [*given, self.into.q, rows.saved.lse, rows.terms]
         source, layout = self.plans.backward_module_of(values), self.plans.layout_of(values)
         heads = query_heads(request, pairs)
         return launched(D_QUERIES, layout, source, self.kernels(values), request, tensors, heads, self.tile, self.tuner)
@@ -187,7 +187,7 @@ class _Backward:
     ) -> Launch:
         """The share of a group of heads in dk and dv."""
         request, rows = self.request, self.rows
-        tensors = [request.q, request.k, request.v, rows.d_out, *into, rows.lse2, rows.delta]
+        tensors = [request.q, request.k, request.v, rows.d_out, *into, rows.terms]
         source, layout = self.plans.backward_module_of(values), self.plans.transposed_of(values)
         heads = key_heads(request, pairs)
         return launched(D_KEYS, layout, source, self.kernels(values), request, tensors, heads, self.tile, self.tuner)

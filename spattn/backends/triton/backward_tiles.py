@@ -19,38 +19,40 @@ from spattn.expressions.frozen import frozen
 from spattn.expressions.nodes import Expr, RandomTable, Read, Sym
 from spattn.expressions.tensors import NOTHING
 from spattn.layout.boxes import axis_ends
-from spattn.layout.ir import Blocks, Box, Grid, Listed, Pass, Walk
+from spattn.layout.ir import Blocks, Box, FrameClamp, Grid, Listed, Pass, SegmentClamp, Walk
 from spattn.relation.bounds import Range
 from spattn.relation.lattice import Affine, Runs
 
-RESIDENT = 2  # programs for each processor that a split pass wants
+RESIDENT = 3  # programs for each processor that a split pass wants
 MIN_STEPS = 8  # tiles of columns that a split does at least
 MAX_SPLITS = 64
-LONG_WALK = 1024  # columns of a row, where only data says how many
+SHORT_WALK = 448  # columns of a row from which it pays to keep more of them in registers
+LONG_WALK = 1024  # the same, and what a row sees where only data says how many
+IN_DOCUMENT = 1000  # what it sees where documents end its walks
 SAMPLES = 8  # rows looked at
 
-USUAL = {
-    (2, 64): (Tile(64, 32, 4, 3, 168), Tile(64, 32, 4, 2, 168)),
-    (2, 128): (Tile(64, 64, 4, 2, apart=True), Tile(64, 32, 4, 2, apart=True)),
-    (2, 256): (Tile(64, 32, 8, 1), Tile(64, 32, 8, 1)),
-    (4, 64): (Tile(32, 32, 4, 2), Tile(32, 32, 4, 2)),
-    (4, 128): (Tile(32, 16, 4, 1), Tile(32, 16, 4, 1)),
-    (4, 256): (Tile(16, 16, 4, 1), Tile(16, 16, 4, 1)),
+TILES = {
+    (2, 64): {
+        0: (Tile(64, 64, 4, 2, 128), Tile(64, 32, 4, 3, 168, apart=True)),
+        LONG_WALK: (Tile(64, 64, 4, 2, 128, apart=True), Tile(64, 64, 4, 2, 168, apart=True)),
+    },
+    (2, 128): {
+        0: (Tile(64, 32, 4, 2, 168), Tile(64, 32, 4, 3, apart=True)),
+        SHORT_WALK: (Tile(64, 64, 4, 2, apart=True), Tile(64, 32, 4, 3, apart=True)),
+        LONG_WALK: (Tile(64, 64, 4, 2, apart=True), Tile(64, 64, 4, 2, apart=True)),
+    },
+    (2, 256): {0: (Tile(64, 32, 8, 1), Tile(64, 32, 8, 1))},
+    (4, 64): {0: (Tile(32, 32, 4, 2), Tile(32, 32, 4, 2))},
+    (4, 128): {0: (Tile(32, 16, 4, 1), Tile(32, 16, 4, 1))},
+    (4, 256): {0: (Tile(16, 16, 4, 1), Tile(16, 16, 4, 1))},
 }
-"""(bytes of an element, head dimension up to) -> of dq, and of dk and dv; the fastest that were measured on an H200."""
-LONG = {(2, 64): (Tile(64, 64, 4, 3, apart=True), Tile(64, 64, 4, 3, apart=True))}
-"""The same where rows see so many columns that filling more registers pays."""
+"""(bytes of an element, head dimension up to) -> columns that a row sees, from so many on -> the tiles of dq, and of dk
+and dv; of bf16 the fastest that were measured on an H100."""
 OTHERS = {
-    (2, 64): (
-        (Tile(64, 32, 4, 3, 168), Tile(64, 64, 4, 3, apart=True), Tile(64, 64, 4, 2)),
-        (Tile(64, 32, 4, 2, 168), Tile(64, 64, 4, 3, apart=True), Tile(64, 32, 4, 2, 128)),
-    ),
-    (2, 128): (
-        (Tile(64, 64, 4, 2), Tile(128, 64, 8, 2, apart=True), Tile(64, 32, 4, 3, apart=True)),
-        (Tile(64, 64, 4, 2, apart=True), Tile(128, 64, 8, 3, apart=True), Tile(128, 64, 8, 2, apart=True)),
-    ),
+    (2, 64): ((Tile(64, 32, 4, 3, 168),), (Tile(64, 32, 4, 3, 128, apart=True), Tile(64, 64, 4, 3, apart=True))),
+    (2, 128): ((Tile(128, 64, 8, 2, apart=True),), (Tile(128, 64, 8, 2, apart=True),)),
 }
-"""What else was fastest somewhere: worth measuring."""
+"""What else was fast somewhere: worth measuring."""
 
 
 @frozen
@@ -83,10 +85,11 @@ def backward_tile(kind: Kind, one: Pass, extent: Extent, device: Device) -> Tile
 @lru_cache(maxsize=4096)
 def backward_candidates(kind: Kind, one: Pass, extent: Extent, device: Device) -> tuple[Tile, ...]:
     """The tile of a pass, then others that may be faster."""
-    width = next(width for size, width in USUAL if size == extent.itemsize and next_power(extent.head_dim) <= width)
+    width = next(width for size, width in TILES if size == extent.itemsize and next_power(extent.head_dim) <= width)
     key, seen = (extent.itemsize, width), _columns_seen(one, extent)
-    first = (LONG if seen >= LONG_WALK and key in LONG else USUAL)[key][kind is D_KEYS]
-    shapes = (first, *(OTHERS[key][kind is D_KEYS] if key in OTHERS else ()))
+    tiles = {least: pair[kind is D_KEYS] for least, pair in TILES[key].items()}
+    first = tiles[max(least for least in tiles if least <= seen)]
+    shapes = (first, *tiles.values(), *(OTHERS[key][kind is D_KEYS] if key in OTHERS else ()))
     return tuple(dict.fromkeys(_suited(shape, one, extent, seen, device) for shape in shapes))
 
 
@@ -145,7 +148,9 @@ def _walked(walk: Walk, one: Pass, extent: Extent) -> float:
             known |= {"u1": known["u0"], "num_heads": 1, "batch_size": 1}
             ends = [_integer(keys.coordinate(Sym("x")), {**known, "x": np.asarray(x)}) for x in (first, stop)]
             known |= {"begin": ends[0], "last": ends[1] - 1}
-            return sum(_length(r.lo, r.hi, known) for r in walk.ranges)
+            seen = sum(_length(r.lo, r.hi, known) for r in walk.ranges)
+            in_documents = any(isinstance(clamp, SegmentClamp | FrameClamp) for clamp in walk.clamps)
+            return min(seen, IN_DOCUMENT) if in_documents else seen
         case Listed(tokens):
             return len(tokens.values) if not tokens.tensors else LONG_WALK
         case Box(shape, _, ranges):

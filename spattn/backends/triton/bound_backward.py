@@ -12,6 +12,7 @@ from spattn.backends.triton.blank import Blank
 from spattn.backends.triton.bound import ALIGNMENT, Runs, can_bind
 from spattn.backends.triton.launch import Outputs
 from spattn.backends.triton.watched import Watched
+from spattn.codegen.parts import TERMS
 
 
 class BoundBackward:
@@ -26,7 +27,7 @@ class BoundBackward:
     def __init__(self, request: Request, ran: Ran, wanted: tuple[bool, bool, bool]) -> None:
         self._wants_keys = wanted[1] or wanted[2]
         self._index = request.q.device.index
-        self._terms = Blank((2, *request.q.shape[:3]), torch.float32, request.q.device)
+        self._terms = Blank((*request.q.shape[:3], TERMS), torch.float32, request.q.device)
         self._watched = Watched(request.tensors)
         self._queries, self._keys = Runs(ran.queries, request), Runs(ran.keys, request)
 
@@ -49,13 +50,12 @@ class BoundBackward:
             return None
         if not self._watched.same(tensors):
             return None
-        terms = self._terms()
-        made = terms.data_ptr(), terms.data_ptr() + lse.nbytes
+        terms = self._terms().data_ptr()
         dq, dk, dv = torch.empty_like(q), None, None
-        self._queries((*at, row[0], row[1], dq.data_ptr(), row[2], *made))
+        self._queries((*at, row[0], row[1], dq.data_ptr(), row[2], terms))
         if self._wants_keys:
             dk, dv = torch.empty_like(k), torch.empty_like(v)
-            self._keys((*at, dk.data_ptr(), dv.data_ptr(), *made))
+            self._keys((*at, dk.data_ptr(), dv.data_ptr(), terms))
         return Gradients(dq, dk, dv)
 
 

@@ -6,6 +6,9 @@ no part of it: the kernels are told not to specialise on them.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,15 +27,15 @@ class Step:
 
     Attributes:
         kernel: As generated, a Triton function.
-        programs: How many run.
-        arguments: In the kernel's order; what stands at a pointer's place does not matter.
+        grid: How many programs run, along each of three axes.
+        arguments: In the kernel's order, the constants last; what stands at a pointer's place does not matter.
         pointers: (place among the arguments, place among the call's tensors).
         constants: What Triton compiles in.
         alike: What calls must share, besides dtypes and alignments, to run one compiled kernel.
     """
 
     kernel: Any
-    programs: int
+    grid: tuple[int, int, int]
     arguments: list[Any]
     pointers: tuple[tuple[int, int], ...]
     constants: tuple[Any, ...]
@@ -40,38 +43,58 @@ class Step:
     alike: tuple[Any, ...]
     compiled: Any = None
 
+    def compile(self, tensors: list[torch.Tensor]) -> None:
+        """Compiles for tensors of these kinds, and launches nothing."""
+        self.kernel.warmup(*self._filled(tensors), grid=self.grid, **self._options(tensors))
+
     def first(self, tensors: list[torch.Tensor]) -> None:
         """Launches with tensors, whose kinds decide what is compiled."""
-        arguments = self.arguments.copy()
-        for place, number in self.pointers:
-            arguments[place] = tensors[number]
-        key = self._key(tensors)
+        key, arguments = self.key(tensors), self._filled(tensors)
         compiled = _compiled.get(key)
-        if compiled is None:
-            options = {"num_warps": self.tile.num_warps, "num_stages": self.tile.num_stages}
-            if self.tile.registers and tensors[0].is_cuda and torch.version.hip is None:
-                options["maxnreg"] = self.tile.registers
-            compiled = self.kernel[self.programs,](*arguments, *self.constants, **options)
+        if compiled is not None:
+            compiled[self.grid](*arguments)
+        else:
+            compiled = self.kernel[self.grid](*arguments, **self._options(tensors))
             if compiled is None:  # the interpreter compiles nothing
                 return
             if len(_compiled) >= MAX_KERNELS:
                 _compiled.clear()
             _compiled[key] = compiled
-        else:
-            compiled[self.programs, 1, 1](*arguments, *self.constants)
-        self.arguments = [*self.arguments, *self.constants]
         self.compiled = compiled
 
     def again(self, addresses: list[int], stream: int) -> None:
         """Launches what `first` compiled."""
-        arguments = self.arguments.copy()
-        for place, number in self.pointers:
-            arguments[place] = addresses[number]
+        arguments = self._filled(addresses)
         compiled = self.compiled
         metadata = compiled.packed_metadata
-        compiled.run(self.programs, 1, 1, stream, compiled.function, metadata, None, None, None, *arguments)
+        compiled.run(*self.grid, stream, compiled.function, metadata, None, None, None, *arguments)
 
-    def _key(self, tensors: list[torch.Tensor]) -> tuple[Any, ...]:
+    def key(self, tensors: list[torch.Tensor]) -> tuple[Any, ...]:
+        """What calls that run one compiled kernel have in common."""
         kinds = ((t.dtype, t.data_ptr() % 16 == 0) for t in (tensors[number] for _, number in self.pointers))
         schedule = self.tile.num_warps, self.tile.num_stages, self.tile.registers
         return self.kernel, tensors[0].device, self.constants, schedule, self.alike, *kinds
+
+    def _filled(self, pointers: Sequence[Any]) -> list[Any]:
+        """The arguments with a call's tensors, or their addresses."""
+        arguments = self.arguments.copy()
+        for place, number in self.pointers:
+            arguments[place] = pointers[number]
+        return arguments
+
+    def _options(self, tensors: list[torch.Tensor]) -> dict[str, int]:
+        options = {"num_warps": self.tile.num_warps, "num_stages": self.tile.num_stages}
+        if self.tile.registers and tensors[0].is_cuda and torch.version.hip is None:
+            options["maxnreg"] = self.tile.registers
+        return options
+
+
+def compile_together(steps: Sequence[Step], tensors: list[torch.Tensor]) -> None:
+    """Compiles side by side what no alike call has: most of a compilation does not hold Python's lock."""
+    import triton
+
+    new = [step for step in steps if step.key(tensors) not in _compiled]
+    if len(new) > 1:
+        with ThreadPoolExecutor(min(len(new), os.cpu_count() or 1)) as pool, triton.AsyncCompileMode(pool):
+            for step in new:
+                step.compile(tensors)

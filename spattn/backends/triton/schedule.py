@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from spattn.backends.request import Request
-from spattn.backends.triton.run import MAX_INT32, Step
+from spattn.backends.triton.run import MAX_INT32, Step, compile_together
 from spattn.backends.triton.tiles import Tile, next_power
 from spattn.backends.triton.workspace import Workspace
 from spattn.codegen.kinds import Kind
@@ -25,6 +25,8 @@ from spattn.codegen.parts import COMBINED, SCANNED
 from spattn.layout.boxes import sides_of
 from spattn.layout.ir import Grid, Layout, Listed, Pass, box_sides
 from spattn.relation.lattice import Affine, Runs
+
+MAX_GRID = 65535  # programs along the second and the third axis of a grid
 
 
 @dataclass
@@ -50,6 +52,7 @@ class Schedule:
             self.again([tensor.data_ptr() for tensor in tensors], tensors[0].device)
             return
         tensors = tensors + self.workspace.tensors(self.workspace.allocate(tensors[0].device))
+        compile_together(self.steps, tensors)
         for step in self.steps:
             step.first(tensors)
         self.compiled = all(step.compiled is not None for step in self.steps)
@@ -171,22 +174,28 @@ class _Settling:
         alike = self.alike(numbers)
         sides = sides_of(text.boxes, tile.block_m, tile.block_n)
         whole = [*self.fixed(*reads, *split, spoiled), *_tensors(numbers, place), *self.numbers(scalars)]
-        self.add(job.kernels[text.name], programs, whole, tile, sides, alike)
+        kernel = job.kernels[text.name]
+        self.add(kernel, _grid(tiles * tile.splits, job.count), whole, tile, sides, alike)
         if text.leaky:
-            self.add(
-                job.kernels[text.name], -(-programs // SCANNED), whole, _unhurried(tile), sides, alike, careful=True
-            )
+            scans = -(-programs // SCANNED), 1, 1
+            self.add(kernel, scans, whole, _unhurried(tile), sides, alike, careful=True)
         if tile.splits > 1:
             fixed = [*map(Pointer, split), *self.fixed(*reads, *writes, self.nothing)]
             whole = [*fixed, *_tensors(numbers, place), *self.numbers(scalars)]
             chunks = -(-max(request.q.shape[-1], request.v.shape[-1]) // COMBINED)
-            kernel = job.kernels[f"{text.name}_combine"]
-            self.add(kernel, tiles * job.count * chunks, whole, tile, sides, alike, dims=COMBINED)
+            combine = job.kernels[f"{text.name}_combine"]
+            self.add(combine, (tiles * job.count * chunks, 1, 1), whole, tile, sides, alike, dims=COMBINED)
 
     def alike(self, numbers: Sequence[Sequence[int]]) -> tuple[Any, ...]:
-        """What Triton compiles in: strides, group size; of run-time tensors the inner strides, and if any is wide."""
+        """What Triton compiles in: strides, heads; of run-time tensors the inner strides, and if any is wide."""
         kinds = tuple((*own[3::2], max(own) > MAX_INT32) for own in numbers)
-        return (*self.job.shapes, self.job.request.num_q_heads // self.job.request.k.shape[1], *kinds)
+        return (*self.job.shapes, *self.heads, *kinds)
+
+    @property
+    def heads(self) -> tuple[int, int]:
+        """Query heads, and how many of them read one key head."""
+        request = self.job.request
+        return request.num_q_heads, request.num_q_heads // request.k.shape[1]
 
     def of_pass(self, text: PassSource) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """What a pass reads and what it writes."""
@@ -208,14 +217,13 @@ class _Settling:
 
     def numbers(self, scalars: list[int]) -> list[Any]:
         request = self.job.request
-        group_size = request.num_q_heads // request.k.shape[1]
         lengths = [request.q_len, request.kv_len, request.q_offset]
-        return [request.num_q_heads, group_size, *lengths, *scalars, request.scale * math.log2(math.e)]
+        return [*self.heads, *lengths, *scalars, request.scale * math.log2(math.e)]
 
     def add(
         self,
         kernel: Any,
-        programs: int,
+        grid: tuple[int, int, int],
         arguments: list[Any],
         tile: Tile,
         sides: tuple[int, ...],
@@ -232,16 +240,27 @@ class _Settling:
             tile.block_m, tile.block_n, self.job.paired, precision, self.job.wide, tile.splits > 1, tile.apart, careful,
             *sides,
         )  # fmt: skip
-        self.schedule.steps.append(step(kernel, programs, arguments, constants, tile, alike))
+        self.schedule.steps.append(step(kernel, grid, arguments, constants, tile, alike))
 
 
 def step(
-    kernel: Any, programs: int, arguments: list[Any], constants: tuple[Any, ...], tile: Tile, alike: tuple[Any, ...]
+    kernel: Any,
+    grid: tuple[int, int, int],
+    arguments: list[Any],
+    constants: tuple[Any, ...],
+    tile: Tile,
+    alike: tuple[Any, ...],
 ) -> Step:
     """A launch whose arguments are numbers, and pointers to the call's tensors."""
     pointers = tuple((i, one.number) for i, one in enumerate(arguments) if isinstance(one, Pointer))
-    plain = [0 if isinstance(one, Pointer) else one for one in arguments]
-    return Step(kernel, programs, plain, pointers, constants, tile, alike)
+    plain = (0 if isinstance(one, Pointer) else one for one in arguments)
+    return Step(kernel, grid, [*plain, *constants], pointers, constants, tile, alike)
+
+
+def _grid(tiles: int, count: int) -> tuple[int, int, int]:
+    """Tiles along the first axis, then (batch, head) pairs, some of them perhaps past the last."""
+    along = min(count, MAX_GRID)
+    return tiles, along, -(-count // along)
 
 
 @dataclass(frozen=True)
@@ -258,8 +277,8 @@ def _tensors(numbers: Sequence[Sequence[int]], place: int) -> list[Any]:
 
 @lru_cache(maxsize=256)
 def _unhurried(tile: Tile) -> Tile:
-    """The tile of a careful launch, which is rare and loads nothing ahead."""
-    return replace(tile, num_stages=1, registers=0)
+    """The tile of a careful launch, which is rare: quickly compiled."""
+    return replace(tile, num_stages=1, registers=0, apart=False)
 
 
 def _rows_each(one: Pass, rows: tuple[int, int], roles: Sequence[Role], numbers: Sequence[Sequence[int]]) -> int:

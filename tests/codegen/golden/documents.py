@@ -25,7 +25,7 @@ def read_1(pointer, i, size_i, stride_i):
 @triton.jit
 def below(number, count):
     """0 <= number < count in one comparison: without signs, numbers below 0 are the greatest."""
-    return number.to(tl.uint32) < count.to(tl.uint32)
+    return number.to(tl.uint32) < tl.cast(count, tl.uint32)
 
 
 @triton.jit
@@ -42,6 +42,12 @@ def share(tiles, split, splits):
     each = (tiles + splits - 1) // splits
     begin = tl.minimum(split * each, tiles)
     return begin, tl.minimum(begin + each, tiles)
+
+
+@triton.jit
+def is_spoiled(values):
+    """Is some value inf or NaN? Zero times these is no zero."""
+    return tl.sum(values * 0.0, None) != 0.0
 
 
 @triton.jit
@@ -75,11 +81,18 @@ def online_softmax(scores, v, acc, m_i, l_i, qk_scale, PRECISION: tl.constexpr):
 
 
 @triton.jit
+def ones(allowed, like):
+    """1 where a pair is allowed, else 0."""
+    # of numbers that lie as a product's result does: Triton 3.6 cannot make a factor of every mask
+    return tl.where(allowed, tl.minimum(tl.abs(like), 0.0) + 1.0, 0.0)
+
+
+@triton.jit
 def careful_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION: tl.constexpr):
     """online_softmax for values that hold inf or NaN: 0 * inf would spoil the rows that may not see them."""
     finite = tl.abs(v) < float("inf")
     acc, m_i, l_i = online_softmax(scores, tl.where(finite, v, 0.0).to(v.dtype), acc, m_i, l_i, qk_scale, PRECISION)
-    seen = tl.broadcast_to(allowed, scores.shape).to(v.dtype)
+    seen = ones(allowed, scores).to(v.dtype)
     rises = tl.where(finite | (v < 0), 0.0, 1.0).to(v.dtype)
     falls = tl.where(finite | (v > 0), 0.0, 1.0).to(v.dtype)
     acc += tl.where(tl.dot(seen, rises, input_precision=PRECISION) > 0, float("inf"), 0.0)
@@ -171,7 +184,7 @@ def pass_0_loop_0(
 
 @triton.jit
 def pass_0_tile(
-    program,
+    place, pair,
     q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
     k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
     v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
@@ -182,19 +195,20 @@ def pass_0_tile(
     t2_ptr, t2_stride_b, t2_stride_h, t2_size_0, t2_stride_0,
     t3_ptr, t3_stride_b, t3_stride_h, t3_size_0, t3_stride_0,
     t4_ptr, t4_stride_b, t4_stride_h, t4_size_0, t4_stride_0,
-    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    num_q_heads: tl.constexpr, group_size: tl.constexpr,
+    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
     SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
-    """One tile of pass_0."""
-    at = program
+    """One tile of pass_0, or a split of it."""
+    program = pair * (tiles * splits) + place
+    tile = place
     split = 0
     if SPLIT:
-        at = program // splits
-        split = program % splits
-    pair = at // tiles
-    tile = tiles - 1 - at % tiles
+        tile = place // splits
+        split = place % splits
+    tile = tiles - 1 - tile
     if PAIRED:
         pair = tl.load(pairs_ptr + pair)
     b = pair // num_q_heads
@@ -246,15 +260,15 @@ def pass_0_tile(
     )
     if not CAREFUL:
         # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
-        tl.store(spoiled_ptr + program, tl.max(tl.where(tl.abs(acc) < float("inf"), 0, 1), None))
+        tl.store(spoiled_ptr + program, is_spoiled(acc))
 
     if SPLIT:
         slot = program * BLOCK_M + tl.arange(0, BLOCK_M).to(tl.int64)
-        acc = acc / tl.where(l_i == 0.0, 1.0, l_i)[:, None]
+        acc *= (1.0 / tl.where(l_i == 0.0, 1.0, l_i))[:, None]
         tl.store(part_out_ptr + slot[:, None] * V_HEAD_DIM + v_dims[None, :], acc, mask=(v_dims < V_HEAD_DIM)[None, :])
         tl.store(part_out_lse_ptr + slot, m_i + tl.log2(tl.where(l_i == 0.0, 1.0, l_i)))
     else:
-        acc = acc / tl.where(l_i == 0.0, 1.0, l_i)[:, None]
+        acc *= (1.0 / tl.where(l_i == 0.0, 1.0, l_i))[:, None]
         lse = m_i + tl.log2(tl.where(l_i == 0.0, 1.0, l_i))
         kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
         out_base = out_ptr + b.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
@@ -263,9 +277,9 @@ def pass_0_tile(
 
 
 @triton.jit(
-    do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs", "t0_stride_b",
-    "t0_stride_h", "t0_size_0", "t1_stride_b", "t1_stride_h", "t1_size_0", "t2_stride_b", "t2_stride_h", "t2_size_0",
-    "t3_stride_b", "t3_stride_h", "t3_size_0", "t4_stride_b", "t4_stride_h", "t4_size_0"]
+    do_not_specialize=["q_len", "kv_len", "q_offset", "tiles", "splits", "programs", "t0_stride_b", "t0_stride_h",
+    "t0_size_0", "t1_stride_b", "t1_stride_h", "t1_size_0", "t2_stride_b", "t2_stride_h", "t2_size_0", "t3_stride_b",
+    "t3_stride_h", "t3_size_0", "t4_stride_b", "t4_stride_h", "t4_size_0"]
 )
 def pass_0(
     q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
@@ -278,7 +292,8 @@ def pass_0(
     t2_ptr, t2_stride_b, t2_stride_h, t2_size_0, t2_stride_0,
     t3_ptr, t3_stride_b, t3_stride_h, t3_size_0, t3_stride_0,
     t4_ptr, t4_stride_b, t4_stride_h, t4_size_0, t4_stride_0,
-    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    num_q_heads: tl.constexpr, group_size: tl.constexpr,
+    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
     SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
@@ -287,12 +302,12 @@ def pass_0(
     if CAREFUL:
         # again the tiles that 0 * inf spoiled, few if any: a program looks through SCANNED of them
         first = tl.program_id(0) * SCANNED
-        place = first + tl.arange(0, SCANNED)
-        if tl.max(tl.load(spoiled_ptr + place, mask=place < programs, other=0).to(tl.int32), 0) > 0:
+        found = first + tl.arange(0, SCANNED)
+        if tl.max(tl.load(spoiled_ptr + found, mask=found < programs, other=0).to(tl.int32), 0) > 0:
             for program in range(first, tl.minimum(first + SCANNED, programs)):
                 if tl.load(spoiled_ptr + program) > 0:
                     pass_0_tile(
-                        program,
+                        program % (tiles * splits), program // (tiles * splits),
                         q_ptr, stride_qb, stride_qh, stride_qm,
                         k_ptr, stride_kb, stride_kh, stride_kn,
                         v_ptr, stride_vb, stride_vh, stride_vn,
@@ -303,33 +318,37 @@ def pass_0(
                         t2_ptr, t2_stride_b, t2_stride_h, t2_size_0, t2_stride_0,
                         t3_ptr, t3_stride_b, t3_stride_h, t3_size_0, t3_stride_0,
                         t4_ptr, t4_stride_b, t4_stride_h, t4_size_0, t4_stride_0,
-                        num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+                        num_q_heads, group_size,
+                        q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
                         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
                         BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
                     )
     else:
-        pass_0_tile(
-            tl.program_id(0),
-            q_ptr, stride_qb, stride_qh, stride_qm,
-            k_ptr, stride_kb, stride_kh, stride_kn,
-            v_ptr, stride_vb, stride_vh, stride_vn,
-            out_ptr, stride_ob, stride_oh, stride_om,
-            lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
-            t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
-            t1_ptr, t1_stride_b, t1_stride_h, t1_size_0, t1_stride_0,
-            t2_ptr, t2_stride_b, t2_stride_h, t2_size_0, t2_stride_0,
-            t3_ptr, t3_stride_b, t3_stride_h, t3_size_0, t3_stride_0,
-            t4_ptr, t4_stride_b, t4_stride_h, t4_size_0, t4_stride_0,
-            num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
-            HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
-        )
+        pair = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
+        if pair * (tiles * splits) < programs:
+            pass_0_tile(
+                tl.program_id(0), pair,
+                q_ptr, stride_qb, stride_qh, stride_qm,
+                k_ptr, stride_kb, stride_kh, stride_kn,
+                v_ptr, stride_vb, stride_vh, stride_vn,
+                out_ptr, stride_ob, stride_oh, stride_om,
+                lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
+                t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
+                t1_ptr, t1_stride_b, t1_stride_h, t1_size_0, t1_stride_0,
+                t2_ptr, t2_stride_b, t2_stride_h, t2_size_0, t2_stride_0,
+                t3_ptr, t3_stride_b, t3_stride_h, t3_size_0, t3_stride_0,
+                t4_ptr, t4_stride_b, t4_stride_h, t4_size_0, t4_stride_0,
+                num_q_heads, group_size,
+                q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+                HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
+                BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
+            )
 
 
 @triton.jit(
-    do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs", "t0_stride_b",
-    "t0_stride_h", "t0_size_0", "t1_stride_b", "t1_stride_h", "t1_size_0", "t2_stride_b", "t2_stride_h", "t2_size_0",
-    "t3_stride_b", "t3_stride_h", "t3_size_0", "t4_stride_b", "t4_stride_h", "t4_size_0"]
+    do_not_specialize=["q_len", "kv_len", "q_offset", "tiles", "splits", "programs", "t0_stride_b", "t0_stride_h",
+    "t0_size_0", "t1_stride_b", "t1_stride_h", "t1_size_0", "t2_stride_b", "t2_stride_h", "t2_size_0", "t3_stride_b",
+    "t3_stride_h", "t3_size_0", "t4_stride_b", "t4_stride_h", "t4_size_0"]
 )
 def pass_0_combine(
     split_ptr, split_lse_ptr,
@@ -343,7 +362,8 @@ def pass_0_combine(
     t2_ptr, t2_stride_b, t2_stride_h, t2_size_0, t2_stride_0,
     t3_ptr, t3_stride_b, t3_stride_h, t3_size_0, t3_stride_0,
     t4_ptr, t4_stride_b, t4_stride_h, t4_size_0, t4_stride_0,
-    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    num_q_heads: tl.constexpr, group_size: tl.constexpr,
+    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
     SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
@@ -351,9 +371,10 @@ def pass_0_combine(
     """The splits of a tile of pass_0 as one result, always in the same order: BLOCK_D dimensions of it."""
     chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
     at = tl.program_id(0) // chunks
-    first_dim = tl.program_id(0) % chunks * BLOCK_D
     pair = at // tiles
-    tile = tiles - 1 - at % tiles
+    tile = at % tiles
+    first_dim = tl.program_id(0) % chunks * BLOCK_D
+    tile = tiles - 1 - tile
     if PAIRED:
         pair = tl.load(pairs_ptr + pair)
     b = pair // num_q_heads
@@ -372,7 +393,7 @@ def pass_0_combine(
     m_i = tl.full([BLOCK_M], float("-inf"), tl.float32)
     l_i = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
-    for split in range(0, splits):
+    for split in tl.range(0, splits, num_stages=4):
         slot = (at * splits + split) * BLOCK_M + tl.arange(0, BLOCK_M).to(tl.int64)
         part_lse = tl.load(split_lse_ptr + slot)
         part = tl.load(
@@ -380,7 +401,7 @@ def pass_0_combine(
         )
         acc, m_i, l_i = add_part(acc, m_i, l_i, part, part_lse)
 
-    acc = acc / tl.where(l_i == 0.0, 1.0, l_i)[:, None]
+    acc *= (1.0 / tl.where(l_i == 0.0, 1.0, l_i))[:, None]
     lse = m_i + tl.log2(tl.where(l_i == 0.0, 1.0, l_i))
     kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
     out_base = out_ptr + b.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh

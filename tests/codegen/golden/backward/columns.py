@@ -20,13 +20,14 @@ import triton
 import triton.language as tl
 
 NOWHERE = tl.constexpr(1 << 30)
+TERMS = tl.constexpr(4)
 SCANNED = tl.constexpr(256)
 
 
 @triton.jit
 def below(number, count):
     """0 <= number < count in one comparison: without signs, numbers below 0 are the greatest."""
-    return number.to(tl.uint32) < count.to(tl.uint32)
+    return number.to(tl.uint32) < tl.cast(count, tl.uint32)
 
 
 @triton.jit
@@ -46,6 +47,28 @@ def share(tiles, split, splits):
 
 
 @triton.jit
+def store_terms(terms_ptr, row, row_ok, lse2, delta):
+    """What dk and dv need of a row of queries, side by side."""
+    tl.store(terms_ptr + row * TERMS, lse2, mask=row_ok)
+    tl.store(terms_ptr + row * TERMS + 1, delta, mask=row_ok)
+
+
+@triton.jit
+def load_terms(terms_ptr, row, inside):
+    """lse2 and delta of a tile of rows, 0 outside; in one load, which no thread repeats for others."""
+    term = tl.arange(0, TERMS)
+    terms = tl.load(terms_ptr + (row * TERMS)[:, None] + term[None, :], mask=inside[:, None], other=0.0)
+    lse2 = tl.sum(tl.where(term[None, :] == 0, terms, 0.0), 1)
+    return lse2, tl.sum(tl.where(term[None, :] == 1, terms, 0.0), 1)
+
+
+@triton.jit
+def is_spoiled(values):
+    """Is some value inf or NaN? Zero times these is no zero."""
+    return tl.sum(values * 0.0, None) != 0.0
+
+
+@triton.jit
 def load_tile(pointers, inside, dims_inside, PADDED: tl.constexpr):
     """A tile of keys or values, 0 outside; dimensions are checked where they are padded."""
     if PADDED:
@@ -54,12 +77,19 @@ def load_tile(pointers, inside, dims_inside, PADDED: tl.constexpr):
 
 
 @triton.jit
+def ones(allowed, like):
+    """1 where a pair is allowed, else 0."""
+    # of numbers that lie as a product's result does: Triton 3.6 cannot make a factor of every mask
+    return tl.where(allowed, tl.minimum(tl.abs(like), 0.0) + 1.0, 0.0)
+
+
+@triton.jit
 def careful_product(weights, allowed, values, acc, PRECISION: tl.constexpr):
     """acc + weights @ values, which may hold inf or NaN: NaN where an allowed pair meets one, which else counts 0."""
     finite = tl.abs(values) < float("inf")
     kept = tl.where(finite, values, 0.0).to(values.dtype)
     acc = tl.dot(weights.to(values.dtype), kept, acc, input_precision=PRECISION)
-    seen = tl.broadcast_to(allowed, weights.shape).to(values.dtype)
+    seen = ones(allowed, weights).to(values.dtype)
     met = tl.dot(seen, tl.where(finite, 0.0, 1.0).to(values.dtype), input_precision=PRECISION)
     return acc + tl.where(met > 0, float("nan"), 0.0)
 
@@ -140,7 +170,7 @@ def dq_pass_0_loop_0(
 
 @triton.jit
 def dq_pass_0_tile(
-    program,
+    place, pair,
     q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
     k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
     v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
@@ -148,20 +178,21 @@ def dq_pass_0_tile(
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     dlse_ptr, stride_dlseb, stride_dlseh, stride_dlsem: tl.constexpr,
     dq_ptr, stride_dqb, stride_dqh, stride_dqm: tl.constexpr,
-    lse_ptr, lse2_ptr, delta_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
-    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
+    num_q_heads: tl.constexpr, group_size: tl.constexpr,
+    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
     SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
-    """One tile of dq_pass_0."""
-    at = program
+    """One tile of dq_pass_0, or a split of it."""
+    program = pair * (tiles * splits) + place
+    tile = place
     split = 0
     if SPLIT:
-        at = program // splits
-        split = program % splits
-    pair = at // tiles
-    tile = tiles - 1 - at % tiles
+        tile = place // splits
+        split = place % splits
+    tile = tiles - 1 - tile
     if PAIRED:
         pair = tl.load(pairs_ptr + pair)
     b = pair // num_q_heads
@@ -206,8 +237,7 @@ def dq_pass_0_tile(
     empty = lse == float("-inf")
     lse2 = tl.where(empty, float("inf"), lse * 1.4426950408889634)
     delta = tl.where(empty, 0.0, tl.sum(out.to(tl.float32) * do.to(tl.float32), 1) - dlse)
-    tl.store(lse2_ptr + row, lse2, mask=row_ok)
-    tl.store(delta_ptr + row, delta, mask=row_ok)
+    store_terms(terms_ptr, row, row_ok, lse2, delta)
     dq = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     dq = dq_pass_0_loop_0(
         dq, q, do, lse2, delta, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
@@ -216,7 +246,7 @@ def dq_pass_0_tile(
     )
     if not CAREFUL:
         # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
-        spoiled = tl.max(tl.where(tl.abs(dq) < float("inf"), 0, 1), None)
+        spoiled = is_spoiled(dq)
         tl.store(spoiled_ptr + program, spoiled)
 
     if SPLIT:
@@ -232,7 +262,7 @@ def dq_pass_0_tile(
         tl.store(dq_ptrs, dq.to(dq_ptr.dtype.element_ty), mask=kept)
 
 
-@triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
+@triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
 def dq_pass_0(
     q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
     k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
@@ -241,8 +271,9 @@ def dq_pass_0(
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     dlse_ptr, stride_dlseb, stride_dlseh, stride_dlsem: tl.constexpr,
     dq_ptr, stride_dqb, stride_dqh, stride_dqm: tl.constexpr,
-    lse_ptr, lse2_ptr, delta_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
-    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
+    num_q_heads: tl.constexpr, group_size: tl.constexpr,
+    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
     SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
@@ -251,12 +282,12 @@ def dq_pass_0(
     if CAREFUL:
         # again the tiles that 0 * inf spoiled, few if any: a program looks through SCANNED of them
         first = tl.program_id(0) * SCANNED
-        place = first + tl.arange(0, SCANNED)
-        if tl.max(tl.load(spoiled_ptr + place, mask=place < programs, other=0).to(tl.int32), 0) > 0:
+        found = first + tl.arange(0, SCANNED)
+        if tl.max(tl.load(spoiled_ptr + found, mask=found < programs, other=0).to(tl.int32), 0) > 0:
             for program in range(first, tl.minimum(first + SCANNED, programs)):
                 if tl.load(spoiled_ptr + program) > 0:
                     dq_pass_0_tile(
-                        program,
+                        program % (tiles * splits), program // (tiles * splits),
                         q_ptr, stride_qb, stride_qh, stride_qm,
                         k_ptr, stride_kb, stride_kh, stride_kn,
                         v_ptr, stride_vb, stride_vh, stride_vn,
@@ -264,29 +295,33 @@ def dq_pass_0(
                         out_ptr, stride_ob, stride_oh, stride_om,
                         dlse_ptr, stride_dlseb, stride_dlseh, stride_dlsem,
                         dq_ptr, stride_dqb, stride_dqh, stride_dqm,
-                        lse_ptr, lse2_ptr, delta_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
-                        num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+                        lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
+                        num_q_heads, group_size,
+                        q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
                         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
                         BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
                     )
     else:
-        dq_pass_0_tile(
-            tl.program_id(0),
-            q_ptr, stride_qb, stride_qh, stride_qm,
-            k_ptr, stride_kb, stride_kh, stride_kn,
-            v_ptr, stride_vb, stride_vh, stride_vn,
-            do_ptr, stride_dob, stride_doh, stride_dom,
-            out_ptr, stride_ob, stride_oh, stride_om,
-            dlse_ptr, stride_dlseb, stride_dlseh, stride_dlsem,
-            dq_ptr, stride_dqb, stride_dqh, stride_dqm,
-            lse_ptr, lse2_ptr, delta_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
-            num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
-            HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
-        )
+        pair = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
+        if pair * (tiles * splits) < programs:
+            dq_pass_0_tile(
+                tl.program_id(0), pair,
+                q_ptr, stride_qb, stride_qh, stride_qm,
+                k_ptr, stride_kb, stride_kh, stride_kn,
+                v_ptr, stride_vb, stride_vh, stride_vn,
+                do_ptr, stride_dob, stride_doh, stride_dom,
+                out_ptr, stride_ob, stride_oh, stride_om,
+                dlse_ptr, stride_dlseb, stride_dlseh, stride_dlsem,
+                dq_ptr, stride_dqb, stride_dqh, stride_dqm,
+                lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
+                num_q_heads, group_size,
+                q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+                HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
+                BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
+            )
 
 
-@triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
+@triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
 def dq_pass_0_combine(
     split_ptr,
     q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
@@ -296,8 +331,9 @@ def dq_pass_0_combine(
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     dlse_ptr, stride_dlseb, stride_dlseh, stride_dlsem: tl.constexpr,
     dq_ptr, stride_dqb, stride_dqh, stride_dqm: tl.constexpr,
-    lse_ptr, lse2_ptr, delta_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
-    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
+    num_q_heads: tl.constexpr, group_size: tl.constexpr,
+    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
     SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
@@ -305,9 +341,10 @@ def dq_pass_0_combine(
     """The splits of a tile of dq_pass_0 as one result, always in the same order: BLOCK_D dimensions of it."""
     chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
     at = tl.program_id(0) // chunks
-    first_dim = tl.program_id(0) % chunks * BLOCK_D
     pair = at // tiles
-    tile = tiles - 1 - at % tiles
+    tile = at % tiles
+    first_dim = tl.program_id(0) % chunks * BLOCK_D
+    tile = tiles - 1 - tile
     if PAIRED:
         pair = tl.load(pairs_ptr + pair)
     b = pair // num_q_heads
@@ -323,7 +360,7 @@ def dq_pass_0_combine(
     m = (q_pos - q_offset).to(tl.int64)
     dims = first_dim + tl.arange(0, BLOCK_D)
     dq = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
-    for split in range(0, splits):
+    for split in tl.range(0, splits, num_stages=4):
         slot = (at * splits + split) * BLOCK_M + tl.arange(0, BLOCK_M).to(tl.int64)
         split_ptrs = split_ptr + slot[:, None] * HEAD_DIM + dims[None, :]
         dq += tl.load(split_ptrs, mask=(dims < HEAD_DIM)[None, :], other=0.0)
@@ -338,7 +375,7 @@ def dq_pass_0_combine(
 
 @triton.jit
 def dkdv_pass_0_loop_0(
-    dk, dv, k, values, q_head, stride_qm, do_head, stride_dom, lse2_head, delta_head,
+    dk, dv, k, values, q_head, stride_qm, do_head, stride_dom, terms_ptr, first_query,
     dims, v_dims, qk_scale, split, splits,
     u, u0, u1, q_len, q_offset,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
@@ -384,17 +421,13 @@ def dkdv_pass_0_loop_0(
             q_ptrs = q_head + q_base * stride_qm + ((along * stride_qm)[None, :] + dims[:, None])
             do_ptrs = do_head + q_base * stride_dom + ((along * stride_dom)[:, None] + v_dims[None, :])
             q = load_tile(q_ptrs, inside[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
-            lse2 = tl.load(lse2_head + q_base + along, mask=inside, other=float("inf"))
+            lse2, delta = load_terms(terms_ptr, first_query + q_base + along, inside)
             p = tl.exp2(tl.dot(k, q, input_precision=PRECISION) * qk_scale - lse2[None, :])
             allowed = tl.broadcast_to(inside[None, :], p.shape)
-            partial = (start < full_lo_0) | (start > full_hi_0)
-            if APART:
-                partial = stretch == 0
-            if partial:
+            if not APART or stretch == 0:
                 allowed &= row_lo[:, None] <= v[None, :]
                 p = tl.where(allowed, p, 0.0)
             do = load_tile(do_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
-            delta = tl.load(delta_head + q_base + along, mask=inside, other=0.0)
             # dv before ds: while its product runs, ds waits for another one
             if CAREFUL:
                 dv = careful_product(p, allowed, do, dv, PRECISION)
@@ -410,27 +443,27 @@ def dkdv_pass_0_loop_0(
 
 @triton.jit
 def dkdv_pass_0_tile(
-    program,
+    place, pair,
     q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
     k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
     v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
     do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
     dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
     dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
-    lse2_ptr, delta_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
-    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
+    num_q_heads: tl.constexpr, group_size: tl.constexpr,
+    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
     SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
-    """One tile of dkdv_pass_0."""
-    at = program
+    """One tile of dkdv_pass_0, or a split of it."""
+    program = pair * (tiles * splits) + place
+    tile = place
     split = 0
     if SPLIT:
-        at = program // splits
-        split = program % splits
-    pair = at // tiles
-    tile = at % tiles
+        tile = place // splits
+        split = place % splits
     heads = group_size
     if PAIRED:
         # of each pair of batch entry and key head: which it is, where its query heads are listed, and how many
@@ -474,18 +507,16 @@ def dkdv_pass_0_tile(
         q_head = q_ptr + b.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh
         do_head = do_ptr + b.to(tl.int64) * stride_dob + h.to(tl.int64) * stride_doh
         first_query = (b.to(tl.int64) * num_q_heads + h) * q_len
-        lse2_head = lse2_ptr + first_query
-        delta_head = delta_ptr + first_query
         dk, dv = dkdv_pass_0_loop_0(
-            dk, dv, k, values, q_head, stride_qm, do_head, stride_dom, lse2_head, delta_head,
+            dk, dv, k, values, q_head, stride_qm, do_head, stride_dom, terms_ptr, first_query,
             dims, v_dims, qk_scale, split, splits,
             u, u0, u1, q_len, q_offset,
             HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, APART, CAREFUL,
         )
     if not CAREFUL:
         # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
-        spoiled = tl.max(tl.where(tl.abs(dk) < float("inf"), 0, 1), None)
-        spoiled |= tl.max(tl.where(tl.abs(dv) < float("inf"), 0, 1), None)
+        spoiled = is_spoiled(dk)
+        spoiled |= is_spoiled(dv)
         tl.store(spoiled_ptr + program, spoiled)
 
     if SPLIT:
@@ -507,7 +538,7 @@ def dkdv_pass_0_tile(
         tl.store(dv_ptrs, dv.to(dv_ptr.dtype.element_ty), mask=kept)
 
 
-@triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
+@triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
 def dkdv_pass_0(
     q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
     k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
@@ -515,8 +546,9 @@ def dkdv_pass_0(
     do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
     dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
     dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
-    lse2_ptr, delta_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
-    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
+    num_q_heads: tl.constexpr, group_size: tl.constexpr,
+    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
     SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
@@ -525,41 +557,44 @@ def dkdv_pass_0(
     if CAREFUL:
         # again the tiles that 0 * inf spoiled, few if any: a program looks through SCANNED of them
         first = tl.program_id(0) * SCANNED
-        place = first + tl.arange(0, SCANNED)
-        if tl.max(tl.load(spoiled_ptr + place, mask=place < programs, other=0).to(tl.int32), 0) > 0:
+        found = first + tl.arange(0, SCANNED)
+        if tl.max(tl.load(spoiled_ptr + found, mask=found < programs, other=0).to(tl.int32), 0) > 0:
             for program in range(first, tl.minimum(first + SCANNED, programs)):
                 if tl.load(spoiled_ptr + program) > 0:
                     dkdv_pass_0_tile(
-                        program,
+                        program % (tiles * splits), program // (tiles * splits),
                         q_ptr, stride_qb, stride_qh, stride_qm,
                         k_ptr, stride_kb, stride_kh, stride_kn,
                         v_ptr, stride_vb, stride_vh, stride_vn,
                         do_ptr, stride_dob, stride_doh, stride_dom,
                         dk_ptr, stride_dkb, stride_dkh, stride_dkn,
                         dv_ptr, stride_dvb, stride_dvh, stride_dvn,
-                        lse2_ptr, delta_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr,
-                        spoiled_ptr,
-                        num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+                        terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
+                        num_q_heads, group_size,
+                        q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
                         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
                         BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
                     )
     else:
-        dkdv_pass_0_tile(
-            tl.program_id(0),
-            q_ptr, stride_qb, stride_qh, stride_qm,
-            k_ptr, stride_kb, stride_kh, stride_kn,
-            v_ptr, stride_vb, stride_vh, stride_vn,
-            do_ptr, stride_dob, stride_doh, stride_dom,
-            dk_ptr, stride_dkb, stride_dkh, stride_dkn,
-            dv_ptr, stride_dvb, stride_dvh, stride_dvn,
-            lse2_ptr, delta_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
-            num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
-            HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
-        )
+        pair = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
+        if pair * (tiles * splits) < programs:
+            dkdv_pass_0_tile(
+                tl.program_id(0), pair,
+                q_ptr, stride_qb, stride_qh, stride_qm,
+                k_ptr, stride_kb, stride_kh, stride_kn,
+                v_ptr, stride_vb, stride_vh, stride_vn,
+                do_ptr, stride_dob, stride_doh, stride_dom,
+                dk_ptr, stride_dkb, stride_dkh, stride_dkn,
+                dv_ptr, stride_dvb, stride_dvh, stride_dvn,
+                terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
+                num_q_heads, group_size,
+                q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+                HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
+                BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
+            )
 
 
-@triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
+@triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
 def dkdv_pass_0_combine(
     split_k_ptr, split_v_ptr,
     q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
@@ -568,8 +603,9 @@ def dkdv_pass_0_combine(
     do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
     dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
     dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
-    lse2_ptr, delta_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
-    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
+    num_q_heads: tl.constexpr, group_size: tl.constexpr,
+    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
     SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
@@ -577,9 +613,9 @@ def dkdv_pass_0_combine(
     """The splits of a tile of dkdv_pass_0 as one result, always in the same order: BLOCK_D dimensions of it."""
     chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
     at = tl.program_id(0) // chunks
-    first_dim = tl.program_id(0) % chunks * BLOCK_D
     pair = at // tiles
     tile = at % tiles
+    first_dim = tl.program_id(0) % chunks * BLOCK_D
     if PAIRED:
         # of each pair of batch entry and key head: which it is, where its query heads are listed, and how many
         entry = pairs_ptr + 3 * pair
@@ -600,7 +636,7 @@ def dkdv_pass_0_combine(
     v_dims = first_dim + tl.arange(0, BLOCK_DV)
     dk = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     dv = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
-    for split in range(0, splits):
+    for split in tl.range(0, splits, num_stages=4):
         slot = (at * splits + split) * BLOCK_M + tl.arange(0, BLOCK_M).to(tl.int64)
         split_k_ptrs = split_k_ptr + slot[:, None] * HEAD_DIM + dims[None, :]
         dk += tl.load(split_k_ptrs, mask=(dims < HEAD_DIM)[None, :], other=0.0)
@@ -621,7 +657,7 @@ def dkdv_pass_0_combine(
 
 @triton.jit
 def dkdv_pass_1_loop_0(
-    dk, dv, k, values, q_head, stride_qm, do_head, stride_dom, lse2_head, delta_head,
+    dk, dv, k, values, q_head, stride_qm, do_head, stride_dom, terms_ptr, first_query,
     dims, v_dims, qk_scale, split, splits,
     u, u0, u1, q_len, q_offset,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
@@ -668,17 +704,13 @@ def dkdv_pass_1_loop_0(
             q_ptrs = q_head + q_base * stride_qm + ((along * stride_qm)[None, :] + dims[:, None])
             do_ptrs = do_head + q_base * stride_dom + ((along * stride_dom)[:, None] + v_dims[None, :])
             q = load_tile(q_ptrs, inside[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
-            lse2 = tl.load(lse2_head + q_base + along, mask=inside, other=float("inf"))
+            lse2, delta = load_terms(terms_ptr, first_query + q_base + along, inside)
             p = tl.exp2(tl.dot(k, q, input_precision=PRECISION) * qk_scale - lse2[None, :])
             allowed = tl.broadcast_to(inside[None, :], p.shape)
-            partial = (start < full_lo_0) | (start > full_hi_0)
-            if APART:
-                partial = stretch == 0
-            if partial:
+            if not APART or stretch == 0:
                 allowed = tl.broadcast_to(below(v[None, :] - row_lo[:, None], row_count[:, None]), p.shape)
                 p = tl.where(allowed, p, 0.0)
             do = load_tile(do_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
-            delta = tl.load(delta_head + q_base + along, mask=inside, other=0.0)
             # dv before ds: while its product runs, ds waits for another one
             if CAREFUL:
                 dv = careful_product(p, allowed, do, dv, PRECISION)
@@ -694,27 +726,27 @@ def dkdv_pass_1_loop_0(
 
 @triton.jit
 def dkdv_pass_1_tile(
-    program,
+    place, pair,
     q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
     k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
     v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
     do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
     dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
     dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
-    lse2_ptr, delta_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
-    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
+    num_q_heads: tl.constexpr, group_size: tl.constexpr,
+    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
     SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
-    """One tile of dkdv_pass_1."""
-    at = program
+    """One tile of dkdv_pass_1, or a split of it."""
+    program = pair * (tiles * splits) + place
+    tile = place
     split = 0
     if SPLIT:
-        at = program // splits
-        split = program % splits
-    pair = at // tiles
-    tile = at % tiles
+        tile = place // splits
+        split = place % splits
     heads = group_size
     if PAIRED:
         # of each pair of batch entry and key head: which it is, where its query heads are listed, and how many
@@ -758,18 +790,16 @@ def dkdv_pass_1_tile(
         q_head = q_ptr + b.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh
         do_head = do_ptr + b.to(tl.int64) * stride_dob + h.to(tl.int64) * stride_doh
         first_query = (b.to(tl.int64) * num_q_heads + h) * q_len
-        lse2_head = lse2_ptr + first_query
-        delta_head = delta_ptr + first_query
         dk, dv = dkdv_pass_1_loop_0(
-            dk, dv, k, values, q_head, stride_qm, do_head, stride_dom, lse2_head, delta_head,
+            dk, dv, k, values, q_head, stride_qm, do_head, stride_dom, terms_ptr, first_query,
             dims, v_dims, qk_scale, split, splits,
             u, u0, u1, q_len, q_offset,
             HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, APART, CAREFUL,
         )
     if not CAREFUL:
         # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
-        spoiled = tl.max(tl.where(tl.abs(dk) < float("inf"), 0, 1), None)
-        spoiled |= tl.max(tl.where(tl.abs(dv) < float("inf"), 0, 1), None)
+        spoiled = is_spoiled(dk)
+        spoiled |= is_spoiled(dv)
         tl.store(spoiled_ptr + program, spoiled)
 
     if SPLIT:
@@ -792,7 +822,7 @@ def dkdv_pass_1_tile(
         tl.store(dv_ptrs, dv.to(dv_ptr.dtype.element_ty), mask=kept)
 
 
-@triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
+@triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
 def dkdv_pass_1(
     q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
     k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
@@ -800,8 +830,9 @@ def dkdv_pass_1(
     do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
     dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
     dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
-    lse2_ptr, delta_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
-    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
+    num_q_heads: tl.constexpr, group_size: tl.constexpr,
+    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
     SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
@@ -810,41 +841,44 @@ def dkdv_pass_1(
     if CAREFUL:
         # again the tiles that 0 * inf spoiled, few if any: a program looks through SCANNED of them
         first = tl.program_id(0) * SCANNED
-        place = first + tl.arange(0, SCANNED)
-        if tl.max(tl.load(spoiled_ptr + place, mask=place < programs, other=0).to(tl.int32), 0) > 0:
+        found = first + tl.arange(0, SCANNED)
+        if tl.max(tl.load(spoiled_ptr + found, mask=found < programs, other=0).to(tl.int32), 0) > 0:
             for program in range(first, tl.minimum(first + SCANNED, programs)):
                 if tl.load(spoiled_ptr + program) > 0:
                     dkdv_pass_1_tile(
-                        program,
+                        program % (tiles * splits), program // (tiles * splits),
                         q_ptr, stride_qb, stride_qh, stride_qm,
                         k_ptr, stride_kb, stride_kh, stride_kn,
                         v_ptr, stride_vb, stride_vh, stride_vn,
                         do_ptr, stride_dob, stride_doh, stride_dom,
                         dk_ptr, stride_dkb, stride_dkh, stride_dkn,
                         dv_ptr, stride_dvb, stride_dvh, stride_dvn,
-                        lse2_ptr, delta_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr,
-                        spoiled_ptr,
-                        num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+                        terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
+                        num_q_heads, group_size,
+                        q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
                         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
                         BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
                     )
     else:
-        dkdv_pass_1_tile(
-            tl.program_id(0),
-            q_ptr, stride_qb, stride_qh, stride_qm,
-            k_ptr, stride_kb, stride_kh, stride_kn,
-            v_ptr, stride_vb, stride_vh, stride_vn,
-            do_ptr, stride_dob, stride_doh, stride_dom,
-            dk_ptr, stride_dkb, stride_dkh, stride_dkn,
-            dv_ptr, stride_dvb, stride_dvh, stride_dvn,
-            lse2_ptr, delta_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
-            num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
-            HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
-        )
+        pair = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
+        if pair * (tiles * splits) < programs:
+            dkdv_pass_1_tile(
+                tl.program_id(0), pair,
+                q_ptr, stride_qb, stride_qh, stride_qm,
+                k_ptr, stride_kb, stride_kh, stride_kn,
+                v_ptr, stride_vb, stride_vh, stride_vn,
+                do_ptr, stride_dob, stride_doh, stride_dom,
+                dk_ptr, stride_dkb, stride_dkh, stride_dkn,
+                dv_ptr, stride_dvb, stride_dvh, stride_dvn,
+                terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
+                num_q_heads, group_size,
+                q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+                HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
+                BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
+            )
 
 
-@triton.jit(do_not_specialize=["num_q_heads", "q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
+@triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
 def dkdv_pass_1_combine(
     split_k_ptr, split_v_ptr,
     q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
@@ -853,8 +887,9 @@ def dkdv_pass_1_combine(
     do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
     dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
     dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
-    lse2_ptr, delta_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
-    num_q_heads, group_size, q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
+    num_q_heads: tl.constexpr, group_size: tl.constexpr,
+    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
     SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
@@ -862,9 +897,9 @@ def dkdv_pass_1_combine(
     """The splits of a tile of dkdv_pass_1 as one result, always in the same order: BLOCK_D dimensions of it."""
     chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
     at = tl.program_id(0) // chunks
-    first_dim = tl.program_id(0) % chunks * BLOCK_D
     pair = at // tiles
     tile = at % tiles
+    first_dim = tl.program_id(0) % chunks * BLOCK_D
     if PAIRED:
         # of each pair of batch entry and key head: which it is, where its query heads are listed, and how many
         entry = pairs_ptr + 3 * pair
@@ -885,7 +920,7 @@ def dkdv_pass_1_combine(
     v_dims = first_dim + tl.arange(0, BLOCK_DV)
     dk = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     dv = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
-    for split in range(0, splits):
+    for split in tl.range(0, splits, num_stages=4):
         slot = (at * splits + split) * BLOCK_M + tl.arange(0, BLOCK_M).to(tl.int64)
         split_k_ptrs = split_k_ptr + slot[:, None] * HEAD_DIM + dims[None, :]
         dk += tl.load(split_k_ptrs, mask=(dims < HEAD_DIM)[None, :], other=0.0)
