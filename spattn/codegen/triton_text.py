@@ -208,11 +208,13 @@ class TritonText:
 
 
 def _row_size(row: Expr) -> int:
-    """Positions in a row of the table, where `row` is a position divided by a constant."""
+    """Positions in a row of the table: `row` is a position, or one divided by a constant."""
     match row:
         case FloorDiv(Sym(), Int(size)):
             return size
-    return 1
+        case Sym():
+            return 1
+    raise AssertionError(row)
 
 
 def _power(d: int) -> bool:

@@ -116,7 +116,7 @@ def floordiv(dividend: Expr | int, divisor: Expr | int) -> Expr:
 
 def _floordiv(dividend: Expr, d: int) -> Expr:
     terms, constant = linear(dividend)
-    outside = {term: (2 * coefficient + d) // (2 * d) for term, coefficient in terms.items()}
+    outside = {term: (2 * coefficient + d - 1) // (2 * d) for term, coefficient in terms.items()}
     inside = {term: coefficient - outside[term] * d for term, coefficient in terms.items()}
     inside = {term: coefficient for term, coefficient in inside.items() if coefficient}
     if not inside:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +106,7 @@ class Pieces:
             if pairs is None:
                 raise Unplannable
             made.pieces += _pieces(made.sets, term, made.seen(pairs, direction), residues)
-        made.pieces = [piece for piece in made.pieces if not piece.pairs.is_empty()]
+        made.pieces = _with_tables_that_fit([piece for piece in made.pieces if not piece.pairs.is_empty()])
         made.pieces.sort(key=lambda piece: _rank(made.sets, piece))
         return made
 
@@ -141,6 +142,15 @@ class Pieces:
         """The tilings that are left, contiguous rows first."""
         found = dict.fromkeys((piece.rows, piece.residues) for piece in self.pieces)
         return sorted(found, key=lambda tiling: tiling[1])
+
+
+def _with_tables_that_fit(pieces: list[Piece]) -> list[Piece]:
+    """A tile lies in one block of each table: where sizes share no divisor, the largest blocks alone are walked."""
+    sizes = [piece.keys.size for piece in pieces if isinstance(piece.keys, Blocks)]
+    if math.gcd(*sizes) != 1:
+        return pieces
+    fits = [not isinstance(piece.keys, Blocks) or piece.keys.size == max(sizes) for piece in pieces]
+    return [piece if fit else piece.without_table() for piece, fit in zip(pieces, fits, strict=True)]
 
 
 def _rank(sets: Sets, piece: Piece) -> tuple[object, ...]:

@@ -55,6 +55,8 @@ PICKED = {
     "difference_lists": "causal - columns([0, 3, 9]) | rows([2, 8])",
     "two_strides": "strided(6) | strided(4) & causal",
     "tiny_blocks": "random(1, block=1) | local(2)",
+    "blocks_of_two": "local(9) - random(3, block=2)",
+    "two_tables": "(local(2) | random(3, block=5)) & random(2, block=8)",
     "random_rows": "(local(1) | rows([0, 4])) & (random(2, block=8) | last(2))",
     "negative_queries": "anticausal | rows([:])",
     "bigbird": "local(4) | global([0, 1]) | random(2, block=8)",

@@ -50,12 +50,12 @@ class BoundBackward:
             return None
         if not self._watched.same(tensors):
             return None
-        terms = self._terms().data_ptr()
+        terms = self._terms()  # held until all is launched, else others would write there
         dq, dk, dv = torch.empty_like(q), None, None
-        self._queries((*at, row[0], row[1], dq.data_ptr(), row[2], terms))
+        self._queries((*at, row[0], row[1], dq.data_ptr(), row[2], terms.data_ptr()))
         if self._wants_keys:
             dk, dv = torch.empty_like(k), torch.empty_like(v)
-            self._keys((*at, dk.data_ptr(), dv.data_ptr(), terms))
+            self._keys((*at, dk.data_ptr(), dv.data_ptr(), terms.data_ptr()))
         return Gradients(dq, dk, dv)
 
 
