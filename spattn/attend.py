@@ -108,7 +108,8 @@ class Attention:
     def layout(self, q_len: int | None = None, kv_len: int | None = None, *, group: int = 0) -> Layout:
         """The block layout: passes, walks, ranges.
 
-        Its bounds are formulas, so it is the same for every length; lengths may be named and change nothing.
+        Its bounds are formulas, so it is the same for every length; lengths may be named and change nothing. Where rows
+        are tiled by residue classes there is another, without them, which short calls take; `explain` tells of both.
 
         Args:
             q_len: Queries, in tokens.
@@ -123,21 +124,24 @@ class Attention:
         values = self._values(group)
         return (self.backward_module_of(values) if backward else self.module_of(values)).text
 
-    def layout_of(self, values: tuple[bool, ...]) -> Layout:
-        """The layout of the group of heads for which the conditions on heads have these values."""
-        return self._compiled.layout(values)
+    def layout_of(self, values: tuple[bool, ...], classes: bool = True) -> Layout:
+        """The layout of the group of heads for which the conditions on heads have these values.
 
-    def module_of(self, values: tuple[bool, ...]) -> ModuleSource:
+        With `classes` rows may be tiled by residue classes; a call takes whichever is predicted to be quicker.
+        """
+        return self._compiled.layout(values, classes=classes)
+
+    def module_of(self, values: tuple[bool, ...], classes: bool = True) -> ModuleSource:
         """The generated module of such a group, and what a launcher must know of it."""
-        return self._compiled.source(values)
+        return self._compiled.source(values, classes)
 
-    def transposed_of(self, values: tuple[bool, ...]) -> Layout:
+    def transposed_of(self, values: tuple[bool, ...], classes: bool = True) -> Layout:
         """The layout of such a group with keys as rows: the gradients of k and v walk along it."""
-        return self._compiled.layout(values, "keys")
+        return self._compiled.layout(values, "keys", classes)
 
-    def backward_module_of(self, values: tuple[bool, ...]) -> ModuleSource:
+    def backward_module_of(self, values: tuple[bool, ...], classes: bool = True) -> ModuleSource:
         """The generated module of such a group's gradients."""
-        return self._compiled.backward_source(values)
+        return self._compiled.backward_source(values, classes)
 
     def explain(
         self,

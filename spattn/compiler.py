@@ -43,17 +43,18 @@ class Compiled:
     pair_conditions: tuple[Bool, ...]
     roles: tuple[tuple[str, str], ...]
 
-    def layout(self, values: tuple[bool, ...] = (), direction: str = "queries") -> Layout:
-        """Stage 4, for the group of heads in which the pair conditions have these values."""
-        return _layout(self.condition, tuple(zip(self.pair_conditions, values, strict=True)), direction)
+    def layout(self, values: tuple[bool, ...] = (), direction: str = "queries", classes: bool = True) -> Layout:
+        """Stage 4, for the group of heads in which the pair conditions have these values; see `layout.planner.plan`."""
+        return _layout(self.condition, tuple(zip(self.pair_conditions, values, strict=True)), direction, classes)
 
-    def source(self, values: tuple[bool, ...] = ()) -> ModuleSource:
+    def source(self, values: tuple[bool, ...] = (), classes: bool = True) -> ModuleSource:
         """Stage 5."""
-        return _source(self.layout(values), self.text)
+        return _source(self.layout(values, classes=classes), self.text)
 
-    def backward_source(self, values: tuple[bool, ...] = ()) -> ModuleSource:
+    def backward_source(self, values: tuple[bool, ...] = (), classes: bool = True) -> ModuleSource:
         """Stage 5 for the gradients, along the layout and its transposition."""
-        return _backward_source(self.layout(values), self.layout(values, "keys"), self.text)
+        along, across = (self.layout(values, direction, classes) for direction in ("queries", "keys"))
+        return _backward_source(along, across, self.text)
 
 
 def compile_pattern(pattern: str | Node, layer: int | None = None, **bindings: int) -> Compiled:
@@ -69,8 +70,8 @@ def compile_pattern(pattern: str | Node, layer: int | None = None, **bindings: i
 
 
 @lru_cache(maxsize=512)
-def _layout(condition: Bool, known: tuple[tuple[Bool, bool], ...], direction: str) -> Layout:
-    return plan(specialised(condition, dict(known)), direction)
+def _layout(condition: Bool, known: tuple[tuple[Bool, bool], ...], direction: str, classes: bool) -> Layout:
+    return plan(specialised(condition, dict(known)), direction, classes)
 
 
 @lru_cache(maxsize=512)

@@ -49,17 +49,17 @@ class Plans:
     def groups(self, batch_size: int, num_heads: int) -> Mapping[tuple[bool, ...], NDArray[np.int64]]:
         return pair_groups(self.compiled.pair_conditions, batch_size, num_heads)
 
-    def layout_of(self, values: tuple[bool, ...]) -> Layout:
-        return self.compiled.layout(values)
+    def layout_of(self, values: tuple[bool, ...], classes: bool = True) -> Layout:
+        return self.compiled.layout(values, classes=classes)
 
-    def module_of(self, values: tuple[bool, ...]) -> ModuleSource:
-        return self.compiled.source(values)
+    def module_of(self, values: tuple[bool, ...], classes: bool = True) -> ModuleSource:
+        return self.compiled.source(values, classes)
 
-    def transposed_of(self, values: tuple[bool, ...]) -> Layout:
-        return self.compiled.layout(values, "keys")
+    def transposed_of(self, values: tuple[bool, ...], classes: bool = True) -> Layout:
+        return self.compiled.layout(values, "keys", classes)
 
-    def backward_module_of(self, values: tuple[bool, ...]) -> ModuleSource:
-        return self.compiled.backward_source(values)
+    def backward_module_of(self, values: tuple[bool, ...], classes: bool = True) -> ModuleSource:
+        return self.compiled.backward_source(values, classes)
 
     def publish(self, text: str) -> Path:
         return default_cache().publish(text)

@@ -40,10 +40,15 @@ class Costed:
 
 def costs(layout: Layout, members: int, call: Call, head_dim: int, device: Device) -> list[Costed]:
     """Of each pass, for `members` (batch, head) pairs."""
-    usual = Sizes(call.q_len, call.kv_len, call.kv_len - call.q_len, members, 1, head_dim, ITEMSIZE)
+    usual = usual_sizes(members, call, head_dim)
     known = replace(usual, **_known(layout, call))
     passes = zip(layout.passes, keepings(layout), strict=True)
     return [_costed(one, keeping, usual, known, device) for one, keeping in passes]
+
+
+def usual_sizes(members: int, call: Call, head_dim: int) -> Sizes:
+    """What is known of a call without its tensors."""
+    return Sizes(call.q_len, call.kv_len, call.kv_len - call.q_len, members, 1, head_dim, ITEMSIZE)
 
 
 def _costed(one: Pass, keeping: Keeping, usual: Sizes, known: Sizes, device: Device) -> Costed:
@@ -59,7 +64,7 @@ def _costed(one: Pass, keeping: Keeping, usual: Sizes, known: Sizes, device: Dev
         tile,
         Cost(
             tile=str(tile),
-            microseconds=_rounded(best.total),
+            microseconds=rounded(best.total),
             reason=reason(considered[0], considered[1:], device),
             bound=best.bound,
             programs=work.programs,
@@ -70,7 +75,7 @@ def _costed(one: Pass, keeping: Keeping, usual: Sizes, known: Sizes, device: Dev
             loaded=round(work.loaded),
             moved=round(work.moved + work.split_bytes),
             launches=work.launches,
-            candidates=tuple(Candidate(str(one.tile), _rounded(one.total)) for one in found),
+            candidates=tuple(Candidate(str(one.tile), rounded(one.total)) for one in found),
         ),
     )
 
@@ -81,7 +86,8 @@ def _different(order: tuple[Prediction, ...]) -> list[Prediction]:
     return sorted(first.values(), key=order.index)[:SHOWN]
 
 
-def _rounded(microseconds: float) -> float:
+def rounded(microseconds: float) -> float:
+    """To four digits."""
     return float(f"{microseconds:.4g}")
 
 

@@ -93,6 +93,19 @@ class PassPart:
 
 
 @dataclass(frozen=True)
+class OtherPlan:
+    """A plan that was considered and not taken.
+
+    Attributes:
+        classes: Does it tile rows by residue classes? Else they are masked as they come.
+        microseconds: That it is predicted to take.
+    """
+
+    classes: bool
+    microseconds: float
+
+
+@dataclass(frozen=True)
 class Group:
     """Heads and batch entries that share a plan.
 
@@ -101,6 +114,7 @@ class Group:
         meaning: The pattern for these, as a condition.
         notes: What the planner approximated; masks stay exact.
         planning_ms: How long planning took.
+        other: The plan not taken, where there are two.
     """
 
     members: int
@@ -108,6 +122,7 @@ class Group:
     passes: tuple[PassPart, ...]
     notes: tuple[str, ...]
     planning_ms: float
+    other: OtherPlan | None = None
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ import time
 from dataclasses import dataclass, replace
 
 from spattn.analysis.calls import Call
-from spattn.analysis.costs import Costed, costs
-from spattn.analysis.explanation import Group, PassPart, Tiling, WalkPart
+from spattn.analysis.costs import Costed, costs, rounded, usual_sizes
+from spattn.analysis.explanation import Group, OtherPlan, PassPart, Tiling, WalkPart
+from spattn.backends.triton.cost.plans import prefers_classes, total
 from spattn.backends.triton.tiles import Device, Tile
 from spattn.expressions.nodes import Bool
 from spattn.expressions.text import text
@@ -49,9 +50,23 @@ def _group(condition: Bool, members: int, asked: Asked) -> Group:
     begin = time.perf_counter()
     layout = plan(condition)
     planning = (time.perf_counter() - begin) * 1e3
+    layout, other = _chosen(condition, layout, members, asked)
     found = costs(layout, members, asked.call, asked.head_dim, asked.device)
     passes = (_part(layout, one, costed, asked.tiled) for one, costed in zip(layout.passes, found, strict=True))
-    return Group(members, text(condition), tuple(passes), layout.notes, round(planning, 2))
+    return Group(members, text(condition), tuple(passes), layout.notes, round(planning, 2), other)
+
+
+def _chosen(condition: Bool, classes: Layout, members: int, asked: Asked) -> tuple[Layout, OtherPlan | None]:
+    """The plan that a call takes, and the one that it does not, where rows may be tiled by residue classes."""
+    call = asked.call
+    if not classes.in_classes or not call.q_len * call.kv_len * members:
+        return classes, None
+    masked = plan(condition, classes=False)
+    sizes = usual_sizes(members, call, asked.head_dim).bucketed()
+    times = total(classes, sizes, asked.device), total(masked, sizes, asked.device)
+    if prefers_classes(classes, masked, sizes, asked.device):
+        return classes, OtherPlan(False, rounded(times[1]))
+    return masked, OtherPlan(True, rounded(times[0]))
 
 
 def _part(layout: Layout, one: Pass, costed: Costed, tiled: Call) -> PassPart:

@@ -73,6 +73,9 @@ def _group(group: Group, explained: Explanation, number: int) -> Iterator[str]:
         yield f"group {number}     {group.members} of {entries} heads and batch entries, where {group.meaning}"
     passes = _count(len(group.passes), "pass", "passes")
     yield f"plan        {passes}, made in {group.planning_ms:.1f} ms, for every length"
+    if group.other:
+        how = "rows by residue classes" if group.other.classes else "no residue classes, rows masked as they come"
+        yield f"  not taken: {how}, {_time(group.other.microseconds)}"
     for i, one in enumerate(group.passes):
         yield from _pass(one, i)
     for note in group.notes:

@@ -134,19 +134,19 @@ class Plans(Protocol):
         """Groups of pairs `b * num_heads + h` with one layout each."""
         ...
 
-    def layout_of(self, values: tuple[bool, ...]) -> Layout:
-        """The layout of a group."""
+    def layout_of(self, values: tuple[bool, ...], classes: bool = True) -> Layout:
+        """The layout of a group; without `classes` the one that tiles no rows by residue classes."""
         ...
 
-    def module_of(self, values: tuple[bool, ...]) -> ModuleSource:
+    def module_of(self, values: tuple[bool, ...], classes: bool = True) -> ModuleSource:
         """The generated module of a group."""
         ...
 
-    def transposed_of(self, values: tuple[bool, ...]) -> Layout:
+    def transposed_of(self, values: tuple[bool, ...], classes: bool = True) -> Layout:
         """The layout of a group with keys as rows, of direction "keys"."""
         ...
 
-    def backward_module_of(self, values: tuple[bool, ...]) -> ModuleSource:
+    def backward_module_of(self, values: tuple[bool, ...], classes: bool = True) -> ModuleSource:
         """The generated module of a group's gradients."""
         ...
 

@@ -143,6 +143,11 @@ class Layout:
     direction: str = "queries"
     notes: tuple[str, ...] = ()
 
+    @property
+    def in_classes(self) -> bool:
+        """Are some rows tiled by residue classes?"""
+        return any(one.residues > 1 for one in self.passes)
+
     def mask(self, q_len: int, kv_len: int, **call: Any) -> BoolArray:
         """The dense mask rebuilt from the tiles; arguments and result as of `spattn.layout.rebuild.layout_mask`."""
         from spattn.layout.rebuild import layout_mask

@@ -53,8 +53,14 @@ from spattn.relation.lengths import never_negative
 MAX_SPELLED = 8  # tokens of blocks; more make more ranges than a tile should walk
 
 
-def plan(condition: Bool, direction: str = "queries") -> Layout:
-    """The layout of a condition over q, k: for every length, exact; `direction="keys"` tiles the keys."""
+def plan(condition: Bool, direction: str = "queries", classes: bool = True) -> Layout:
+    """The layout of a condition over q, k: for every length, exact.
+
+    Args:
+        condition: Which pairs are allowed.
+        direction: "queries", or "keys" to tile the keys.
+        classes: May rows be tiled by residue classes? Masked walks take their place, which few rows a class repay.
+    """
     rows_first = condition if direction == "queries" else swapped(condition)
     made = _Plan(spelled_out(rows_first, K if direction == "queries" else Q), direction)
     for member in owned_lists(made.rest):
@@ -65,7 +71,7 @@ def plan(condition: Bool, direction: str = "queries") -> Layout:
     for grid in owned_grids(made.rest):
         rows = conj(le(0, Q), le(Q, math.prod(grid) - 1))
         made.own(Grid(grid), plan_walks(made.rest, direction, grid), rows, off_grid(made.rest, grid))
-    others, capped = _plan_rest(made.rest, made.skip, direction)
+    others, capped = _plan_rest(made.rest, made.skip, direction, classes)
     return Layout((*made.passes, *others), condition, direction, tuple(dict.fromkeys(made.notes + capped)))
 
 
@@ -142,15 +148,15 @@ def _swap_frames(condition: Bool) -> Bool:
     return substitute_bool(condition, {frame: Relative(frame.ids, swapped(frame.inner)) for frame in frames})
 
 
-def _plan_rest(condition: Bool, skip: Bool, direction: str) -> tuple[list[Pass], list[str]]:
+def _plan_rest(condition: Bool, skip: Bool, direction: str, classes: bool) -> tuple[list[Pass], list[str]]:
     try:
-        return _planned_rest(condition, skip, direction)
+        return _planned_rest(condition, skip, direction, classes)
     except Unplannable:
         return [Pass(CONTIGUOUS, (calculated_walk(condition),), skip=skip)], ["interval calculus"]
 
 
-def _planned_rest(condition: Bool, skip: Bool, direction: str) -> tuple[list[Pass], list[str]]:
-    pieces = Pieces.of(condition, direction)
+def _planned_rest(condition: Bool, skip: Bool, direction: str, classes: bool) -> tuple[list[Pass], list[str]]:
+    pieces = Pieces.of(condition, direction, residues=classes)
     passes: list[Pass] = []
     for rows in pieces.owned_rows():
         walks = walks_of(pieces.restricted(rows), rows)

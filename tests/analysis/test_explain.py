@@ -100,6 +100,17 @@ def test_few_programs_share_their_keys():
     assert "16 programs alone" in first.cost.reason
 
 
+@pytest.mark.parametrize(("length", "classes"), [(512, False), (65536, True)])
+def test_the_plan_that_is_not_taken_is_told(length, classes):
+    found = explain(parse("strided(1024) & causal"), length, num_heads=16)
+    [group] = found.groups
+    assert group.other is not None
+    assert group.other.classes != classes
+    assert group.other.microseconds > found.microseconds
+    assert ("for each residue c" in str(found)) == classes
+    assert "not taken: " in str(found)
+
+
 def test_a_pass_that_is_not_launched_costs_nothing():
     found = explain(parse("neighborhood(grid=[64, 64], kernel=[5, 5])"), 4096)
     _, left = found.groups[0].passes

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from spattn.backends.triton.cost.choice import choose, predicted, ranked
 from spattn.backends.triton.cost.keeping import keepings
+from spattn.backends.triton.cost.plans import prefers_classes
 from spattn.backends.triton.cost.prediction import Prediction, shared_bytes
 from spattn.backends.triton.cost.rates import TABLE, rates_of, width_of
 from spattn.backends.triton.cost.sizes import Sizes
@@ -201,6 +202,21 @@ def test_small_devices_have_small_tiles():
             for found in ranked(one, sizes, small):
                 assert shared_bytes(found.tile, head_dim * itemsize) <= small.shared
             assert ranked(one, sizes, small)[0].total > ranked(one, sizes, H200)[0].total
+
+
+@pytest.mark.parametrize(
+    ("pattern", "length", "classes"),
+    [
+        ("strided(1024) & causal", 1024, False),
+        ("strided(1024) & causal", 65536, True),
+        ("last(512, dilation=4)", 32768, True),
+        ("last(128) | strided(128) & causal", 256, False),
+        ("last(128) | strided(128) & causal", 16384, True),
+    ],
+)
+def test_residue_classes_with_few_rows_are_not_worth_their_tiles(pattern, length, classes):
+    one, sizes = compile_pattern(pattern), Sizes(length, length, 0, 16, 1, 64, 2)
+    assert prefers_classes(one.layout(), one.layout(classes=False), sizes, H200) == classes
 
 
 @given(

@@ -45,6 +45,17 @@ def check(layout: Layout, node: Node, q_len: int, kv_len: int, block: tuple[int,
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("name", ["strided", "dilated", "two_strides", "heads"])
+def test_plans_without_residue_classes_are_rebuilt(name: str, direction: str) -> None:
+    node = parse(PICKED[name])
+    layout = plan(meaning(node), direction, classes=False)
+    assert plan(meaning(node), direction).in_classes
+    assert not layout.in_classes
+    for i, (q_len, kv_len) in enumerate(LENGTHS):
+        check(layout, node, q_len, kv_len, BLOCKS[i % 3], num_heads=2, batch_size=1, tensors={})
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("name", PICKED)
 @pytest.mark.parametrize("rung", RUNGS)
 def test_picked_patterns_are_rebuilt(rung: str, name: str, direction: str) -> None:

@@ -19,9 +19,11 @@ from spattn.backends.triton.forward import current
 from spattn.backends.triton.heads import key_heads, key_pairs, query_heads, sent
 from spattn.backends.triton.launch import Launch, Outputs, launched
 from spattn.backends.triton.load import load
+from spattn.backends.triton.suited import suits_classes
 from spattn.backends.triton.tiles import Tile
 from spattn.backends.triton.tuning import Tuner
 from spattn.codegen.kinds import D_KEYS, D_QUERIES
+from spattn.codegen.module import ModuleSource
 from spattn.codegen.parts import TERMS
 
 Groups = Mapping[tuple[bool, ...], NDArray[np.int64]]
@@ -149,8 +151,12 @@ class _Backward:
                 keys = [self.keys(values, pairs, totals) for values, pairs in listed.items()]
         return Ran(queries, keys, summed)
 
-    def kernels(self, values: tuple[bool, ...]) -> dict[str, Any]:
-        source = self.plans.backward_module_of(values)
+    def classes(self, values: tuple[bool, ...], pairs: NDArray[np.int64] | None) -> bool:
+        """Are the rows of a group tiled by residue classes? As those of its forward pass."""
+        count = self.request.batch_size * self.request.num_q_heads if pairs is None else len(pairs)
+        return self.tile is not None or suits_classes(self.plans, values, self.request, count)
+
+    def kernels(self, source: ModuleSource) -> dict[str, Any]:
         return load(self.plans.publish(source.text), source.text)
 
     def queries(self, values: tuple[bool, ...], pairs: NDArray[np.int64] | None) -> Launch:
@@ -158,9 +164,9 @@ class _Backward:
         request, rows = self.request, self.rows
         given = [request.q, request.k, request.v, rows.d_out, rows.saved.out, rows.d_lse]
         tensors = [*given, self.into.q, rows.saved.lse, rows.terms]
-        source, layout = self.plans.backward_module_of(values), self.plans.layout_of(values)
-        heads = query_heads(request, pairs)
-        return launched(D_QUERIES, layout, source, self.kernels(values), request, tensors, heads, self.tile, self.tuner)
+        classes, heads = self.classes(values, pairs), query_heads(request, pairs)
+        source, layout = self.plans.backward_module_of(values, classes), self.plans.layout_of(values, classes)
+        return launched(D_QUERIES, layout, source, self.kernels(source), request, tensors, heads, self.tile, self.tuner)
 
     def summed_keys(
         self,
@@ -188,9 +194,9 @@ class _Backward:
         """The share of a group of heads in dk and dv."""
         request, rows = self.request, self.rows
         tensors = [request.q, request.k, request.v, rows.d_out, *into, rows.terms]
-        source, layout = self.plans.backward_module_of(values), self.plans.transposed_of(values)
-        heads = key_heads(request, pairs)
-        return launched(D_KEYS, layout, source, self.kernels(values), request, tensors, heads, self.tile, self.tuner)
+        classes, heads = self.classes(values, pairs), key_heads(request, pairs)
+        source, layout = self.plans.backward_module_of(values, classes), self.plans.transposed_of(values, classes)
+        return launched(D_KEYS, layout, source, self.kernels(source), request, tensors, heads, self.tile, self.tuner)
 
 
 def _like(tensor: torch.Tensor) -> torch.Tensor:

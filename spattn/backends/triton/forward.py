@@ -9,6 +9,7 @@ import torch
 from spattn.backends.request import Plans, Request
 from spattn.backends.triton.launch import Launch, Outputs, launch
 from spattn.backends.triton.load import load
+from spattn.backends.triton.suited import suits_classes
 from spattn.backends.triton.tiles import Tile
 from spattn.backends.triton.tuning import Tuner
 
@@ -36,9 +37,10 @@ def attend(
     with current(request.q.device):
         for values, pairs in groups.items():
             only = pairs if len(groups) > 1 else None
-            source = plans.module_of(values)
+            classes = tile is not None or suits_classes(plans, values, request, len(pairs))
+            source, layout = plans.module_of(values, classes), plans.layout_of(values, classes)
             kernels = load(plans.publish(source.text), source.text)
-            launches.append(launch(plans.layout_of(values), source, kernels, request, outputs, only, tile, tuner))
+            launches.append(launch(layout, source, kernels, request, outputs, only, tile, tuner))
     return launches
 
 

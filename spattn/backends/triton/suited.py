@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from spattn.backends.request import Plans, Request
 from spattn.backends.triton.backward_tiles import Extent, backward_candidates
 from spattn.backends.triton.cost.choice import ranked
+from spattn.backends.triton.cost.plans import prefers_classes
 from spattn.backends.triton.cost.sizes import Sizes, power_of_two
 from spattn.backends.triton.devices import described, sizes_of
 from spattn.backends.triton.schedule import Job
@@ -19,6 +21,15 @@ class Candidate:
 
     tile: Tile
     predicted: float | None
+
+
+def suits_classes(plans: Plans, values: tuple[bool, ...], request: Request, count: int) -> bool:
+    """Are the rows of a group's `count` (batch, head) pairs tiled by residue classes, where its plan has them?"""
+    layout = plans.layout_of(values)
+    if not layout.in_classes or count == 0:
+        return True
+    sizes = sizes_of(request, (), (), count).bucketed()
+    return prefers_classes(layout, plans.layout_of(values, classes=False), sizes, described(request.q.device))
 
 
 def tiles_of(job: Job) -> tuple[Tile, ...]:
