@@ -44,6 +44,7 @@ def flex(config: Config) -> Attend:
     for layer in range(config.depth):
         if not torch.equal(pairs, spattn.parse(config.pattern, layer=layer).mask(*pairs.shape)):
             raise ValueError(f"the mask function of `flex` is not the pattern of block {layer}")
-    block_mask = torch.compile(create_block_mask)(allowed, None, None, length, length, device=config.device)
+    # not compiled: that takes minutes, and this some gigabytes
+    block_mask = create_block_mask(allowed, None, None, length, length, device=config.device)
     compiled = torch.compile(flex_attention, dynamic=False)
     return lambda q, k, v: compiled(q, k, v, block_mask=block_mask)
