@@ -12,6 +12,7 @@ from torch import Tensor
 from spattn import oracle
 from spattn.backends.torch import attention
 from spattn.backends.torch.schedule import batches
+from spattn.backends.torch.tiles import add_in_order
 from spattn.expressions.tensors import Tensors
 from spattn.frontend.meaning import meaning
 from spattn.frontend.parser import parse
@@ -210,3 +211,13 @@ def test_the_same_bits_again() -> None:
     node = parse("strided(8) | last(5)")
     first, second = (run(node, *inputs(100, 100), {})[0] for _ in range(2))
     assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 7, 4), (7, 4)])
+def test_rows_are_added_in_order_as_they_are_at_once(shape: tuple[int, ...]) -> None:
+    index = torch.tensor([5, 0, 5, 2, 2, 5])
+    values = torch.randn(*shape[:-2], len(index), shape[-1], dtype=torch.float64)
+    into = torch.randn(shape, dtype=torch.float64)
+    wanted = into.index_add(len(shape) - 2, index, values)
+    add_in_order(into, index, values)
+    torch.testing.assert_close(into, wanted)

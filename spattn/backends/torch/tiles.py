@@ -44,7 +44,15 @@ def add_rows(into: Tensor, index: Tensor, values: Tensor) -> None:
     """`into[.., index, :] += values`; one head alone as a matrix, where torch is several times as fast."""
     if into.shape[:-2].numel() == 1:
         into, values = into.view(into.shape[-2:]), values.reshape(values.shape[-2:])
-    into.index_add_(into.dim() - 2, index, values)
+    if into.is_cuda:
+        add_in_order(into, index, values)
+    else:
+        into.index_add_(into.dim() - 2, index, values)
+
+
+def add_in_order(into: Tensor, index: Tensor, values: Tensor) -> None:
+    """The same by sorting: on a GPU `index_add_` adds rows of one index in an order that varies."""
+    into.movedim(-2, 0).index_put_((index,), values.movedim(-2, 0), accumulate=True)
 
 
 def scores(q: Tensor, k: Tensor) -> Tensor:
