@@ -122,7 +122,7 @@ class Group:
     passes: tuple[PassPart, ...]
     notes: tuple[str, ...]
     planning_ms: float
-    other: OtherPlan | None = None
+    other: OtherPlan | None
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,8 @@ def plan(condition: Bool, direction: str = "queries", classes: bool = True) -> L
     Args:
         condition: Which pairs are allowed.
         direction: "queries", or "keys" to tile the keys.
-        classes: May rows be tiled by residue classes? Masked walks take their place, which few rows a class repay.
+        classes: May rows be tiled by residue classes? Else they are masked as they come, which is quicker where few
+            rows are left of a class.
     """
     rows_first = condition if direction == "queries" else swapped(condition)
     made = _Plan(spelled_out(rows_first, K if direction == "queries" else Q), direction)

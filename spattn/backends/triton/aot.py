@@ -17,7 +17,7 @@ from spattn.backends.triton.cost.choice import choose
 from spattn.backends.triton.cost.sizes import Sizes
 from spattn.backends.triton.needs import needs
 from spattn.backends.triton.targets import Target
-from spattn.backends.triton.tiles import Device, Tile, next_power
+from spattn.backends.triton.tiles import Device, Tile, next_power, unhurried
 from spattn.codegen.kinds import D_KEYS, D_QUERIES
 from spattn.codegen.module import ModuleSource, PassSource
 from spattn.codegen.parameters import Membership
@@ -97,7 +97,7 @@ def compile_ahead(
     """
     _require_compiler()
     each = [tiles] * len(source.passes) if isinstance(tiles, Tile) else list(tiles)
-    each = [replace(tile, num_stages=1, apart=False) for tile in each] if careful else each
+    each = [unhurried(tile) for tile in each] if careful else each
     constants = {**_constants(head_dim, v_head_dim), "CAREFUL": careful}
     found = []
     for one, tile in zip(source.passes, each, strict=True):

@@ -153,7 +153,7 @@ class _Backward:
 
     def classes(self, values: tuple[bool, ...], pairs: NDArray[np.int64] | None) -> bool:
         """Are the rows of a group tiled by residue classes? As those of its forward pass."""
-        count = self.request.batch_size * self.request.num_q_heads if pairs is None else len(pairs)
+        count = query_heads(self.request, pairs).count
         return self.tile is not None or suits_classes(self.plans, values, self.request, count)
 
     def kernels(self, source: ModuleSource) -> dict[str, Any]:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from spattn.backends.request import Request
 from spattn.backends.triton.run import MAX_INT32, Step, compile_together
-from spattn.backends.triton.tiles import Tile, next_power
+from spattn.backends.triton.tiles import Tile, next_power, unhurried
 from spattn.backends.triton.workspace import Workspace
 from spattn.codegen.kinds import Kind
 from spattn.codegen.module import PassSource
@@ -178,7 +177,7 @@ class _Settling:
         self.add(kernel, _grid(tiles * tile.splits, job.count), whole, tile, sides, alike)
         if text.leaky:
             scans = -(-programs // SCANNED), 1, 1
-            self.add(kernel, scans, whole, _unhurried(tile), sides, alike, careful=True)
+            self.add(kernel, scans, whole, unhurried(tile), sides, alike, careful=True)
         if tile.splits > 1:
             fixed = [*map(Pointer, split), *self.fixed(*reads, *writes, self.nothing)]
             whole = [*fixed, *_tensors(numbers, place), *self.numbers(scalars)]
@@ -189,10 +188,10 @@ class _Settling:
     def alike(self, numbers: Sequence[Sequence[int]]) -> tuple[Any, ...]:
         """What Triton compiles in: strides, heads; of run-time tensors the inner strides, and if any is wide."""
         kinds = tuple((*own[3::2], max(own) > MAX_INT32) for own in numbers)
-        return (*self.job.shapes, *self.heads, *kinds)
+        return (*self.job.shapes, *self.head_counts, *kinds)
 
     @property
-    def heads(self) -> tuple[int, int]:
+    def head_counts(self) -> tuple[int, int]:
         """Query heads, and how many of them read one key head."""
         request = self.job.request
         return request.num_q_heads, request.num_q_heads // request.k.shape[1]
@@ -218,7 +217,7 @@ class _Settling:
     def numbers(self, scalars: list[int]) -> list[Any]:
         request = self.job.request
         lengths = [request.q_len, request.kv_len, request.q_offset]
-        return [*self.heads, *lengths, *scalars, request.scale * math.log2(math.e)]
+        return [*self.head_counts, *lengths, *scalars, request.scale * math.log2(math.e)]
 
     def add(
         self,
@@ -273,12 +272,6 @@ class Pointer:
 def _tensors(numbers: Sequence[Sequence[int]], place: int) -> list[Any]:
     """Each run-time tensor of a pass with its numbers."""
     return [argument for i, own in enumerate(numbers) for argument in (Pointer(place + i), *own)]
-
-
-@lru_cache(maxsize=256)
-def _unhurried(tile: Tile) -> Tile:
-    """The tile of a careful launch, which is rare: quickly compiled."""
-    return replace(tile, num_stages=1, registers=0, apart=False)
 
 
 def _rows_each(one: Pass, rows: tuple[int, int], roles: Sequence[Role], numbers: Sequence[Sequence[int]]) -> int:

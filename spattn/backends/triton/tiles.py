@@ -66,6 +66,11 @@ class Tile:
         return f"{self.block_m} x {self.block_n}, {self.num_warps} warps, {self.num_stages} stages{more}"
 
 
+def unhurried(tile: Tile) -> Tile:
+    """The tile of a careful launch, which is rare: quickly compiled."""
+    return replace(tile, num_stages=1, registers=0, apart=False)
+
+
 def next_power(n: int) -> int:
     """The least power of two that is at least n and 16, the smallest side of a matrix product."""
     return max(16, 1 << (n - 1).bit_length())

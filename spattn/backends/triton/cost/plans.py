@@ -12,11 +12,11 @@ from spattn.layout.ir import Layout
 
 @lru_cache(maxsize=1024)
 def prefers_classes(classes: Layout, masked: Layout, sizes: Sizes, device: Device) -> bool:
-    """Does the plan in classes take no longer? So for all calls whose lengths are up to the same powers of two."""
+    """Does the plan in classes take no longer? Sizes are those of a bucket, as for `ranked`."""
     return total(classes, sizes, device) <= total(masked, sizes, device)
 
 
 def total(layout: Layout, sizes: Sizes, device: Device) -> float:
     """Microseconds of all passes, each with the tile that suits it."""
     rows = sizes.first, sizes.first + sizes.q_len
-    return sum(ranked(one, sizes.bucketed(), device)[0].total for one in layout.passes if not one.skips(*rows))
+    return sum(ranked(one, sizes, device)[0].total for one in layout.passes if not one.skips(*rows))
