@@ -63,8 +63,8 @@ class Kind:
         given: What else a loop is called with, a line a group.
         verb: What a loop does with the columns.
         weights: The tile of which pairs that are not allowed are made `hidden`.
-        asks: Does a step ask whether its tile is partial, and else spare the mask? For dk and dv a branch costs more,
-            since all products that are on their way end before it.
+        guarded: Are its loops skipped where they have no tile? Without that, the way past an empty loop leaves zeros in
+            the registers of products that are on their way, and ptxas then lets no two of them run at once.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Kind:
     verb: str
     weights: str
     hidden: str
-    asks: bool = True
+    guarded: bool = False
 
     @property
     def side(self) -> Side:
@@ -161,5 +161,5 @@ D_KEYS = Kind(
     verb=code("Adds to dk and dv what comes of"),
     weights=code("p"),
     hidden=code("0.0"),
-    asks=False,
+    guarded=True,
 )

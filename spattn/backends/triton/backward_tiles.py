@@ -26,20 +26,24 @@ from spattn.relation.lattice import Affine, Runs
 RESIDENT = 3  # programs for each processor that a split pass wants
 MIN_STEPS = 8  # tiles of columns that a split does at least
 MAX_SPLITS = 64
-SHORT_WALK = 448  # columns of a row from which it pays to keep more of them in registers
+NARROW_WALK = 192  # columns of a row from which it pays to keep more of them in registers
+SHORT_WALK = 448  # the same of wide heads
 LONG_WALK = 1024  # the same, and what a row sees where only data says how many
+DENSE_WALK = 2048  # columns from which it pays to load them for twice as many rows
 IN_DOCUMENT = 1000  # what it sees where documents end its walks
 SAMPLES = 8  # rows looked at
 
 TILES = {
     (2, 64): {
-        0: (Tile(64, 64, 4, 3, apart=True), Tile(64, 32, 4, 3, 168, apart=True)),
+        0: (Tile(64, 32, 4, 3, 128), Tile(64, 32, 4, 3, 168)),
+        NARROW_WALK: (Tile(64, 64, 4, 3, apart=True), Tile(64, 32, 4, 3, 168)),
         LONG_WALK: (Tile(64, 64, 4, 2, 128, apart=True), Tile(64, 64, 4, 2, 168, apart=True)),
     },
     (2, 128): {
-        0: (Tile(64, 32, 4, 2, 168), Tile(64, 32, 4, 3, apart=True)),
-        SHORT_WALK: (Tile(64, 64, 4, 2, apart=True), Tile(64, 32, 4, 3, apart=True)),
-        LONG_WALK: (Tile(64, 64, 4, 2, apart=True), Tile(64, 64, 4, 2, apart=True)),
+        0: (Tile(64, 32, 4, 2, 168), Tile(64, 32, 4, 3)),
+        SHORT_WALK: (Tile(64, 64, 4, 2), Tile(64, 32, 4, 3)),
+        LONG_WALK: (Tile(64, 64, 4, 2, apart=True), Tile(64, 64, 4, 2)),
+        DENSE_WALK: (Tile(128, 64, 8, 3, apart=True), Tile(64, 64, 4, 2)),
     },
     (2, 256): {0: (Tile(64, 32, 8, 1), Tile(64, 32, 8, 1))},
     (4, 64): {0: (Tile(32, 32, 4, 2), Tile(32, 32, 4, 2))},
@@ -53,7 +57,7 @@ OTHERS = {
         (Tile(64, 32, 4, 3, 168), Tile(64, 64, 4, 2, 128)),
         (Tile(64, 32, 4, 3, 128, apart=True), Tile(64, 64, 4, 3, apart=True)),
     ),
-    (2, 128): ((Tile(128, 64, 8, 2, apart=True),), (Tile(128, 64, 8, 2, apart=True),)),
+    (2, 128): ((Tile(128, 128, 8, 2, apart=True),), (Tile(128, 64, 8, 3), Tile(64, 64, 4, 2, apart=True))),
 }
 """What else was fast somewhere: worth measuring."""
 

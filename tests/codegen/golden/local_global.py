@@ -42,6 +42,17 @@ def share(tiles, split, splits):
 
 
 @triton.jit
+def tile_number(number, before, full, stretch: tl.constexpr, APART: tl.constexpr):
+    """Which tile of a loop comes at a place: where partial ones are walked apart, those around the full ones first."""
+    if not APART:
+        return number
+    elif stretch:
+        return number + before
+    else:
+        return tl.where(number < before, number, number + full)
+
+
+@triton.jit
 def is_spoiled(values):
     """Is some value inf or NaN? Zero times these is no zero."""
     return tl.sum(values * 0.0, None) != 0.0
@@ -128,9 +139,7 @@ def pass_0_loop_0(
         if SPLIT:
             begin, stop = share(stop, split, splits)
         for number in range(begin, stop):
-            i = number
-            if APART:
-                i = number + before if stretch else tl.where(number < before, number, number + full)
+            i = tile_number(number, before, full, stretch, APART)
             start = lo_0 + i * BLOCK_N
             v = start + tl.arange(0, BLOCK_N)
             k_base = start.to(tl.int64)
@@ -353,9 +362,7 @@ def pass_1_loop_0(
         if SPLIT:
             begin, stop = share(stop, split, splits)
         for number in range(begin, stop):
-            i = number
-            if APART:
-                i = number + before if stretch else tl.where(number < before, number, number + full)
+            i = tile_number(number, before, full, stretch, APART)
             start = lo_0 + i * BLOCK_N
             v = start + tl.arange(0, BLOCK_N)
             k_base = start.to(tl.int64)

@@ -45,6 +45,17 @@ def share(tiles, split, splits):
 
 
 @triton.jit
+def tile_number(number, before, full, stretch: tl.constexpr, APART: tl.constexpr):
+    """Which tile of a loop comes at a place: where partial ones are walked apart, those around the full ones first."""
+    if not APART:
+        return number
+    elif stretch:
+        return number + before
+    else:
+        return tl.where(number < before, number, number + full)
+
+
+@triton.jit
 def is_spoiled(values):
     """Is some value inf or NaN? Zero times these is no zero."""
     return tl.sum(values * 0.0, None) != 0.0
@@ -133,9 +144,7 @@ def pass_0_loop_0(
         if SPLIT:
             begin, stop = share(stop, split, splits)
         for number in range(begin, stop):
-            i = number
-            if APART:
-                i = number + before if stretch else tl.where(number < before, number, number + full)
+            i = tile_number(number, before, full, stretch, APART)
             start = lo_0 + i * BLOCK_N
             v = start + tl.arange(0, BLOCK_N)
             k_base = start.to(tl.int64)
@@ -182,8 +191,12 @@ def pass_0_loop_1(
     begin = 0
     if SPLIT:
         begin, end = share(end, split, splits)
+    coming = tl.load(list_ptr + 1 + begin // parts_n, mask=begin < end, other=0)
     for i in range(begin, end):
-        key_block = tl.load(list_ptr + 1 + i // parts_n)
+        following = tl.minimum(i + 1, end - 1)
+        key_block = coming
+        # one tile ahead: tiles that lie where a load of this step says would wait for it
+        coming = tl.load(list_ptr + 1 + following // parts_n)
         start = key_block * 64 + i % parts_n * BLOCK_N
         block_end = tl.minimum((key_block + 1) * 64, kv_len)
         k_pos = start + tl.arange(0, BLOCK_N)

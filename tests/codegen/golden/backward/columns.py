@@ -47,6 +47,17 @@ def share(tiles, split, splits):
 
 
 @triton.jit
+def tile_number(number, before, full, stretch: tl.constexpr, APART: tl.constexpr):
+    """Which tile of a loop comes at a place: where partial ones are walked apart, those around the full ones first."""
+    if not APART:
+        return number
+    elif stretch:
+        return number + before
+    else:
+        return tl.where(number < before, number, number + full)
+
+
+@triton.jit
 def store_terms(terms_ptr, row, row_ok, lse2, delta):
     """What dk and dv need of a row of queries, side by side."""
     tl.store(terms_ptr + row * TERMS, lse2, mask=row_ok)
@@ -55,11 +66,12 @@ def store_terms(terms_ptr, row, row_ok, lse2, delta):
 
 @triton.jit
 def load_terms(terms_ptr, row, inside):
-    """lse2 and delta of a tile of rows, 0 outside; in one load, which no thread repeats for others."""
-    term = tl.arange(0, TERMS)
-    terms = tl.load(terms_ptr + (row * TERMS)[:, None] + term[None, :], mask=inside[:, None], other=0.0)
-    lse2 = tl.sum(tl.where(term[None, :] == 0, terms, 0.0), 1)
-    return lse2, tl.sum(tl.where(term[None, :] == 1, terms, 0.0), 1)
+    """lse2 and delta of a tile of rows, 0 outside; as one number, in one load, which no thread repeats for others."""
+    half = tl.arange(0, TERMS // 2)[None, :]
+    pointers = terms_ptr.to(tl.pointer_type(tl.int64)) + (row * (TERMS // 2))[:, None] + half
+    both = tl.sum(tl.where(half == 0, tl.load(pointers, mask=inside[:, None], other=0), 0), 1)
+    lse2 = both.to(tl.int32).to(tl.float32, bitcast=True)
+    return lse2, (both >> 32).to(tl.int32).to(tl.float32, bitcast=True)
 
 
 @triton.jit
@@ -405,39 +417,41 @@ def dkdv_pass_0_loop_0(
             stop = full if stretch else end - full
         if SPLIT:
             begin, stop = share(stop, split, splits)
-        for number in range(begin, stop):
-            i = number
-            if APART:
-                i = number + before if stretch else tl.where(number < before, number, number + full)
-            start = lo_0 + i * BLOCK_N
-            v = start + tl.arange(0, BLOCK_N)
-            q_base = start.to(tl.int64) - q_offset
-            along = tl.arange(0, BLOCK_N)
-            inside = v <= last
-            if APART and stretch:
-                inside = tl.full([BLOCK_N], True, tl.int1)
-            if WIDE:
-                along = along.to(tl.int64)
-            q_ptrs = q_head + q_base * stride_qm + ((along * stride_qm)[None, :] + dims[:, None])
-            do_ptrs = do_head + q_base * stride_dom + ((along * stride_dom)[:, None] + v_dims[None, :])
-            q = load_tile(q_ptrs, inside[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
-            lse2, delta = load_terms(terms_ptr, first_query + q_base + along, inside)
-            p = tl.exp2(tl.dot(k, q, input_precision=PRECISION) * qk_scale - lse2[None, :])
-            allowed = tl.broadcast_to(inside[None, :], p.shape)
-            if not APART or stretch == 0:
-                allowed &= row_lo[:, None] <= v[None, :]
-                p = tl.where(allowed, p, 0.0)
-            do = load_tile(do_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
-            # dv before ds: while its product runs, ds waits for another one
-            if CAREFUL:
-                dv = careful_product(p, allowed, do, dv, PRECISION)
-            else:
-                dv = tl.dot(p.to(do.dtype), do, dv, input_precision=PRECISION)
-            ds = p * (tl.dot(values, tl.trans(do), input_precision=PRECISION) - delta[None, :])
-            if CAREFUL:
-                dk = careful_product(tl.where(allowed, ds, 0.0), allowed, tl.trans(q), dk, PRECISION)
-            else:
-                dk = tl.dot(ds.to(q.dtype), tl.trans(q), dk, input_precision=PRECISION)
+        if begin < stop:
+            for number in range(begin, stop):
+                i = tile_number(number, before, full, stretch, APART)
+                start = lo_0 + i * BLOCK_N
+                v = start + tl.arange(0, BLOCK_N)
+                q_base = start.to(tl.int64) - q_offset
+                along = tl.arange(0, BLOCK_N)
+                inside = v <= last
+                if APART and stretch:
+                    inside = tl.full([BLOCK_N], True, tl.int1)
+                if WIDE:
+                    along = along.to(tl.int64)
+                q_ptrs = q_head + q_base * stride_qm + ((along * stride_qm)[None, :] + dims[:, None])
+                do_ptrs = do_head + q_base * stride_dom + ((along * stride_dom)[:, None] + v_dims[None, :])
+                q = load_tile(q_ptrs, inside[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
+                lse2, delta = load_terms(terms_ptr, first_query + q_base + along, inside)
+                p = tl.exp2(tl.dot(k, q, input_precision=PRECISION) * qk_scale - lse2[None, :])
+                allowed = tl.broadcast_to(inside[None, :], p.shape)
+                partial = (start < full_lo_0) | (start > full_hi_0)
+                if APART:
+                    partial = stretch == 0
+                if partial:
+                    allowed &= row_lo[:, None] <= v[None, :]
+                    p = tl.where(allowed, p, 0.0)
+                do = load_tile(do_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
+                # dv before ds: while its product runs, ds waits for another one
+                if CAREFUL:
+                    dv = careful_product(p, allowed, do, dv, PRECISION)
+                else:
+                    dv = tl.dot(p.to(do.dtype), do, dv, input_precision=PRECISION)
+                ds = p * (tl.dot(values, tl.trans(do), input_precision=PRECISION) - delta[None, :])
+                if CAREFUL:
+                    dk = careful_product(tl.where(allowed, ds, 0.0), allowed, tl.trans(q), dk, PRECISION)
+                else:
+                    dk = tl.dot(ds.to(q.dtype), tl.trans(q), dk, input_precision=PRECISION)
     return dk, dv
 
 
@@ -688,39 +702,41 @@ def dkdv_pass_1_loop_0(
             stop = full if stretch else end - full
         if SPLIT:
             begin, stop = share(stop, split, splits)
-        for number in range(begin, stop):
-            i = number
-            if APART:
-                i = number + before if stretch else tl.where(number < before, number, number + full)
-            start = lo_0 + i * BLOCK_N
-            v = start + tl.arange(0, BLOCK_N)
-            q_base = start.to(tl.int64) - q_offset
-            along = tl.arange(0, BLOCK_N)
-            inside = v <= last
-            if APART and stretch:
-                inside = tl.full([BLOCK_N], True, tl.int1)
-            if WIDE:
-                along = along.to(tl.int64)
-            q_ptrs = q_head + q_base * stride_qm + ((along * stride_qm)[None, :] + dims[:, None])
-            do_ptrs = do_head + q_base * stride_dom + ((along * stride_dom)[:, None] + v_dims[None, :])
-            q = load_tile(q_ptrs, inside[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
-            lse2, delta = load_terms(terms_ptr, first_query + q_base + along, inside)
-            p = tl.exp2(tl.dot(k, q, input_precision=PRECISION) * qk_scale - lse2[None, :])
-            allowed = tl.broadcast_to(inside[None, :], p.shape)
-            if not APART or stretch == 0:
-                allowed = tl.broadcast_to(below(v[None, :] - row_lo[:, None], row_count[:, None]), p.shape)
-                p = tl.where(allowed, p, 0.0)
-            do = load_tile(do_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
-            # dv before ds: while its product runs, ds waits for another one
-            if CAREFUL:
-                dv = careful_product(p, allowed, do, dv, PRECISION)
-            else:
-                dv = tl.dot(p.to(do.dtype), do, dv, input_precision=PRECISION)
-            ds = p * (tl.dot(values, tl.trans(do), input_precision=PRECISION) - delta[None, :])
-            if CAREFUL:
-                dk = careful_product(tl.where(allowed, ds, 0.0), allowed, tl.trans(q), dk, PRECISION)
-            else:
-                dk = tl.dot(ds.to(q.dtype), tl.trans(q), dk, input_precision=PRECISION)
+        if begin < stop:
+            for number in range(begin, stop):
+                i = tile_number(number, before, full, stretch, APART)
+                start = lo_0 + i * BLOCK_N
+                v = start + tl.arange(0, BLOCK_N)
+                q_base = start.to(tl.int64) - q_offset
+                along = tl.arange(0, BLOCK_N)
+                inside = v <= last
+                if APART and stretch:
+                    inside = tl.full([BLOCK_N], True, tl.int1)
+                if WIDE:
+                    along = along.to(tl.int64)
+                q_ptrs = q_head + q_base * stride_qm + ((along * stride_qm)[None, :] + dims[:, None])
+                do_ptrs = do_head + q_base * stride_dom + ((along * stride_dom)[:, None] + v_dims[None, :])
+                q = load_tile(q_ptrs, inside[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
+                lse2, delta = load_terms(terms_ptr, first_query + q_base + along, inside)
+                p = tl.exp2(tl.dot(k, q, input_precision=PRECISION) * qk_scale - lse2[None, :])
+                allowed = tl.broadcast_to(inside[None, :], p.shape)
+                partial = (start < full_lo_0) | (start > full_hi_0)
+                if APART:
+                    partial = stretch == 0
+                if partial:
+                    allowed = tl.broadcast_to(below(v[None, :] - row_lo[:, None], row_count[:, None]), p.shape)
+                    p = tl.where(allowed, p, 0.0)
+                do = load_tile(do_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
+                # dv before ds: while its product runs, ds waits for another one
+                if CAREFUL:
+                    dv = careful_product(p, allowed, do, dv, PRECISION)
+                else:
+                    dv = tl.dot(p.to(do.dtype), do, dv, input_precision=PRECISION)
+                ds = p * (tl.dot(values, tl.trans(do), input_precision=PRECISION) - delta[None, :])
+                if CAREFUL:
+                    dk = careful_product(tl.where(allowed, ds, 0.0), allowed, tl.trans(q), dk, PRECISION)
+                else:
+                    dk = tl.dot(ds.to(q.dtype), tl.trans(q), dk, input_precision=PRECISION)
     return dk, dv
 
 
