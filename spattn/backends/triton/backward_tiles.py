@@ -97,6 +97,9 @@ def backward_candidates(kind: Kind, one: Pass, extent: Extent, device: Device) -
     tiles = {least: pair[kind is D_KEYS] for least, pair in TILES[key].items()}
     first = tiles[max(least for least in tiles if least <= seen)]
     shapes = (first, *tiles.values(), *(OTHERS[key][kind is D_KEYS] if key in OTHERS else ()))
+    if kind is D_KEYS and len(one.walks) > 1:
+        # of several loops ptxas may see the ways past them as one, and then lets no two products run at once
+        shapes = tuple(replace(shape, apart=True) for shape in shapes)
     return tuple(dict.fromkeys(_suited(shape, one, extent, seen, device) for shape in shapes))
 
 
