@@ -5,7 +5,7 @@ The template decides which loops exist; what is here is one name or one expressi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from spattn.codegen.boxes import Line, axis_names, box_text, row_ends, row_lines
 from spattn.codegen.environment import code, comment
@@ -15,6 +15,7 @@ from spattn.codegen.parts import ClampText, KernelText, LoopText, RangeText, Seg
 from spattn.codegen.triton_text import TritonText
 from spattn.expressions.algebra import add, maximum, minimum, sub, substitute
 from spattn.expressions.nodes import FALSE, TRUE, Bool, Expr, Int, Node, Sym, Truth
+from spattn.expressions.width import KNOWN, Width
 from spattn.layout.certain import certain
 from spattn.layout.describe import pass_title, walk_title
 from spattn.layout.ir import (
@@ -63,11 +64,13 @@ class _Printer:
     one: Pass
     kind: Kind
     parameters: Parameters
+    width: Width = field(default_factory=Width)
 
     def kernel(self, name: str, resume: bool, final: bool) -> KernelText:
         one, side = self.one, self.kind.side
         segments = {c.ids: None for w in one.walks for c in w.clamps if isinstance(c, SegmentClamp | FrameClamp)}
         self.segment_numbers = {ids: i for i, ids in enumerate(segments)}
+        self.width = self.measured(self.one.rows)
         begin = end = position = listed = ""
         shape: tuple[int, ...] = ()
         match one.rows:
@@ -112,7 +115,15 @@ class _Printer:
         )
 
     def text(self, names: dict[str, str], node: object) -> str:
-        return code(TritonText(names, self.parameters).of(node))  # type: ignore[arg-type]
+        return code(TritonText(names, self.parameters, self.width).of(node))  # type: ignore[arg-type]
+
+    def measured(self, columns: object) -> Width:
+        """How great a residue may be, and coordinates of rows and of what the pass walks over."""
+        known = dict(KNOWN)
+        for keys, names in ((self.one.rows, ("u", "u0", "u1")), (columns, ("v", "start", "last"))):
+            if isinstance(keys, Affine | Runs):
+                known |= dict.fromkeys(names, Width().extent(keys.coordinate(Sym("q"))))
+        return Width(known | {"c": (0, max(self.one.residues - 1, 0))})
 
     def scalar(self, expr: Expr) -> str:
         return self.text({}, substitute(expr, self.kind.side.lengths))
@@ -141,6 +152,7 @@ class _Printer:
     def walk(self, walk: Walk, place: int, first: int, boxes: int) -> WalkText:
         """The walk at a place of its loop, where `first` ranges stand before it, and so many box walks in the pass."""
         side = self.kind.side
+        self.width = self.measured(walk.keys)
         residual = "" if walk.residual == TRUE else self.text(side.pair, walk.residual)
         title = comment(walk_title(walk, self.kind.direction))
         match walk.keys:

@@ -1,13 +1,14 @@
 """Expressions as Triton: scalars at a tile's clock, broadcast vectors at a pair's.
 
 Triton's `//` and `%` truncate, ours round down: powers of two become shifts and bit masks, the rest calls the two
-functions of the kernel's preamble. A remainder compared with 0 is the same either way.
+functions of the kernel's preamble. A remainder compared with 0 is the same either way. Numbers have 32 bits but where
+some may not fit: those comparisons are made with 64, and a bound becomes the nearest position.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from spattn.codegen.parameters import BlockLists, GivenTokens, Membership, Parameters, Values
 from spattn.expressions.algebra import add, conj, le, relative_inner, sub, subexpressions, symbols
@@ -37,19 +38,31 @@ from spattn.expressions.nodes import (
     Sym,
     Truth,
 )
+from spattn.expressions.width import LONGEST, Width
 
 MAX_COMPARED = 8  # tokens compared one by one; more are looked up
 
 
 @dataclass(frozen=True)
 class TritonText:
-    """A printer: `names` says how each symbol is written, `parameters` collects the tensors that are read."""
+    """A printer.
+
+    Attributes:
+        names: How each symbol is written.
+        parameters: Collects the tensors that are read.
+        width: How great the symbols may be.
+        wide: Do its numbers have 64 bits?
+    """
 
     names: Mapping[str, str]
     parameters: Parameters
+    width: Width = Width()
+    wide: bool = False
 
     def of(self, node: Expr | Bool) -> str:
         """`node` as Triton, without parentheses around it."""
+        if isinstance(node, Expr) and not self.wide and not self.width.fits(node):
+            return f"narrowed({replace(self, wide=True).of(node)})"
         text = self._term(node)
         return text[1:-1] if text.startswith("(") and _closes_at_end(text) else text
 
@@ -58,7 +71,8 @@ class TritonText:
             case Int(value):
                 return str(value) if value >= 0 else f"({value})"
             case Sym(name):
-                return self.names.get(name, name)
+                text = self.names.get(name, name)
+                return f"tl.cast({text}, tl.int64)" if self.wide else text
             case Sum(terms, constant):
                 return self._sum(terms, constant)
             case Mul(left, right):
@@ -85,6 +99,8 @@ class TritonText:
 
     def _bool(self, node: Bool) -> str:
         match node:
+            case Le() | Eq() | Not(Eq()) if not self.wide and not self.width.fits(node):
+                return replace(self, wide=True)._bool(node)
             case Truth(value):
                 return str(value)
             case Le(left, Sum(terms, constant)) if constant == -1:
@@ -142,7 +158,7 @@ class TritonText:
             case Le(a, b), Le(c, d):
                 x = sub(b, a)
                 match add(x, sub(d, c)):
-                    case Int(width) if width >= 0 and not isinstance(x, Int):
+                    case Int(width) if 0 <= width < LONGEST and not isinstance(x, Int):
                         return f"below({self.of(x)}, {width + 1})"
         return None
 

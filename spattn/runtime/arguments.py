@@ -9,9 +9,9 @@ import torch
 
 from spattn.backends.request import Request
 from spattn.errors import ArgumentError, BindError
+from spattn.expressions.width import FIRST, LONGEST
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-MAX_LENGTH = 1 << 30  # positions, and sums of two, stay below 2^31
 
 
 def checked(
@@ -44,9 +44,9 @@ def checked(
     _same_kind(q, k, v)
     _shapes_fit(q, k, v)
     offset = k.shape[2] - q.shape[2] if q_offset is None else q_offset
-    for name, length in (("q_len", q.shape[2]), ("kv_len", k.shape[2]), ("q_offset", offset), ("q_offset", -offset)):
-        if isinstance(length, int) and length >= MAX_LENGTH:  # one that is traced is looked at when it is known
-            raise ArgumentError("E094", f"{name} is {length}; lengths and offsets are below {MAX_LENGTH}")
+    for name, end in (("kv_len", k.shape[2]), ("q_offset + q_len", offset + q.shape[2]), ("q_offset", offset)):
+        if isinstance(end, int) and not FIRST <= end < LONGEST:  # one that is traced is looked at when it is known
+            raise ArgumentError("E094", f"{name} is {end}; positions are from {FIRST} to {LONGEST}")
     given = named(roles, tensors, q.device)
     for name, tensor in given.items():
         _role_fits(name, roles[name], tensor, q, k)

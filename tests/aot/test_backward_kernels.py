@@ -8,7 +8,7 @@ from spattn.backends.triton.aot import Artefact, Target, compile_ahead, usual_ba
 from spattn.backends.triton.load import load
 from spattn.backends.triton.tiles import Tile
 from spattn.runtime.cache import default_cache
-from tests.aot.test_kernels import BINARIES, DTYPES, HEAD_DIMS, PATTERNS, SHARED, pattern
+from tests.aot.test_kernels import BINARIES, DTYPES, HEAD_DIMS, NUMBERS, PATTERNS, SHARED, pattern
 
 pytestmark = pytest.mark.aot
 
@@ -20,7 +20,7 @@ def artefacts(
     name: str, target: str, dtype: str, head_dim: int, tile: Tile | None = None, careful: bool = False
 ) -> list[Artefact]:
     """The passes of a pattern's gradients, at the tiles that a call of some thousand tokens takes."""
-    one, gpu = pattern(PATTERNS[name]), Target.of(target)
+    one, gpu = pattern(PATTERNS.get(name, name)), Target.of(target)
     source = one.backward_source()
     kernels = load(default_cache().publish(source.text), source.text)
     usual = usual_backward_tiles(one.layout(), one.layout((), "keys"), dtype, head_dim, gpu)
@@ -66,3 +66,9 @@ def test_careful_launches_compile(target: str) -> None:
 def test_float32_compiles(head_dim: int) -> None:
     for one in artefacts("window", "cuda:90", "fp32", head_dim, Tile(32, 16, 4, 2)):
         assert one.asm["cubin"]
+
+
+@pytest.mark.parametrize("target", BINARIES)
+def test_numbers_of_64_bits_compile(target: str) -> None:
+    for one in artefacts(NUMBERS, target, "bf16", 64):
+        assert one.asm[BINARIES[target]]

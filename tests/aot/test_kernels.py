@@ -29,6 +29,7 @@ PATTERNS = {
     "segments": "documents(ids) & causal",
     "blocks": "local(128) | random(3)",
 }
+NUMBERS = "local(2147483647) & where(q * 1000000000 > k)"  # of 64 bits, in bounds and in masks
 SINGLE_WALK = ("dense", "window", "residues", "segments")
 HEAD_DIMS = (64, 128)
 DTYPES = ("bf16", "fp16")
@@ -48,7 +49,7 @@ def artefacts(
     name: str, target: str, dtype: str, head_dim: int, tile: Tile | None = None, careful: bool = False
 ) -> list[Artefact]:
     """The passes of a pattern, at the tiles that a call of some thousand tokens takes."""
-    one = pattern(PATTERNS[name])
+    one = pattern(PATTERNS.get(name, name))
     source = one.source()
     kernels = load(default_cache().publish(source.text), source.text)
     tiles = [tile] * len(source.passes) if tile else usual_tiles(one.layout(), dtype, head_dim, Target.of(target))
@@ -111,3 +112,9 @@ def test_float32_compiles(target: str, careful: bool) -> None:
 def test_padded_and_wide_heads_compile(head_dim: int) -> None:
     for found in artefacts("columns", "cuda:90", "bf16", head_dim):
         assert found.shared <= SHARED
+
+
+@pytest.mark.parametrize("target", BINARIES)
+def test_numbers_of_64_bits_compile(target: str) -> None:
+    for found in artefacts(NUMBERS, target, "bf16", 64):
+        assert found.asm[BINARIES[target]]
