@@ -13,8 +13,8 @@ from spattn.codegen.kinds import FORWARD, Kind
 from spattn.codegen.parameters import BlockLists, Parameters, TokenList, Values, dimensions
 from spattn.codegen.parts import ClampText, KernelText, LoopText, RangeText, SegmentText, TensorText, WalkText
 from spattn.codegen.triton_text import TritonText
-from spattn.expressions.algebra import add, maximum, minimum, sub, substitute
-from spattn.expressions.nodes import FALSE, TRUE, Bool, Expr, Int, Node, Sym, Truth
+from spattn.expressions.algebra import add, maximum, minimum, sub, subexpressions, substitute
+from spattn.expressions.nodes import FALSE, TRUE, Bool, Expr, Int, Node, SameSegment, Sym, Truth
 from spattn.expressions.width import KNOWN, Width
 from spattn.layout.certain import certain
 from spattn.layout.describe import pass_title, walk_title
@@ -47,7 +47,7 @@ def operand(text: str) -> str:
     return text if text.isidentifier() else code(f"({text})")
 
 
-def kernel_text(layout: Layout, index: int, kind: Kind = FORWARD) -> KernelText:
+def kernel_text(layout: Layout, index: int, kind: Kind = FORWARD, turned: bool = False) -> KernelText:
     """The text parts of pass `index` of a layout, which is of the kind's direction."""
     assert layout.direction == kind.direction
     one = layout.passes[index]
@@ -56,6 +56,7 @@ def kernel_text(layout: Layout, index: int, kind: Kind = FORWARD) -> KernelText:
         name=f"{kind.prefix}_{index}",
         resume=not one.owns and index != shared[0],
         final=one.owns or index == shared[-1],
+        turned=turned,
     )
 
 
@@ -66,7 +67,7 @@ class _Printer:
     parameters: Parameters
     width: Width = field(default_factory=Width)
 
-    def kernel(self, name: str, resume: bool, final: bool) -> KernelText:
+    def kernel(self, name: str, resume: bool, final: bool, turned: bool) -> KernelText:
         one, side = self.one, self.kind.side
         segments = {c.ids: None for w in one.walks for c in w.clamps if isinstance(c, SegmentClamp | FrameClamp)}
         self.segment_numbers = {ids: i for i, ids in enumerate(segments)}
@@ -105,6 +106,7 @@ class _Printer:
             skip=skip,
             resume=resume,
             final=final,
+            turned=turned,
             loops=loops,
             segments=seen,
             tensors=tuple(
@@ -202,6 +204,9 @@ class _Printer:
             (r,) = walk.ranges
             row_lo = "" if r.lo == BEGIN else self.text(ROW, substitute(r.lo, ends))
             row_hi = "" if r.hi == LAST else self.text(ROW, minimum(substitute(r.hi, ends), inside))
+        spoken = {part.ids for part in subexpressions(walk.residual) if isinstance(part, SameSegment)}
+        runs = {ids: self.segment_numbers[ids] for ids in sorted(spoken) if ids in self.segment_numbers}
+        in_runs = TritonText(self.kind.side.pair, self.parameters, self.width, runs).of(walk.residual) if runs else ""
         start = keys.position(Sym("start"))
         return WalkText(
             "ranges",
@@ -214,6 +219,8 @@ class _Printer:
             row_lo=row_lo,
             row_hi=row_hi,
             residual=residual,
+            whole=code(" & ".join(f"segment_{number}_whole" for number in runs.values())),
+            in_runs=code(in_runs),
             position=self.text({}, keys.position(Sym("v"))),
             base=operand(self.text({}, start)),
             step=keys.step if isinstance(keys, Affine) else 0,

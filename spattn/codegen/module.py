@@ -58,7 +58,8 @@ def module_source(layout: Layout, pattern: str, language: str = "triton") -> Mod
 
 def backward_source(layout: Layout, transposed: Layout, pattern: str, language: str = "triton") -> ModuleSource:
     """The kernels of the gradients: dq along `layout`, dk and dv along `transposed`, of direction "keys"."""
-    kernels = [*_kernels(layout, D_QUERIES), *_kernels(transposed, D_KEYS)]
+    launched = sum(bool(one.walks) for one in layout.passes)
+    kernels = [*_kernels(layout, D_QUERIES), *_kernels(transposed, D_KEYS, launched)]
     lines = [
         *(re.sub("^pass", D_QUERIES.prefix, line) for line in describe(layout)),
         *(re.sub("^pass", D_KEYS.prefix, line) for line in describe(transposed)),
@@ -76,8 +77,13 @@ class LoopFunction:
     body: str
 
 
-def _kernels(layout: Layout, kind: Kind) -> list[KernelText]:
-    return [kernel_text(layout, i, kind) for i in range(len(layout.passes))]
+def _kernels(layout: Layout, kind: Kind, launched: int = 0) -> list[KernelText]:
+    """Those of all passes; so many launches come before, and every second one goes through the heads backwards."""
+    kernels = []
+    for i, one in enumerate(layout.passes):
+        kernels.append(kernel_text(layout, i, kind, turned=launched % 2 == 1))
+        launched += bool(one.walks)
+    return kernels
 
 
 def _module(kernels: list[KernelText], lines: list[str], layout: Layout, pattern: str, language: str) -> ModuleSource:

@@ -47,6 +47,8 @@ class WalkText:
         last: The last coordinate inside the keys.
         row_lo, row_hi: The row's own range, "" where the mask is no interval or that side has no end.
         residual: The mask over q_pos, k_pos, "" where there is none.
+        whole: When each document of the rows lies in one piece, "" where the residual speaks of none.
+        in_runs: The residual then.
         partial: When a tile of a listed block is masked, "" if always.
         position: Position of coordinate vector `v`; `base`: of scalar `start`; `step`: between neighbours, 0 if uneven.
         needs_column: Does the mask speak of the columns' positions?
@@ -62,6 +64,8 @@ class WalkText:
     row_lo: str = ""
     row_hi: str = ""
     residual: str = ""
+    whole: str = ""
+    in_runs: str = ""
     partial: str = ""
     position: str = ""
     base: str = ""
@@ -73,14 +77,19 @@ class WalkText:
 
     @property
     def masks(self) -> tuple[str, ...]:
-        """Conditions that a pair of a partial tile meets, besides that its key is inside."""
+        """Conditions that a pair of a partial tile meets, besides that its key is inside, and of documents."""
         if self.row_lo and self.row_hi:
             own = code(f"below(v[None, :] - row_lo{self.tag}[:, None], row_count{self.tag}[:, None])")
         elif self.row_lo:
             own = code(f"row_lo{self.tag}[:, None] <= v[None, :]")
         else:
             own = code(f"v[None, :] <= row_hi{self.tag}[:, None]") if self.row_hi else ""
-        return tuple(mask for mask in (own, self.residual) if mask)
+        return tuple(mask for mask in (own, "" if self.whole else self.residual) if mask)
+
+    @property
+    def masked(self) -> bool:
+        """Does a partial tile hold pairs that are not allowed, though their column is inside?"""
+        return bool(self.masks or self.whole)
 
     @property
     def closed(self) -> bool:
@@ -148,7 +157,7 @@ class LoopText:
         """Can its partial tiles be walked apart from the full ones, because they are the first and the last ones?"""
         if self.kind == "ranges":
             return self.has_full and len(self.ranges) == 1
-        return self.kind == "blocks" and bool(self.partial) and not self.walks[0].masks
+        return self.kind == "blocks" and bool(self.partial) and not self.walks[0].masked
 
     @property
     def title(self) -> str:
@@ -166,6 +175,7 @@ class KernelText:
         grid, grid_ends: Where the rows of a box lie, and its first and last coordinates.
         begin, end: Row coordinates of the residue, half-open; position: of coordinate vector `u`.
         skip: Rows not to store, "" if none; resume: start from the partial result; final: store the result.
+        turned: Do (batch, head) pairs come in falling order? As every second launch has them, for the cache's sake.
         tensors: (identifier, number of dimensions) of each parameter.
         segments: Names of documents tensors whose bounds the tile needs.
     """
@@ -185,6 +195,7 @@ class KernelText:
     skip: str
     resume: bool
     final: bool
+    turned: bool
     loops: tuple[LoopText, ...]
     segments: tuple[SegmentText, ...]
     tensors: tuple[TensorText, ...]
@@ -198,7 +209,7 @@ class KernelText:
     @property
     def leaky(self) -> bool:
         """Does some tile of columns hold one for one row that another row may not see?"""
-        return any(walk.masks for one in self.loops for walk in one.walks)
+        return any(walk.masked for one in self.loops for walk in one.walks)
 
     @property
     def boxes(self) -> tuple[BoxText, ...]:
@@ -243,7 +254,7 @@ class KernelText:
         row = self.side.row
         names = [f"{row}_pos", "row_ok", "u", "u0", "u1", "c", "b", "h", "q_len", "kv_len", "q_offset"]
         for s in self.segments:
-            parts = ("first", "last", "run_first", "run_last", "length", "single")
+            parts = ("first", "last", "run_first", "run_last", "length", "single", "whole", "run_start", "run_count")
             names += [f"segment_{s.number}_{part}" for part in parts]
         names += [f"{row}0", f"{row}1"]
         names += [f"{name}_{i}" for i in range(3) for name in (row, "corner", "far")]

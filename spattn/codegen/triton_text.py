@@ -8,7 +8,7 @@ some may not fit: those comparisons are made with 64, and a bound becomes the ne
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from spattn.codegen.parameters import BlockLists, GivenTokens, Membership, Parameters, Values
 from spattn.expressions.algebra import add, conj, le, relative_inner, sub, subexpressions, symbols
@@ -21,6 +21,7 @@ from spattn.expressions.nodes import (
     GivenTable,
     Int,
     InTable,
+    K,
     Le,
     Max,
     Member,
@@ -29,6 +30,7 @@ from spattn.expressions.nodes import (
     Mul,
     Not,
     Or,
+    Q,
     RandomTable,
     Read,
     Relative,
@@ -51,12 +53,14 @@ class TritonText:
         names: How each symbol is written.
         parameters: Collects the tensors that are read.
         width: How great the symbols may be.
+        runs: Documents that lie in one piece for each row, and their segments' numbers.
         wide: Do its numbers have 64 bits?
     """
 
     names: Mapping[str, str]
     parameters: Parameters
     width: Width = Width()
+    runs: Mapping[str, int] = field(default_factory=dict)
     wide: bool = False
 
     def of(self, node: Expr | Bool) -> str:
@@ -126,6 +130,9 @@ class TritonText:
                 return f"(~{self._term(arg)})"
             case Member(position, tokens, length):
                 return self._member(position, tokens, length)
+            case SameSegment(ids, left, right) if ids in self.runs and {left, right} == {Q, K}:
+                run = f"segment_{self.runs[ids]}_run"
+                return f"below({self._term(K)} - {run}_start[:, None], {run}_count[:, None])"
             case SameSegment(ids, left, right):
                 placed = conj(
                     le(0, left), le(add(left, 1), Sym("kv_len")), le(0, right), le(add(right, 1), Sym("kv_len"))

@@ -114,8 +114,8 @@ def careful_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION: tl.c
 @triton.jit
 def pass_0_loop_0(
     acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
-    q_pos, u, u0, u1, kv_len, segment_0_first, segment_0_last, segment_0_run_first, segment_0_run_last, t0_ptr,
-    t0_size_0, t0_stride_0,
+    q_pos, u, u0, u1, kv_len, segment_0_first, segment_0_last, segment_0_run_first, segment_0_run_last, segment_0_whole,
+    segment_0_run_start, segment_0_run_count, t0_ptr, t0_size_0, t0_stride_0,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr,
     APART: tl.constexpr, CAREFUL: tl.constexpr,
@@ -170,18 +170,21 @@ def pass_0_loop_0(
             if partial:
                 k_pos = v
                 allowed = tl.broadcast_to(below(v[None, :] - row_lo[:, None], row_count[:, None]), scores.shape)
-                allowed &= (
-                    (
-                        (0 <= q_pos[:, None])
-                        & (q_pos[:, None] < kv_len)
-                        & (0 <= k_pos[None, :])
-                        & (k_pos[None, :] < kv_len)
+                if segment_0_whole:
+                    allowed &= below(k_pos[None, :] - segment_0_run_start[:, None], segment_0_run_count[:, None])
+                else:
+                    allowed &= (
+                        (
+                            (0 <= q_pos[:, None])
+                            & (q_pos[:, None] < kv_len)
+                            & (0 <= k_pos[None, :])
+                            & (k_pos[None, :] < kv_len)
+                        )
+                        & (
+                            read_1(t0_ptr, q_pos[:, None], t0_size_0, t0_stride_0)
+                            == read_1(t0_ptr, k_pos[None, :], t0_size_0, t0_stride_0)
+                        )
                     )
-                    & (
-                        read_1(t0_ptr, q_pos[:, None], t0_size_0, t0_stride_0)
-                        == read_1(t0_ptr, k_pos[None, :], t0_size_0, t0_stride_0)
-                    )
-                )
                 scores = tl.where(allowed, scores, float("-inf"))
             values = load_tile(v_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
             if CAREFUL:
@@ -246,6 +249,10 @@ def pass_0_tile(
     segment_0_last = tl.max(tl.where(placed, doc_stop - 1, -NOWHERE), 0)
     segment_0_run_first = tl.max(tl.where(placed, run_start, -NOWHERE), 0)
     segment_0_run_last = tl.where(everyone, tl.min(tl.where(placed, run_stop - 1, NOWHERE), 0), -NOWHERE)
+    in_pieces = (doc_start != run_start) | (doc_stop != run_stop)
+    segment_0_whole = tl.min(tl.where(placed & in_pieces, 0, 1), 0) == 1
+    segment_0_run_start = run_start
+    segment_0_run_count = tl.where(placed, run_stop - run_start, 0)
 
     m = (q_pos - q_offset).to(tl.int64)
     dims = tl.arange(0, BLOCK_D)
@@ -263,8 +270,8 @@ def pass_0_tile(
     acc = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
     acc, m_i, l_i = pass_0_loop_0(
         acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
-        q_pos, u, u0, u1, kv_len, segment_0_first, segment_0_last, segment_0_run_first, segment_0_run_last, t0_ptr,
-        t0_size_0, t0_stride_0,
+        q_pos, u, u0, u1, kv_len, segment_0_first, segment_0_last, segment_0_run_first, segment_0_run_last,
+        segment_0_whole, segment_0_run_start, segment_0_run_count, t0_ptr, t0_size_0, t0_stride_0,
         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, APART, CAREFUL,
     )
     if not CAREFUL:

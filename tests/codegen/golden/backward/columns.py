@@ -590,7 +590,8 @@ def dkdv_pass_0(
                         BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
                     )
     else:
-        pair = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
+        # the last pairs first: the launch before left these in the cache
+        pair = tl.program_id(2) * tl.num_programs(1) + tl.num_programs(1) - 1 - tl.program_id(1)
         if pair * (tiles * splits) < programs:
             dkdv_pass_0_tile(
                 tl.program_id(0), pair,
