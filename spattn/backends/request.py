@@ -47,6 +47,16 @@ class Request:
         return self.q.shape[1]
 
     @property
+    def num_kv_heads(self) -> int:
+        """Heads of k and v."""
+        return self.k.shape[1]
+
+    @property
+    def group_size(self) -> int:
+        """Query heads that share one of k and v."""
+        return self.num_q_heads // max(self.num_kv_heads, 1)
+
+    @property
     def q_len(self) -> int:
         """Queries, in tokens."""
         return self.q.shape[2]

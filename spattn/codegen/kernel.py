@@ -36,7 +36,7 @@ from spattn.layout.ir import (
     Walk,
 )
 from spattn.relation.bounds import BEGIN, LAST, Range
-from spattn.relation.lattice import Affine, Regular, Runs
+from spattn.relation.lattice import CONTIGUOUS, Affine, Regular, Runs
 
 MAX_TITLE = 100  # of a line that is indented, quoted and ended
 ROW = {"u0": "u", "u1": "u"}
@@ -207,6 +207,11 @@ class _Printer:
         spoken = {part.ids for part in subexpressions(walk.residual) if isinstance(part, SameSegment)}
         runs = {ids: self.segment_numbers[ids] for ids in sorted(spoken) if ids in self.segment_numbers}
         in_runs = TritonText(self.kind.side.pair, self.parameters, self.width, runs).of(walk.residual) if runs else ""
+        if isinstance(walk.residual, SameSegment) and runs and walk.interval and keys == CONTIGUOUS:
+            s, in_runs = f"segment_{runs[walk.residual.ids]}", ""
+            lo, hi = row_lo or self.text({}, begin), row_hi or f"last{tag}"
+            row_lo = code(f"tl.where({s}_whole, tl.maximum({lo}, {s}_run_start), {lo})")
+            row_hi = code(f"tl.where({s}_whole, tl.minimum({hi}, {s}_run_start + {s}_run_count - 1), {hi})")
         start = keys.position(Sym("start"))
         return WalkText(
             "ranges",

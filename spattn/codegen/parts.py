@@ -48,7 +48,7 @@ class WalkText:
         row_lo, row_hi: The row's own range, "" where the mask is no interval or that side has no end.
         residual: The mask over q_pos, k_pos, "" where there is none.
         whole: When each document of the rows lies in one piece, "" where the residual speaks of none.
-        in_runs: The residual then.
+        in_runs: The residual then; "" if the row's own range holds it.
         partial: When a tile of a listed block is masked, "" if always.
         position: Position of coordinate vector `v`; `base`: of scalar `start`; `step`: between neighbours, 0 if uneven.
         needs_column: Does the mask speak of the columns' positions?

@@ -139,7 +139,7 @@ class _Backward:
         request, into = self.request, self.into
         groups = self.plans.groups(request.batch_size, request.num_q_heads)
         own = [np.unique(key_pairs(request, pairs)) for pairs in groups.values()]
-        summed = sum(map(len, own)) > request.batch_size * request.k.shape[1]  # groups that share a key head
+        summed = sum(map(len, own)) > request.batch_size * request.num_kv_heads  # groups that share a key head
         listed = {values: pairs if len(groups) > 1 else None for values, pairs in groups.items()}
         queries = [self.queries(values, pairs) for values, pairs in listed.items()]
         keys = []

@@ -30,7 +30,6 @@ NARROW_WALK = 192  # columns of a row from which it pays to keep more of them in
 SHORT_WALK = 448  # the same of wide heads
 LONG_WALK = 1024  # the same, and what a row sees where only data says how many
 DENSE_WALK = 2048  # columns from which it pays to load them for twice as many rows
-IN_DOCUMENT = 1000  # what it sees where documents end its walks
 SAMPLES = 8  # rows looked at
 
 TILES = {
@@ -97,8 +96,9 @@ def backward_candidates(kind: Kind, one: Pass, extent: Extent, device: Device) -
     tiles = {least: pair[kind is D_KEYS] for least, pair in TILES[key].items()}
     first = tiles[max(least for least in tiles if least <= seen)]
     shapes = (first, *tiles.values(), *(OTHERS[key][kind is D_KEYS] if key in OTHERS else ()))
-    if kind is D_KEYS and len(one.walks) > 1:
-        # of several loops ptxas may see the ways past them as one, and then lets no two products run at once
+    if kind is D_KEYS and (len(one.walks) > 1 or any(map(_in_documents, one.walks))):
+        # of several loops ptxas may see the ways past them as one, and then lets no two products run at once; and the
+        # masks of documents are long
         shapes = tuple(replace(shape, apart=True) for shape in shapes)
     return tuple(dict.fromkeys(_suited(shape, one, extent, seen, device) for shape in shapes))
 
@@ -159,8 +159,7 @@ def _walked(walk: Walk, one: Pass, extent: Extent) -> float:
             ends = [_integer(keys.coordinate(Sym("x")), {**known, "x": np.asarray(x)}) for x in (first, stop)]
             known |= {"begin": ends[0], "last": ends[1] - 1}
             seen = sum(_length(r.lo, r.hi, known) for r in walk.ranges)
-            in_documents = any(isinstance(clamp, SegmentClamp | FrameClamp) for clamp in walk.clamps)
-            return min(seen, IN_DOCUMENT) if in_documents else seen
+            return min(seen, LONG_WALK) if _in_documents(walk) else seen
         case Listed(tokens):
             return len(tokens.values) if not tokens.tensors else LONG_WALK
         case Box(shape, _, ranges):
@@ -168,6 +167,10 @@ def _walked(walk: Walk, one: Pass, extent: Extent) -> float:
         case Blocks(RandomTable() as table, size):
             return table.count * size
     return min(stop - first, LONG_WALK)
+
+
+def _in_documents(walk: Walk) -> bool:
+    return any(isinstance(clamp, SegmentClamp | FrameClamp) for clamp in walk.clamps)
 
 
 def _along(one: Range, length: int) -> float:

@@ -47,7 +47,7 @@ def sizes_of(request: Request, roles: Sequence[Role], given: Sequence[Sequence[S
         given: For each pass, the numbers that go with each of its run-time tensors.
         count: (batch, head) pairs.
     """
-    q, k, v = request.q, request.k, request.v
+    q, v = request.q, request.v
     each = zip(roles, (numbers for own in given for numbers in own), strict=True)
     tokens = {role.tokens: numbers[2] for role, numbers in each if isinstance(role, TokenList)}
     return Sizes(
@@ -55,7 +55,7 @@ def sizes_of(request: Request, roles: Sequence[Role], given: Sequence[Sequence[S
         kv_len=request.kv_len,
         first=request.q_offset,
         count=count,
-        group=max(request.num_q_heads // max(k.shape[1], 1), 1),
+        group=max(request.group_size, 1),
         head_dim=max(q.shape[-1], v.shape[-1]),
         itemsize=q.dtype.itemsize,
         tokens=tuple(tokens.items()),

@@ -41,7 +41,7 @@ def key_heads(request: Request, pairs: NDArray[np.int64] | None) -> Heads:
 
     Listed are (pair, where its query heads begin, how many there are) for each, then query heads.
     """
-    kv_heads = request.k.shape[1]
+    kv_heads = request.num_kv_heads
     if pairs is None:
         return Heads(request.batch_size * kv_heads)
     own, first, size = np.unique(key_pairs(request, pairs), return_index=True, return_counts=True)
@@ -52,7 +52,7 @@ def key_heads(request: Request, pairs: NDArray[np.int64] | None) -> Heads:
 
 def key_pairs(request: Request, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
     """`b * num_kv_heads + kv_head` of ascending pairs `b * num_q_heads + h`, ascending."""
-    return pairs // (request.num_q_heads // request.k.shape[1])
+    return pairs // request.group_size
 
 
 @lru_cache(maxsize=256)

@@ -101,7 +101,7 @@ class Job:
     @property
     def heads(self) -> int:
         """That rows have."""
-        return self.request.num_q_heads if self.kind.direction == "queries" else self.request.k.shape[1]
+        return self.request.num_q_heads if self.kind.direction == "queries" else self.request.num_kv_heads
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -194,7 +194,7 @@ class _Settling:
     def head_counts(self) -> tuple[int, int]:
         """Query heads, and how many of them read one key head."""
         request = self.job.request
-        return request.num_q_heads, request.num_q_heads // request.k.shape[1]
+        return request.num_q_heads, request.group_size
 
     def of_pass(self, text: PassSource) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """What a pass reads and what it writes."""

@@ -62,7 +62,7 @@ def bucket(job: Job) -> Sizes | Extent:
         columns=keys if by_queries else queries,
         kv_len=kv_len,
         count=job.count,
-        group=1 if by_queries else request.num_q_heads // request.k.shape[1],
+        group=1 if by_queries else request.group_size,
         head_dim=max(request.q.shape[-1], request.v.shape[-1]),
         itemsize=request.q.dtype.itemsize,
     )

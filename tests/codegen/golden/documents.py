@@ -132,8 +132,17 @@ def pass_0_loop_0(
     full_hi_0 = tl.minimum(full_hi_0, segment_0_run_last)
     lo_0, tiles_0, cursor = tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
     full_hi_0 = tl.minimum(full_hi_0, hi_0) - BLOCK_N + 1
-    row_lo = u - 511
-    row_count = tl.maximum(tl.minimum(u, last) - row_lo + 1, 0)
+    row_lo = tl.where(segment_0_whole, tl.maximum(u - 511, segment_0_run_start), u - 511)
+    row_count = tl.maximum(
+        tl.where(
+            segment_0_whole,
+            tl.minimum(tl.minimum(u, last), segment_0_run_start + segment_0_run_count - 1),
+            tl.minimum(u, last),
+        )
+        - row_lo
+        + 1,
+        0,
+    )
     end = tiles_0
     # nothing for a tile without rows
     end = tl.where(u0 <= u1, end, 0)
@@ -170,9 +179,7 @@ def pass_0_loop_0(
             if partial:
                 k_pos = v
                 allowed = tl.broadcast_to(below(v[None, :] - row_lo[:, None], row_count[:, None]), scores.shape)
-                if segment_0_whole:
-                    allowed &= below(k_pos[None, :] - segment_0_run_start[:, None], segment_0_run_count[:, None])
-                else:
+                if not (segment_0_whole):
                     allowed &= (
                         (
                             (0 <= q_pos[:, None])
