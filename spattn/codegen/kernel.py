@@ -199,19 +199,12 @@ class _Printer:
         last = substitute(sub(keys.coordinate(COLUMN_END), 1), lengths)
         inside = Sym(f"last{tag}")
         ends: dict[Node, Node] = {BEGIN: begin, LAST: inside}
-        row_lo = row_hi = ""
-        if walk.interval:
-            (r,) = walk.ranges
-            row_lo = "" if r.lo == BEGIN else self.text(ROW, substitute(r.lo, ends))
-            row_hi = "" if r.hi == LAST else self.text(ROW, minimum(substitute(r.hi, ends), inside))
-        spoken = {part.ids for part in subexpressions(walk.residual) if isinstance(part, SameSegment)}
-        runs = {ids: self.segment_numbers[ids] for ids in sorted(spoken) if ids in self.segment_numbers}
+        row_lo, row_hi = self.own_range(walk, ends, inside)
+        runs = self.runs(walk.residual)
         in_runs = TritonText(self.kind.side.pair, self.parameters, self.width, runs).of(walk.residual) if runs else ""
-        if isinstance(walk.residual, SameSegment) and runs and walk.interval and keys == CONTIGUOUS:
-            s, in_runs = f"segment_{runs[walk.residual.ids]}", ""
-            lo, hi = row_lo or self.text({}, begin), row_hi or f"last{tag}"
-            row_lo = code(f"tl.where({s}_whole, tl.maximum({lo}, {s}_run_start), {lo})")
-            row_hi = code(f"tl.where({s}_whole, tl.minimum({hi}, {s}_run_start + {s}_run_count - 1), {hi})")
+        if runs and isinstance(walk.residual, SameSegment) and walk.interval and keys == CONTIGUOUS:
+            own = row_lo or self.text({}, begin), row_hi or f"last{tag}"
+            (row_lo, row_hi), in_runs = _within_run(runs[walk.residual.ids], *own), ""
         start = keys.position(Sym("start"))
         return WalkText(
             "ranges",
@@ -231,6 +224,19 @@ class _Printer:
             step=keys.step if isinstance(keys, Affine) else 0,
             needs_column=f"{self.kind.side.column}_pos" in residual,
         )
+
+    def own_range(self, walk: Walk, ends: dict[Node, Node], inside: Sym) -> tuple[str, str]:
+        """The ends of each row's range, where it is the mask; "" for an end of the columns."""
+        if not walk.interval:
+            return "", ""
+        (r,) = walk.ranges
+        lo = "" if r.lo == BEGIN else self.text(ROW, substitute(r.lo, ends))
+        return lo, "" if r.hi == LAST else self.text(ROW, minimum(substitute(r.hi, ends), inside))
+
+    def runs(self, residual: Bool) -> dict[str, int]:
+        """The documents that a mask speaks of, where the tile knows where each row's run of them ends."""
+        spoken = {part.ids for part in subexpressions(residual) if isinstance(part, SameSegment)}
+        return {ids: self.segment_numbers[ids] for ids in sorted(spoken) if ids in self.segment_numbers}
 
     def range_text(self, number: int, r: Range, inside: Sym, ends: dict[Node, Node]) -> RangeText:
         lo = maximum(substitute(r.lo, ends), substitute(BEGIN, ends))
@@ -275,3 +281,11 @@ class _Printer:
         bounds = (first(f"frame{number}_lo"), final(f"frame{number}_hi"))  # type: ignore[operator]
         fulls = (first(f"frame{number}_full_lo"), final(f"frame{number}_full_hi"))  # type: ignore[operator]
         return ClampText(tuple(lines), *bounds, *fulls)
+
+
+def _within_run(segment: int, lo: str, hi: str) -> tuple[str, str]:
+    """A row's range, cut to the row's document where that lies in one piece."""
+    name = f"segment_{segment}"
+    start, stop = f"{name}_run_start", f"{name}_run_start + {name}_run_count - 1"
+    cut = f"tl.maximum({lo}, {start})", f"tl.minimum({hi}, {stop})"
+    return code(f"tl.where({name}_whole, {cut[0]}, {lo})"), code(f"tl.where({name}_whole, {cut[1]}, {hi})")
