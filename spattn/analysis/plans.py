@@ -63,10 +63,9 @@ def _chosen(condition: Bool, classes: Layout, members: int, asked: Asked) -> tup
         return classes, None
     masked = plan(condition, classes=False)
     sizes = usual_sizes(members, call, asked.head_dim).bucketed()
-    times = total(classes, sizes, asked.device), total(masked, sizes, asked.device)
-    if prefers_classes(classes, masked, sizes, asked.device):
-        return classes, OtherPlan(False, rounded(times[1]))
-    return masked, OtherPlan(True, rounded(times[0]))
+    preferred = prefers_classes(classes, masked, sizes, asked.device)
+    taken, other = (classes, masked) if preferred else (masked, classes)
+    return taken, OtherPlan(not preferred, rounded(total(other, sizes, asked.device)))
 
 
 def _part(layout: Layout, one: Pass, costed: Costed, tiled: Call) -> PassPart:

@@ -116,8 +116,8 @@ class _Printer:
             parameters=self.parameters,
         )
 
-    def text(self, names: dict[str, str], node: object) -> str:
-        return code(TritonText(names, self.parameters, self.width).of(node))  # type: ignore[arg-type]
+    def text(self, names: dict[str, str], node: Node) -> str:
+        return code(TritonText(names, self.parameters, self.width).of(node))
 
     def measured(self, columns: object) -> Width:
         """How great a residue may be, and coordinates of rows and of what the pass walks over."""
@@ -201,10 +201,12 @@ class _Printer:
         ends: dict[Node, Node] = {BEGIN: begin, LAST: inside}
         row_lo, row_hi = self.own_range(walk, ends, inside)
         runs = self.runs(walk.residual)
-        in_runs = TritonText(self.kind.side.pair, self.parameters, self.width, runs).of(walk.residual) if runs else ""
+        in_runs = ""
         if runs and isinstance(walk.residual, SameSegment) and walk.interval and keys == CONTIGUOUS:
             own = row_lo or self.text({}, begin), row_hi or f"last{tag}"
-            (row_lo, row_hi), in_runs = _within_run(runs[walk.residual.ids], *own), ""
+            row_lo, row_hi = _within_run(runs[walk.residual.ids], *own)
+        elif runs:
+            in_runs = TritonText(self.kind.side.pair, self.parameters, self.width, runs).of(walk.residual)
         start = keys.position(Sym("start"))
         return WalkText(
             "ranges",

@@ -17,9 +17,10 @@ from spattn.errors import ArgumentError
 from spattn.expressions.evaluation import evaluate
 from spattn.expressions.nodes import GivenTable, RandomTable, Tokens
 from spattn.expressions.tensors import NOTHING
+from spattn.expressions.width import LONGEST
 from spattn.philox import random_blocks
 
-NOWHERE = 1 << 30
+NOWHERE = LONGEST
 MEMORY = Memory(capacity=256)
 
 

@@ -131,10 +131,10 @@ def pass_0_loop_0(
     full = tl.maximum(tl.minimum(tl.maximum(full_hi_0 - lo_0 + BLOCK_N, 0) // BLOCK_N, end) - before, 0)
     LOOPS: tl.constexpr = 2 if APART else 1
     for stretch in tl.static_range(LOOPS):
-        begin = 0
         stop = end
         if APART:
             stop = full if stretch else end - full
+        begin = 0
         if SPLIT:
             begin, stop = share(stop, split, splits)
         for number in range(begin, stop):
@@ -192,10 +192,10 @@ def pass_0_loop_1(
     full = tl.maximum(tl.minimum(tl.maximum(full_hi_0 - lo_0 + BLOCK_N, 0) // BLOCK_N, end) - before, 0)
     LOOPS: tl.constexpr = 2 if APART else 1
     for stretch in tl.static_range(LOOPS):
-        begin = 0
         stop = end
         if APART:
             stop = full if stretch else end - full
+        begin = 0
         if SPLIT:
             begin, stop = share(stop, split, splits)
         for number in range(begin, stop):

@@ -132,10 +132,10 @@ def pass_0_loop_0(
     full = tl.maximum(tl.minimum(tl.maximum(full_hi_0 - lo_0 + BLOCK_N, 0) // BLOCK_N, end) - before, 0)
     LOOPS: tl.constexpr = 2 if APART else 1
     for stretch in tl.static_range(LOOPS):
-        begin = 0
         stop = end
         if APART:
             stop = full if stretch else end - full
+        begin = 0
         if SPLIT:
             begin, stop = share(stop, split, splits)
         for number in range(begin, stop):
@@ -355,10 +355,10 @@ def pass_1_loop_0(
     full = tl.maximum(tl.minimum(tl.maximum(full_hi_0 - lo_0 + BLOCK_N, 0) // BLOCK_N, end) - before, 0)
     LOOPS: tl.constexpr = 2 if APART else 1
     for stretch in tl.static_range(LOOPS):
-        begin = 0
         stop = end
         if APART:
             stop = full if stretch else end - full
+        begin = 0
         if SPLIT:
             begin, stop = share(stop, split, splits)
         for number in range(begin, stop):
@@ -403,10 +403,12 @@ def pass_1_loop_1(
     end = (t0_size_0 + BLOCK_N - 1) // BLOCK_N
     # nothing for a tile without rows
     end = tl.where(u0 <= u1, end, 0)
+    stop = end
     begin = 0
     if SPLIT:
-        begin, end = share(end, split, splits)
-    for i in range(begin, end):
+        begin, stop = share(stop, split, splits)
+    for number in range(begin, stop):
+        i = number
         place = i * BLOCK_N + tl.arange(0, BLOCK_N)
         k_pos = tl.load(t0_ptr + place * t0_stride_0, mask=place < t0_size_0, other=NOWHERE)
         inside = k_pos < kv_len

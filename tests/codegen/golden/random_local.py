@@ -137,10 +137,10 @@ def pass_0_loop_0(
     full = tl.maximum(tl.minimum(tl.maximum(full_hi_0 - lo_0 + BLOCK_N, 0) // BLOCK_N, end) - before, 0)
     LOOPS: tl.constexpr = 2 if APART else 1
     for stretch in tl.static_range(LOOPS):
-        begin = 0
         stop = end
         if APART:
             stop = full if stretch else end - full
+        begin = 0
         if SPLIT:
             begin, stop = share(stop, split, splits)
         for number in range(begin, stop):
@@ -188,12 +188,14 @@ def pass_0_loop_1(
     end = tl.load(list_ptr) * parts_n
     # nothing for a tile without rows
     end = tl.where(u0 <= u1, end, 0)
+    stop = end
     begin = 0
     if SPLIT:
-        begin, end = share(end, split, splits)
-    coming = tl.load(list_ptr + 1 + begin // parts_n, mask=begin < end, other=0)
-    for i in range(begin, end):
-        following = tl.minimum(i + 1, end - 1)
+        begin, stop = share(stop, split, splits)
+    coming = tl.load(list_ptr + 1 + begin // parts_n, mask=begin < stop, other=0)
+    for number in range(begin, stop):
+        i = number
+        following = tl.minimum(number + 1, stop - 1)
         key_block = coming
         # one tile ahead: tiles that lie where a load of this step says would wait for it
         coming = tl.load(list_ptr + 1 + following // parts_n)

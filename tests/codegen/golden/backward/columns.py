@@ -136,10 +136,12 @@ def dq_pass_0_loop_0(
     end = before_1 + tiles_1
     # nothing for a tile without rows
     end = tl.where(u0 <= u1, end, 0)
+    stop = end
     begin = 0
     if SPLIT:
-        begin, end = share(end, split, splits)
-    for i in range(begin, end):
+        begin, stop = share(stop, split, splits)
+    for number in range(begin, stop):
+        i = number
         start = lo_0 + i * BLOCK_N
         full_lo = full_lo_0
         full_hi = full_hi_0
@@ -411,10 +413,10 @@ def dkdv_pass_0_loop_0(
     full = tl.maximum(tl.minimum(tl.maximum(full_hi_0 - lo_0 + BLOCK_N, 0) // BLOCK_N, end) - before, 0)
     LOOPS: tl.constexpr = 2 if APART else 1
     for stretch in tl.static_range(LOOPS):
-        begin = 0
         stop = end
         if APART:
             stop = full if stretch else end - full
+        begin = 0
         if SPLIT:
             begin, stop = share(stop, split, splits)
         if begin < stop:
@@ -697,10 +699,10 @@ def dkdv_pass_1_loop_0(
     full = tl.maximum(tl.minimum(tl.maximum(full_hi_0 - lo_0 + BLOCK_N, 0) // BLOCK_N, end) - before, 0)
     LOOPS: tl.constexpr = 2 if APART else 1
     for stretch in tl.static_range(LOOPS):
-        begin = 0
         stop = end
         if APART:
             stop = full if stretch else end - full
+        begin = 0
         if SPLIT:
             begin, stop = share(stop, split, splits)
         if begin < stop:
