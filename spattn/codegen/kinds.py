@@ -18,15 +18,18 @@ ROW_LETTERS = {"k": "n", "v": "n", "dk": "n", "dv": "n"}  # of a stride; "m" for
 
 @dataclass(frozen=True)
 class Part:
-    """A partial result of each row, in float32.
+    """A partial result of each row.
 
     Attributes:
         tag: Ends the names of its pointers.
         width: The constant that is its width; "" for a number a row.
+        scaled: Are its rows divided by a scale, so that float16 holds them where q, k and v have 16 bits? Else it has
+            float32.
     """
 
     tag: str
     width: str
+    scaled: bool
 
 
 @dataclass(frozen=True)
@@ -38,14 +41,14 @@ class Gradient(Part):
         dims: The vector of its dimensions.
         block: The constant that `dims` is padded to.
         row: The letter of its rows.
-        scaled: Is it one of scores' operands, and so multiplied by their scale at the end?
+        of_scores: Is it one of scores' operands, and so multiplied by their scale at the end?
     """
 
     name: str
     dims: str
     block: str
     row: str
-    scaled: bool
+    of_scores: bool
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ FORWARD = Kind(
     direction="queries",
     operands=("q", "k", "v", "out"),
     vectors=("lse",),
-    parts=(Part("", "V_HEAD_DIM"), Part("_lse", "")),
+    parts=(Part("", "V_HEAD_DIM", True), Part("_lse", "", False), Part("_scale", "", False)),
     state=code("acc, m_i, l_i"),
     given=(code("q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits"),),
     verb=code("Attends to"),
@@ -136,7 +139,7 @@ D_QUERIES = Kind(
     direction="queries",
     operands=("q", "k", "v", "do", "out", "dlse", "dq"),
     vectors=("lse", "terms"),
-    parts=(Gradient(code(""), code("HEAD_DIM"), code("dq"), code("dims"), code("BLOCK_D"), code("m"), True),),
+    parts=(Gradient(code(""), code("HEAD_DIM"), False, code("dq"), code("dims"), code("BLOCK_D"), code("m"), True),),
     state=code("dq"),
     given=(code("q, do, lse2, delta, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits"),),
     verb=code("Adds to dq what comes of"),
@@ -150,8 +153,8 @@ D_KEYS = Kind(
     operands=("q", "k", "v", "do", "dk", "dv"),
     vectors=("terms",),
     parts=(
-        Gradient(code("_k"), code("HEAD_DIM"), code("dk"), code("dims"), code("BLOCK_D"), code("n"), True),
-        Gradient(code("_v"), code("V_HEAD_DIM"), code("dv"), code("v_dims"), code("BLOCK_DV"), code("n"), False),
+        Gradient(code("_k"), code("HEAD_DIM"), False, code("dk"), code("dims"), code("BLOCK_D"), code("n"), True),
+        Gradient(code("_v"), code("V_HEAD_DIM"), False, code("dv"), code("v_dims"), code("BLOCK_DV"), code("n"), False),
     ),
     state=code("dk, dv"),
     given=(

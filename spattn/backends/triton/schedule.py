@@ -104,10 +104,11 @@ class Job:
         return self.request.num_q_heads if self.kind.direction == "queries" else self.request.num_kv_heads
 
     @property
-    def widths(self) -> tuple[int, ...]:
-        """Of the results that parts keep for a row."""
+    def parts(self) -> tuple[tuple[int, torch.dtype], ...]:
+        """What passes keep of a row: widths and dtypes."""
         known = {"HEAD_DIM": self.request.q.shape[-1], "V_HEAD_DIM": self.request.v.shape[-1], "": 1}
-        return tuple(known[part.width] for part in self.kind.parts)
+        narrow = torch.float32 if self.request.q.dtype == torch.float32 else torch.float16
+        return tuple((known[part.width], narrow if part.scaled else torch.float32) for part in self.kind.parts)
 
     @property
     def wide(self) -> bool:
@@ -146,7 +147,7 @@ class _Settling:
 
     def regions(self, rows: int) -> tuple[int, ...]:
         """Places for the results of so many rows."""
-        return tuple(self.region(rows * width, torch.float32) for width in self.job.widths)
+        return tuple(self.region(rows * width, dtype) for width, dtype in self.job.parts)
 
     def part_regions(self) -> list[tuple[int, ...]]:
         """Results between passes; two at most.
@@ -199,7 +200,7 @@ class _Settling:
     def of_pass(self, text: PassSource) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """What a pass reads and what it writes."""
         if not (text.resume or not text.final):
-            nothing = (self.nothing,) * len(self.job.widths)
+            nothing = (self.nothing,) * len(self.job.parts)
             return nothing, nothing
         read, write = self.parts[-1], self.parts[0]
         self.parts.reverse()

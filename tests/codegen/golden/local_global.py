@@ -59,6 +59,44 @@ def is_spoiled(values):
 
 
 @triton.jit
+def normalised(acc, m_i, l_i):
+    """The state of the softmax as a finished part: (part, its base-2 log)."""
+    total = tl.where(l_i == 0.0, 1.0, l_i)
+    return acc * (1.0 / total)[:, None], m_i + tl.log2(total)
+
+
+@triton.jit
+def row_scale(part):
+    """A power of two for each row: divided by it, a part's finite values lie within 2^15, where 16 bits hold them."""
+    size = tl.abs(part)
+    exponent = tl.max(tl.where(size < float("inf"), size, 0.0), 1).to(tl.int32, bitcast=True) & (255 << 23)
+    return (tl.maximum(exponent, 15 << 23) - (14 << 23)).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def store_part(part_ptr, lse_ptr, scale_ptr, row, row_ok, dims, part, lse, scale, WIDTH: tl.constexpr):
+    """A finished part of rows: its values divided by their row's scale, a base-2 log, the scale."""
+    shrink = ((254 << 23) - scale.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)
+    kept = row_ok[:, None] & (dims < WIDTH)[None, :]
+    tl.store(
+        part_ptr + row[:, None] * WIDTH + dims[None, :],
+        (part * shrink[:, None]).to(part_ptr.dtype.element_ty),
+        mask=kept,
+    )
+    tl.store(lse_ptr + row, lse, mask=row_ok)
+    tl.store(scale_ptr + row, scale, mask=row_ok)
+
+
+@triton.jit
+def load_part(part_ptr, lse_ptr, scale_ptr, row, row_ok, dims, WIDTH: tl.constexpr):
+    """What store_part left: (part, lse), empty where a row is not ok."""
+    kept = row_ok[:, None] & (dims < WIDTH)[None, :]
+    part = tl.load(part_ptr + row[:, None] * WIDTH + dims[None, :], mask=kept, other=0.0).to(tl.float32)
+    scale = tl.load(scale_ptr + row, mask=row_ok, other=0.0)
+    return part * scale[:, None], tl.load(lse_ptr + row, mask=row_ok, other=float("-inf"))
+
+
+@triton.jit
 def add_part(acc, m_i, l_i, part, part_lse):
     """A finished part of the same rows joins the state of the softmax; part_lse is a base-2 log."""
     m_new = tl.maximum(m_i, part_lse)
@@ -174,7 +212,8 @@ def pass_0_tile(
     k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
     v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
-    lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
+    lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr, part_out_scale_ptr,
+    pairs_ptr, spoiled_ptr,
     t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
@@ -223,14 +262,13 @@ def pass_0_tile(
         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, APART, CAREFUL,
     )
 
+    acc, lse = normalised(acc, m_i, l_i)
     if SPLIT:
         slot = program * BLOCK_M + tl.arange(0, BLOCK_M).to(tl.int64)
-        acc *= (1.0 / tl.where(l_i == 0.0, 1.0, l_i))[:, None]
-        tl.store(part_out_ptr + slot[:, None] * V_HEAD_DIM + v_dims[None, :], acc, mask=(v_dims < V_HEAD_DIM)[None, :])
-        tl.store(part_out_lse_ptr + slot, m_i + tl.log2(tl.where(l_i == 0.0, 1.0, l_i)))
+        every = tl.full([BLOCK_M], True, tl.int1)
+        scale = row_scale(acc)
+        store_part(part_out_ptr, part_out_lse_ptr, part_out_scale_ptr, slot, every, v_dims, acc, lse, scale, V_HEAD_DIM)
     else:
-        acc *= (1.0 / tl.where(l_i == 0.0, 1.0, l_i))[:, None]
-        lse = m_i + tl.log2(tl.where(l_i == 0.0, 1.0, l_i))
         kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
         out_base = out_ptr + b.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
         tl.store(out_base + m[:, None] * stride_om + v_dims[None, :], acc.to(out_ptr.dtype.element_ty), mask=kept)
@@ -246,7 +284,8 @@ def pass_0(
     k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
     v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
-    lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
+    lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr, part_out_scale_ptr,
+    pairs_ptr, spoiled_ptr,
     t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
@@ -263,7 +302,8 @@ def pass_0(
             k_ptr, stride_kb, stride_kh, stride_kn,
             v_ptr, stride_vb, stride_vh, stride_vn,
             out_ptr, stride_ob, stride_oh, stride_om,
-            lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
+            lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr,
+            part_out_scale_ptr, pairs_ptr, spoiled_ptr,
             t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
             num_q_heads, group_size,
             q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
@@ -277,12 +317,13 @@ def pass_0(
     "t0_size_0"]
 )
 def pass_0_combine(
-    split_ptr, split_lse_ptr,
+    split_ptr, split_lse_ptr, split_scale_ptr,
     q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
     k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
     v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
-    lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
+    lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr, part_out_scale_ptr,
+    pairs_ptr, spoiled_ptr,
     t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
@@ -313,16 +354,13 @@ def pass_0_combine(
     m_i = tl.full([BLOCK_M], float("-inf"), tl.float32)
     l_i = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
+    every = tl.full([BLOCK_M], True, tl.int1)
     for split in tl.range(0, splits, num_stages=4):
         slot = (at * splits + split) * BLOCK_M + tl.arange(0, BLOCK_M).to(tl.int64)
-        part_lse = tl.load(split_lse_ptr + slot)
-        part = tl.load(
-            split_ptr + slot[:, None] * V_HEAD_DIM + v_dims[None, :], mask=(v_dims < V_HEAD_DIM)[None, :], other=0.0
-        )
+        part, part_lse = load_part(split_ptr, split_lse_ptr, split_scale_ptr, slot, every, v_dims, V_HEAD_DIM)
         acc, m_i, l_i = add_part(acc, m_i, l_i, part, part_lse)
 
-    acc *= (1.0 / tl.where(l_i == 0.0, 1.0, l_i))[:, None]
-    lse = m_i + tl.log2(tl.where(l_i == 0.0, 1.0, l_i))
+    acc, lse = normalised(acc, m_i, l_i)
     kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
     out_base = out_ptr + b.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
     tl.store(out_base + m[:, None] * stride_om + v_dims[None, :], acc.to(out_ptr.dtype.element_ty), mask=kept)
@@ -438,7 +476,8 @@ def pass_1_tile(
     k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
     v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
-    lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
+    lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr, part_out_scale_ptr,
+    pairs_ptr, spoiled_ptr,
     t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
@@ -497,14 +536,13 @@ def pass_1_tile(
         # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
         tl.store(spoiled_ptr + program, is_spoiled(acc))
 
+    acc, lse = normalised(acc, m_i, l_i)
     if SPLIT:
         slot = program * BLOCK_M + tl.arange(0, BLOCK_M).to(tl.int64)
-        acc *= (1.0 / tl.where(l_i == 0.0, 1.0, l_i))[:, None]
-        tl.store(part_out_ptr + slot[:, None] * V_HEAD_DIM + v_dims[None, :], acc, mask=(v_dims < V_HEAD_DIM)[None, :])
-        tl.store(part_out_lse_ptr + slot, m_i + tl.log2(tl.where(l_i == 0.0, 1.0, l_i)))
+        every = tl.full([BLOCK_M], True, tl.int1)
+        scale = row_scale(acc)
+        store_part(part_out_ptr, part_out_lse_ptr, part_out_scale_ptr, slot, every, v_dims, acc, lse, scale, V_HEAD_DIM)
     else:
-        acc *= (1.0 / tl.where(l_i == 0.0, 1.0, l_i))[:, None]
-        lse = m_i + tl.log2(tl.where(l_i == 0.0, 1.0, l_i))
         row_ok = row_ok & ~(((0 <= q_pos) & (q_pos < kv_len)) & ((q_pos == (kv_len - 1)) | (q_pos == 0) | (q_pos == 7)))
         kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
         out_base = out_ptr + b.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
@@ -521,7 +559,8 @@ def pass_1(
     k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
     v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
-    lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
+    lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr, part_out_scale_ptr,
+    pairs_ptr, spoiled_ptr,
     t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
@@ -543,7 +582,8 @@ def pass_1(
                         k_ptr, stride_kb, stride_kh, stride_kn,
                         v_ptr, stride_vb, stride_vh, stride_vn,
                         out_ptr, stride_ob, stride_oh, stride_om,
-                        lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
+                        lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr,
+                        part_out_scale_ptr, pairs_ptr, spoiled_ptr,
                         t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
                         num_q_heads, group_size,
                         q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
@@ -560,7 +600,8 @@ def pass_1(
                 k_ptr, stride_kb, stride_kh, stride_kn,
                 v_ptr, stride_vb, stride_vh, stride_vn,
                 out_ptr, stride_ob, stride_oh, stride_om,
-                lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
+                lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr,
+                part_out_scale_ptr, pairs_ptr, spoiled_ptr,
                 t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
                 num_q_heads, group_size,
                 q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
@@ -574,12 +615,13 @@ def pass_1(
     "t0_size_0"]
 )
 def pass_1_combine(
-    split_ptr, split_lse_ptr,
+    split_ptr, split_lse_ptr, split_scale_ptr,
     q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
     k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
     v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
-    lse_ptr, part_in_ptr, part_in_lse_ptr, part_out_ptr, part_out_lse_ptr, pairs_ptr, spoiled_ptr,
+    lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr, part_out_scale_ptr,
+    pairs_ptr, spoiled_ptr,
     t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
@@ -612,16 +654,13 @@ def pass_1_combine(
     m_i = tl.full([BLOCK_M], float("-inf"), tl.float32)
     l_i = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
+    every = tl.full([BLOCK_M], True, tl.int1)
     for split in tl.range(0, splits, num_stages=4):
         slot = (at * splits + split) * BLOCK_M + tl.arange(0, BLOCK_M).to(tl.int64)
-        part_lse = tl.load(split_lse_ptr + slot)
-        part = tl.load(
-            split_ptr + slot[:, None] * V_HEAD_DIM + v_dims[None, :], mask=(v_dims < V_HEAD_DIM)[None, :], other=0.0
-        )
+        part, part_lse = load_part(split_ptr, split_lse_ptr, split_scale_ptr, slot, every, v_dims, V_HEAD_DIM)
         acc, m_i, l_i = add_part(acc, m_i, l_i, part, part_lse)
 
-    acc *= (1.0 / tl.where(l_i == 0.0, 1.0, l_i))[:, None]
-    lse = m_i + tl.log2(tl.where(l_i == 0.0, 1.0, l_i))
+    acc, lse = normalised(acc, m_i, l_i)
     row_ok = row_ok & ~(((0 <= q_pos) & (q_pos < kv_len)) & ((q_pos == (kv_len - 1)) | (q_pos == 0) | (q_pos == 7)))
     kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
     out_base = out_ptr + b.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh

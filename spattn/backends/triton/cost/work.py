@@ -15,8 +15,6 @@ from spattn.backends.triton.cost.sizes import Sizes
 from spattn.backends.triton.tiles import Tile
 from spattn.layout.ir import Blocks, Pass
 
-PART = 4  # bytes of a partial result's element
-
 
 @dataclass(frozen=True)
 class Work:
@@ -95,7 +93,7 @@ class Workload:
         programs, rows = tiles * tile.splits, self._samples.rows * sizes.count
         row_bytes = sizes.head_dim * sizes.itemsize
         pairs = tiles * (full + partial) * tile.block_m * tile.block_n
-        parts = rows * sizes.head_dim * PART * (keeping.resume + (not keeping.final))
+        parts = rows * row_bytes * (keeping.resume + (not keeping.final))
         keys = min(sum(one.keys for one in self._reaches), pairs / max(sizes.count * tile.block_m, 1))
         split = tile.splits > 1
         return Work(
@@ -110,7 +108,7 @@ class Workload:
             moved=2.0 * rows * row_bytes + 2.0 * keys * row_bytes * sizes.count / sizes.group + parts,
             resumed=0 if split else programs * keeping.resume,
             combined=tiles * split,
-            split_bytes=2 * PART * programs * tile.block_m * sizes.head_dim * split,
+            split_bytes=2 * programs * tile.block_m * row_bytes * split,
             launches=1 + keeping.leaky + split,
             leaky=keeping.leaky,
             indirect=self._indirect,
