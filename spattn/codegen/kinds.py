@@ -106,7 +106,7 @@ class Kind:
     @property
     def _pointers(self) -> str:
         parts = [f"part_{way}{part.tag}_ptr" for way in ("in", "out") for part in self.parts]
-        return ", ".join([*(f"{name}_ptr" for name in self.vectors), *parts, "pairs_ptr", "spoiled_ptr"])
+        return ", ".join([*(f"{name}_ptr" for name in self.vectors), *parts, "pairs_ptr", "marks_ptr"])
 
     @property
     def splits(self) -> str:

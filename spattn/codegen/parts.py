@@ -10,7 +10,7 @@ from spattn.codegen.kinds import CONSTANTS, HEADS, NUMBERS, Kind
 from spattn.codegen.parameters import Parameters
 from spattn.codegen.sides import Side
 
-SCANNED = 256  # tiles that a program of the careful launch looks through
+SCANNED = 64  # tiles that a program of the careful launch looks through
 TERMS = 4  # numbers that dq leaves of each row, two of them unused: the 16 bytes that a thread loads at a time
 COMBINED = 16  # dimensions of a tile of rows that a program has which combines its splits
 

@@ -32,7 +32,7 @@ USUAL_LENGTH, USUAL_HEADS = 8192, 16  # of the call for which tiles are chosen
 TENSORS = re.compile(r"(q|k|v|out|do|dq|dk|dv)_ptr")  # of the call's dtype
 SIDE = re.compile(r"(key|query)_side\w+")  # of a box
 PART = re.compile(r"(?:split|part_in|part_out)(_\w+)?_ptr")
-FLOATS = ("lse_ptr", "dlse_ptr", "terms_ptr")
+FLOATS = ("lse_ptr", "dlse_ptr", "terms_ptr", "marks_ptr")
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def _type(name: str, one: PassSource, dtype: str, constants: Mapping[str, Any]) 
         scaled = {part.tag: part.scaled for part in one.kind.parts}[found[1] or ""]
         return "*fp16" if scaled and dtype != "fp32" else "*fp32"
     if name.endswith("_ptr"):
-        return "*i8" if name == "spoiled_ptr" or _is_membership(name, one) else "*i32"
+        return "*i8" if _is_membership(name, one) else "*i32"
     return "fp32" if name == "qk_scale" else "i32"
 
 

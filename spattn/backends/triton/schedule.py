@@ -169,11 +169,11 @@ class _Settling:
         programs = tiles * job.count * tile.splits
         reads, writes = self.of_pass(text)
         split = self.regions(programs * tile.block_m) if tile.splits > 1 else writes
-        spoiled = self.region(programs, torch.int8) if text.leaky else self.nothing
+        marks = self.region(programs * tile.block_m, torch.float32) if text.leaky else self.nothing
         scalars = [tiles, tile.splits, programs]
         alike = self.alike(numbers)
         sides = sides_of(text.boxes, tile.block_m, tile.block_n)
-        whole = [*self.fixed(*reads, *split, spoiled), *_tensors(numbers, place), *self.numbers(scalars)]
+        whole = [*self.fixed(*reads, *split, marks), *_tensors(numbers, place), *self.numbers(scalars)]
         kernel = job.kernels[text.name]
         self.add(kernel, _grid(tiles * tile.splits, job.count), whole, tile, sides, alike)
         if text.leaky:
@@ -207,13 +207,13 @@ class _Settling:
         return read, write
 
     def fixed(self, *pointers: int) -> list[Any]:
-        """Operands with their strides, vectors; parts read, parts written, the pairs, the spoiled tiles' flags."""
+        """Operands with their strides, vectors; parts read, parts written, the pairs, the rows' marks."""
         arguments: list[Any] = []
         for number, strides in enumerate(self.job.shapes):
             arguments += [Pointer(number), *strides]
-        *parts, spoiled = pointers
+        *parts, marks = pointers
         vectors = range(len(self.job.shapes), self.pairs)
-        return [*arguments, *map(Pointer, (*vectors, *parts, self.pairs, spoiled))]
+        return [*arguments, *map(Pointer, (*vectors, *parts, self.pairs, marks))]
 
     def numbers(self, scalars: list[int]) -> list[Any]:
         request = self.job.request

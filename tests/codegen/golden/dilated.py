@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 NOWHERE = tl.constexpr(1 << 30)
-SCANNED = tl.constexpr(256)
+SCANNED = tl.constexpr(64)
 
 
 @triton.jit
@@ -47,9 +47,19 @@ def tile_number(number, before, full, stretch: tl.constexpr, APART: tl.constexpr
 
 
 @triton.jit
-def is_spoiled(values):
-    """Is some value inf or NaN? Zero times these is no zero."""
-    return tl.sum(values * 0.0, None) != 0.0
+def marks(values):
+    """NaN for a row that has inf or NaN, else 0: zero times these is no zero. By row no warp waits for another."""
+    return tl.sum(values * 0.0, 1)
+
+
+@triton.jit
+def is_marked(marks_ptr, first, stop, COUNT: tl.constexpr, BLOCK_M: tl.constexpr):
+    """Is a row marked of the tiles from first to before stop, COUNT at most?"""
+    row = tl.arange(0, COUNT * BLOCK_M)
+    found = tl.load(
+        marks_ptr + tl.cast(first, tl.int64) * BLOCK_M + row, mask=row < (stop - first) * BLOCK_M, other=0.0
+    )
+    return tl.max(tl.where(found != found, 1, 0), 0) > 0
 
 
 @triton.jit
@@ -210,7 +220,7 @@ def pass_0_tile(
     v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr, part_out_scale_ptr,
-    pairs_ptr, spoiled_ptr,
+    pairs_ptr, marks_ptr,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
@@ -260,13 +270,13 @@ def pass_0_tile(
         u, u0, u1, c, kv_len,
         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, APART, CAREFUL,
     )
-    if not CAREFUL:
-        # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
-        tl.store(spoiled_ptr + program, is_spoiled(acc))
 
     acc, lse = normalised(acc, m_i, l_i)
+    slot = tl.cast(program, tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+    if not CAREFUL:
+        # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
+        lse += marks(acc)
     if SPLIT:
-        slot = program * BLOCK_M + tl.arange(0, BLOCK_M).to(tl.int64)
         every = tl.full([BLOCK_M], True, tl.int1)
         scale = row_scale(acc)
         store_part(part_out_ptr, part_out_lse_ptr, part_out_scale_ptr, slot, every, v_dims, acc, lse, scale, V_HEAD_DIM)
@@ -274,7 +284,10 @@ def pass_0_tile(
         kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
         out_base = out_ptr + b.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
         tl.store(out_base + m[:, None] * stride_om + v_dims[None, :], acc.to(out_ptr.dtype.element_ty), mask=kept)
-        tl.store(lse_ptr + row, lse * 0.6931471805599453, mask=row_ok)
+        lse *= 0.6931471805599453
+        tl.store(lse_ptr + row, lse, mask=row_ok)
+    if not CAREFUL:
+        tl.store(marks_ptr + slot, lse)
 
 
 @triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
@@ -284,7 +297,7 @@ def pass_0(
     v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr, part_out_scale_ptr,
-    pairs_ptr, spoiled_ptr,
+    pairs_ptr, marks_ptr,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
@@ -293,12 +306,12 @@ def pass_0(
 ):
     """Queries q = 8*u + c, for each residue c of 8."""
     if CAREFUL:
-        # again the tiles that 0 * inf spoiled, few if any: a program looks through SCANNED of them
+        # again the tiles of marked rows, few if any: a program looks through SCANNED tiles
         first = tl.program_id(0) * SCANNED
-        found = first + tl.arange(0, SCANNED)
-        if tl.max(tl.load(spoiled_ptr + found, mask=found < programs, other=0).to(tl.int32), 0) > 0:
-            for program in range(first, tl.minimum(first + SCANNED, programs)):
-                if tl.load(spoiled_ptr + program) > 0:
+        stop = tl.minimum(first + SCANNED, programs)
+        if is_marked(marks_ptr, first, stop, SCANNED, BLOCK_M):
+            for program in range(first, stop):
+                if is_marked(marks_ptr, program, program + 1, 1, BLOCK_M):
                     pass_0_tile(
                         program % (tiles * splits), program // (tiles * splits),
                         q_ptr, stride_qb, stride_qh, stride_qm,
@@ -306,7 +319,7 @@ def pass_0(
                         v_ptr, stride_vb, stride_vh, stride_vn,
                         out_ptr, stride_ob, stride_oh, stride_om,
                         lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr,
-                        part_out_scale_ptr, pairs_ptr, spoiled_ptr,
+                        part_out_scale_ptr, pairs_ptr, marks_ptr,
                         num_q_heads, group_size,
                         q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
                         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
@@ -322,7 +335,7 @@ def pass_0(
                 v_ptr, stride_vb, stride_vh, stride_vn,
                 out_ptr, stride_ob, stride_oh, stride_om,
                 lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr,
-                part_out_scale_ptr, pairs_ptr, spoiled_ptr,
+                part_out_scale_ptr, pairs_ptr, marks_ptr,
                 num_q_heads, group_size,
                 q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
                 HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
@@ -338,7 +351,7 @@ def pass_0_combine(
     v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr, part_out_scale_ptr,
-    pairs_ptr, spoiled_ptr,
+    pairs_ptr, marks_ptr,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
@@ -382,4 +395,5 @@ def pass_0_combine(
     kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
     out_base = out_ptr + b.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
     tl.store(out_base + m[:, None] * stride_om + v_dims[None, :], acc.to(out_ptr.dtype.element_ty), mask=kept)
-    tl.store(lse_ptr + row, lse * 0.6931471805599453, mask=row_ok)
+    lse *= 0.6931471805599453
+    tl.store(lse_ptr + row, lse, mask=row_ok)

@@ -21,7 +21,7 @@ import triton.language as tl
 
 NOWHERE = tl.constexpr(1 << 30)
 TERMS = tl.constexpr(4)
-SCANNED = tl.constexpr(256)
+SCANNED = tl.constexpr(64)
 
 
 @triton.jit
@@ -75,9 +75,19 @@ def load_terms(terms_ptr, row, inside):
 
 
 @triton.jit
-def is_spoiled(values):
-    """Is some value inf or NaN? Zero times these is no zero."""
-    return tl.sum(values * 0.0, None) != 0.0
+def marks(values):
+    """NaN for a row that has inf or NaN, else 0: zero times these is no zero. By row no warp waits for another."""
+    return tl.sum(values * 0.0, 1)
+
+
+@triton.jit
+def is_marked(marks_ptr, first, stop, COUNT: tl.constexpr, BLOCK_M: tl.constexpr):
+    """Is a row marked of the tiles from first to before stop, COUNT at most?"""
+    row = tl.arange(0, COUNT * BLOCK_M)
+    found = tl.load(
+        marks_ptr + tl.cast(first, tl.int64) * BLOCK_M + row, mask=row < (stop - first) * BLOCK_M, other=0.0
+    )
+    return tl.max(tl.where(found != found, 1, 0), 0) > 0
 
 
 @triton.jit
@@ -192,7 +202,7 @@ def dq_pass_0_tile(
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     dlse_ptr, stride_dlseb, stride_dlseh, stride_dlsem: tl.constexpr,
     dq_ptr, stride_dqb, stride_dqh, stride_dqm: tl.constexpr,
-    lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
+    lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, marks_ptr,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
@@ -258,13 +268,8 @@ def dq_pass_0_tile(
         u, u0, u1, kv_len,
         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, APART, CAREFUL,
     )
-    if not CAREFUL:
-        # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
-        spoiled = is_spoiled(dq)
-        tl.store(spoiled_ptr + program, spoiled)
-
+    slot = tl.cast(program, tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     if SPLIT:
-        slot = program * BLOCK_M + tl.arange(0, BLOCK_M).to(tl.int64)
         split_ptrs = part_out_ptr + slot[:, None] * HEAD_DIM + dims[None, :]
         tl.store(split_ptrs, dq, mask=(dims < HEAD_DIM)[None, :])
     else:
@@ -274,6 +279,9 @@ def dq_pass_0_tile(
         # qk_scale is of base 2
         dq *= qk_scale * 0.6931471805599453
         tl.store(dq_ptrs, dq.to(dq_ptr.dtype.element_ty), mask=kept)
+    if not CAREFUL:
+        # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
+        tl.store(marks_ptr + slot, marks(dq))
 
 
 @triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
@@ -285,7 +293,7 @@ def dq_pass_0(
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     dlse_ptr, stride_dlseb, stride_dlseh, stride_dlsem: tl.constexpr,
     dq_ptr, stride_dqb, stride_dqh, stride_dqm: tl.constexpr,
-    lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
+    lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, marks_ptr,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
@@ -294,12 +302,12 @@ def dq_pass_0(
 ):
     """All queries."""
     if CAREFUL:
-        # again the tiles that 0 * inf spoiled, few if any: a program looks through SCANNED of them
+        # again the tiles of marked rows, few if any: a program looks through SCANNED tiles
         first = tl.program_id(0) * SCANNED
-        found = first + tl.arange(0, SCANNED)
-        if tl.max(tl.load(spoiled_ptr + found, mask=found < programs, other=0).to(tl.int32), 0) > 0:
-            for program in range(first, tl.minimum(first + SCANNED, programs)):
-                if tl.load(spoiled_ptr + program) > 0:
+        stop = tl.minimum(first + SCANNED, programs)
+        if is_marked(marks_ptr, first, stop, SCANNED, BLOCK_M):
+            for program in range(first, stop):
+                if is_marked(marks_ptr, program, program + 1, 1, BLOCK_M):
                     dq_pass_0_tile(
                         program % (tiles * splits), program // (tiles * splits),
                         q_ptr, stride_qb, stride_qh, stride_qm,
@@ -309,7 +317,7 @@ def dq_pass_0(
                         out_ptr, stride_ob, stride_oh, stride_om,
                         dlse_ptr, stride_dlseb, stride_dlseh, stride_dlsem,
                         dq_ptr, stride_dqb, stride_dqh, stride_dqm,
-                        lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
+                        lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, marks_ptr,
                         num_q_heads, group_size,
                         q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
                         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
@@ -327,7 +335,7 @@ def dq_pass_0(
                 out_ptr, stride_ob, stride_oh, stride_om,
                 dlse_ptr, stride_dlseb, stride_dlseh, stride_dlsem,
                 dq_ptr, stride_dqb, stride_dqh, stride_dqm,
-                lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
+                lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, marks_ptr,
                 num_q_heads, group_size,
                 q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
                 HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
@@ -345,7 +353,7 @@ def dq_pass_0_combine(
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     dlse_ptr, stride_dlseb, stride_dlseh, stride_dlsem: tl.constexpr,
     dq_ptr, stride_dqb, stride_dqh, stride_dqm: tl.constexpr,
-    lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, spoiled_ptr,
+    lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, marks_ptr,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
@@ -466,7 +474,7 @@ def dkdv_pass_0_tile(
     do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
     dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
     dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
-    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
+    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, marks_ptr,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
@@ -529,14 +537,8 @@ def dkdv_pass_0_tile(
             u, u0, u1, q_len, q_offset,
             HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, APART, CAREFUL,
         )
-    if not CAREFUL:
-        # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
-        spoiled = is_spoiled(dk)
-        spoiled |= is_spoiled(dv)
-        tl.store(spoiled_ptr + program, spoiled)
-
+    slot = tl.cast(program, tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     if SPLIT:
-        slot = program * BLOCK_M + tl.arange(0, BLOCK_M).to(tl.int64)
         split_k_ptrs = part_out_k_ptr + slot[:, None] * HEAD_DIM + dims[None, :]
         tl.store(split_k_ptrs, dk, mask=(dims < HEAD_DIM)[None, :])
         split_v_ptrs = part_out_v_ptr + slot[:, None] * V_HEAD_DIM + v_dims[None, :]
@@ -552,6 +554,9 @@ def dkdv_pass_0_tile(
         dv_base = dv_ptr + b.to(tl.int64) * stride_dvb + kv_head.to(tl.int64) * stride_dvh
         dv_ptrs = dv_base + n[:, None] * stride_dvn + v_dims[None, :]
         tl.store(dv_ptrs, dv.to(dv_ptr.dtype.element_ty), mask=kept)
+    if not CAREFUL:
+        # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
+        tl.store(marks_ptr + slot, marks(dk) + marks(dv))
 
 
 @triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
@@ -562,7 +567,7 @@ def dkdv_pass_0(
     do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
     dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
     dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
-    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
+    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, marks_ptr,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
@@ -571,12 +576,12 @@ def dkdv_pass_0(
 ):
     """Keys k = 512*u, which it owns."""
     if CAREFUL:
-        # again the tiles that 0 * inf spoiled, few if any: a program looks through SCANNED of them
+        # again the tiles of marked rows, few if any: a program looks through SCANNED tiles
         first = tl.program_id(0) * SCANNED
-        found = first + tl.arange(0, SCANNED)
-        if tl.max(tl.load(spoiled_ptr + found, mask=found < programs, other=0).to(tl.int32), 0) > 0:
-            for program in range(first, tl.minimum(first + SCANNED, programs)):
-                if tl.load(spoiled_ptr + program) > 0:
+        stop = tl.minimum(first + SCANNED, programs)
+        if is_marked(marks_ptr, first, stop, SCANNED, BLOCK_M):
+            for program in range(first, stop):
+                if is_marked(marks_ptr, program, program + 1, 1, BLOCK_M):
                     dkdv_pass_0_tile(
                         program % (tiles * splits), program // (tiles * splits),
                         q_ptr, stride_qb, stride_qh, stride_qm,
@@ -585,7 +590,7 @@ def dkdv_pass_0(
                         do_ptr, stride_dob, stride_doh, stride_dom,
                         dk_ptr, stride_dkb, stride_dkh, stride_dkn,
                         dv_ptr, stride_dvb, stride_dvh, stride_dvn,
-                        terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
+                        terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, marks_ptr,
                         num_q_heads, group_size,
                         q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
                         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
@@ -603,7 +608,7 @@ def dkdv_pass_0(
                 do_ptr, stride_dob, stride_doh, stride_dom,
                 dk_ptr, stride_dkb, stride_dkh, stride_dkn,
                 dv_ptr, stride_dvb, stride_dvh, stride_dvn,
-                terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
+                terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, marks_ptr,
                 num_q_heads, group_size,
                 q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
                 HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
@@ -620,7 +625,7 @@ def dkdv_pass_0_combine(
     do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
     dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
     dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
-    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
+    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, marks_ptr,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
@@ -752,7 +757,7 @@ def dkdv_pass_1_tile(
     do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
     dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
     dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
-    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
+    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, marks_ptr,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
@@ -815,14 +820,8 @@ def dkdv_pass_1_tile(
             u, u0, u1, q_len, q_offset,
             HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, APART, CAREFUL,
         )
-    if not CAREFUL:
-        # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
-        spoiled = is_spoiled(dk)
-        spoiled |= is_spoiled(dv)
-        tl.store(spoiled_ptr + program, spoiled)
-
+    slot = tl.cast(program, tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     if SPLIT:
-        slot = program * BLOCK_M + tl.arange(0, BLOCK_M).to(tl.int64)
         split_k_ptrs = part_out_k_ptr + slot[:, None] * HEAD_DIM + dims[None, :]
         tl.store(split_k_ptrs, dk, mask=(dims < HEAD_DIM)[None, :])
         split_v_ptrs = part_out_v_ptr + slot[:, None] * V_HEAD_DIM + v_dims[None, :]
@@ -839,6 +838,9 @@ def dkdv_pass_1_tile(
         dv_base = dv_ptr + b.to(tl.int64) * stride_dvb + kv_head.to(tl.int64) * stride_dvh
         dv_ptrs = dv_base + n[:, None] * stride_dvn + v_dims[None, :]
         tl.store(dv_ptrs, dv.to(dv_ptr.dtype.element_ty), mask=kept)
+    if not CAREFUL:
+        # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
+        tl.store(marks_ptr + slot, marks(dk) + marks(dv))
 
 
 @triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
@@ -849,7 +851,7 @@ def dkdv_pass_1(
     do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
     dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
     dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
-    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
+    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, marks_ptr,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
@@ -858,12 +860,12 @@ def dkdv_pass_1(
 ):
     """All keys, less rows where (k % 512) == 0."""
     if CAREFUL:
-        # again the tiles that 0 * inf spoiled, few if any: a program looks through SCANNED of them
+        # again the tiles of marked rows, few if any: a program looks through SCANNED tiles
         first = tl.program_id(0) * SCANNED
-        found = first + tl.arange(0, SCANNED)
-        if tl.max(tl.load(spoiled_ptr + found, mask=found < programs, other=0).to(tl.int32), 0) > 0:
-            for program in range(first, tl.minimum(first + SCANNED, programs)):
-                if tl.load(spoiled_ptr + program) > 0:
+        stop = tl.minimum(first + SCANNED, programs)
+        if is_marked(marks_ptr, first, stop, SCANNED, BLOCK_M):
+            for program in range(first, stop):
+                if is_marked(marks_ptr, program, program + 1, 1, BLOCK_M):
                     dkdv_pass_1_tile(
                         program % (tiles * splits), program // (tiles * splits),
                         q_ptr, stride_qb, stride_qh, stride_qm,
@@ -872,7 +874,7 @@ def dkdv_pass_1(
                         do_ptr, stride_dob, stride_doh, stride_dom,
                         dk_ptr, stride_dkb, stride_dkh, stride_dkn,
                         dv_ptr, stride_dvb, stride_dvh, stride_dvn,
-                        terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
+                        terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, marks_ptr,
                         num_q_heads, group_size,
                         q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
                         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
@@ -889,7 +891,7 @@ def dkdv_pass_1(
                 do_ptr, stride_dob, stride_doh, stride_dom,
                 dk_ptr, stride_dkb, stride_dkh, stride_dkn,
                 dv_ptr, stride_dvb, stride_dvh, stride_dvn,
-                terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
+                terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, marks_ptr,
                 num_q_heads, group_size,
                 q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
                 HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
@@ -906,7 +908,7 @@ def dkdv_pass_1_combine(
     do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
     dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
     dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
-    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, spoiled_ptr,
+    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, marks_ptr,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
