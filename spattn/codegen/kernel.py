@@ -188,10 +188,10 @@ class _Printer:
         whole = certain(residual) if self.one.rows == Affine(1, Int(0)) else Truth(residual == TRUE)
         if whole == FALSE:
             return ""
-        ends = {"u0": "u0", "u1": "u1", "k0": "start", "k1": "(start + BLOCK_N - 1)"}
+        ends = {"u0": "u0", "u1": "u1", "k0": "due", "k1": "(due + BLOCK_N - 1)"}
         uncertain = "" if whole == TRUE else f" | ~({self.text(ends, whole)})"
-        early = f"(start < {first}) | " if (first := self.kind.side.column_first) else ""
-        return code(f"{early}(start + BLOCK_N > block_end){uncertain}")
+        early = f"(due < {first}) | " if (first := self.kind.side.column_first) else ""
+        return code(f"{early}(due + BLOCK_N > block_end){uncertain}")
 
     def range_walk(self, tag: str, first: int, walk: Walk, keys: Regular, residual: str, title: str) -> WalkText:
         lengths = self.kind.side.lengths

@@ -78,13 +78,13 @@ class WalkText:
     @property
     def masks(self) -> tuple[str, ...]:
         """Conditions that a pair of a partial tile meets, besides that its key is inside, and of documents."""
-        if self.row_lo and self.row_hi:
-            own = code(f"below(v[None, :] - row_lo{self.tag}[:, None], row_count{self.tag}[:, None])")
-        elif self.row_lo:
-            own = code(f"row_lo{self.tag}[:, None] <= v[None, :]")
-        else:
-            own = code(f"v[None, :] <= row_hi{self.tag}[:, None]") if self.row_hi else ""
+        own = code("below(v[None, :] - row_from[:, None], row_left[:, None])") if self.bounded else ""
         return tuple(mask for mask in (own, "" if self.whole else self.residual) if mask)
+
+    @property
+    def bounded(self) -> bool:
+        """Has a row a range of its own?"""
+        return bool(self.row_lo or self.row_hi)
 
     @property
     def masked(self) -> bool:
@@ -94,7 +94,7 @@ class WalkText:
     @property
     def closed(self) -> bool:
         """Does the first of its masks hold for no column that is not inside?"""
-        return bool(self.row_hi) or self.box is not None and bool(self.box.mask)
+        return self.bounded or self.box is not None and bool(self.box.mask)
 
     @property
     def shares(self) -> bool:
@@ -135,6 +135,11 @@ class LoopText:
         return len(self.walks) > 1
 
     @property
+    def bounded(self) -> bool:
+        """Do several walks mask by nothing but their rows' ranges, so that one mask serves all?"""
+        return self.fused and all(walk.closed and len(walk.masks) == 1 and not walk.whole for walk in self.walks)
+
+    @property
     def ranges(self) -> tuple[RangeText, ...]:
         """Of all its walks."""
         return tuple(r for walk in self.walks for r in walk.ranges)
@@ -150,7 +155,12 @@ class LoopText:
         if self.kind != "ranges":
             return self.walks[0].partial
         tag = "" if len(self.ranges) > 1 else "_0"
-        return code(f"(start < full_lo{tag}) | (start > full_hi{tag})") if self.has_full else ""
+        return code(f"(due < full_lo{tag}) | (due > full_hi{tag})") if self.has_full else ""
+
+    @property
+    def movable(self) -> bool:
+        """May a tile start earlier than it is due, so that it has columns only?"""
+        return self.kind == "blocks" or self.kind == "ranges" and self.walks[0].step > 0
 
     @property
     def parted(self) -> bool:

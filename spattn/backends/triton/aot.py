@@ -150,6 +150,7 @@ def _constants(head_dim: int, v_head_dim: int) -> dict[str, Any]:
         "PAIRED": False,
         "PRECISION": "ieee",
         "WIDE": False,
+        "FITS": True,
         "SPLIT": False,
         "APART": False,
         "CAREFUL": False,

@@ -22,7 +22,7 @@ from spattn.codegen.module import PassSource
 from spattn.codegen.parameters import Role, TokenList
 from spattn.codegen.parts import COMBINED, SCANNED
 from spattn.layout.boxes import sides_of
-from spattn.layout.ir import Grid, Layout, Listed, Pass, box_sides
+from spattn.layout.ir import Blocks, Grid, Layout, Listed, Pass, Walk, box_sides
 from spattn.relation.lattice import Affine, Runs
 
 MAX_GRID = 65535  # programs along the second and the third axis of a grid
@@ -111,6 +111,12 @@ class Job:
         return tuple((known[part.width], narrow if part.scaled else torch.float32) for part in self.kind.parts)
 
     @property
+    def columns(self) -> tuple[int, int]:
+        """Positions, half-open."""
+        first = self.request.q_offset
+        return (0, self.request.kv_len) if self.kind.direction == "queries" else (first, first + self.request.q_len)
+
+    @property
     def wide(self) -> bool:
         """Does an offset within the columns of one head pass 2^31?"""
         keys = self.kind.direction == "queries"
@@ -175,16 +181,17 @@ class _Settling:
         sides = sides_of(text.boxes, tile.block_m, tile.block_n)
         whole = [*self.fixed(*reads, *split, marks), *_tensors(numbers, place), *self.numbers(scalars)]
         kernel = job.kernels[text.name]
-        self.add(kernel, _grid(tiles * tile.splits, job.count), whole, tile, sides, alike)
+        fits = all(_fits(walk, job.columns, tile.block_n) for walk in one.walks)
+        self.add(kernel, _grid(tiles * tile.splits, job.count), whole, tile, sides, fits, alike)
         if text.leaky:
             scans = -(-programs // SCANNED), 1, 1
-            self.add(kernel, scans, whole, unhurried(tile), sides, alike, careful=True)
+            self.add(kernel, scans, whole, unhurried(tile), sides, fits, alike, careful=True)
         if tile.splits > 1:
             fixed = [*map(Pointer, split), *self.fixed(*reads, *writes, self.nothing)]
             whole = [*fixed, *_tensors(numbers, place), *self.numbers(scalars)]
             chunks = -(-max(request.q.shape[-1], request.v.shape[-1]) // COMBINED)
             combine = job.kernels[f"{text.name}_combine"]
-            self.add(combine, (tiles * job.count * chunks, 1, 1), whole, tile, sides, alike, dims=COMBINED)
+            self.add(combine, (tiles * job.count * chunks, 1, 1), whole, tile, sides, fits, alike, dims=COMBINED)
 
     def alike(self, numbers: Sequence[Sequence[int]]) -> tuple[Any, ...]:
         """What Triton compiles in: strides, heads; of run-time tensors the inner strides, and if any is wide."""
@@ -227,6 +234,7 @@ class _Settling:
         arguments: list[Any],
         tile: Tile,
         sides: tuple[int, ...],
+        fits: bool,
         alike: tuple[Any, ...],
         careful: bool = False,
         dims: int = 0,
@@ -237,7 +245,8 @@ class _Settling:
         precision = "tf32" if request.tf32 else "ieee"
         constants = (
             head_dim, v_head_dim, dims or next_power(head_dim), dims or next_power(v_head_dim),
-            tile.block_m, tile.block_n, self.job.paired, precision, self.job.wide, tile.splits > 1, tile.apart, careful,
+            tile.block_m, tile.block_n, self.job.paired, precision, self.job.wide, fits,
+            tile.splits > 1, tile.apart, careful,
             *sides,
         )  # fmt: skip
         self.schedule.steps.append(step(kernel, grid, arguments, constants, tile, alike))
@@ -255,6 +264,18 @@ def step(
     pointers = tuple((i, one.number) for i, one in enumerate(arguments) if isinstance(one, Pointer))
     plain = (0 if isinstance(one, Pointer) else one for one in arguments)
     return Step(kernel, grid, [*plain, *constants], pointers, constants, tile, alike)
+
+
+def _fits(walk: Walk, columns: tuple[int, int], block_n: int) -> bool:
+    """Are there columns for a whole tile wherever one may start, so that loads need no mask?"""
+    first, stop = columns
+    match walk.keys:
+        case Affine(step, _):
+            return (stop - first) // step >= block_n
+        case Blocks(_, size):
+            # rows begin and end with a block, or the last ends late enough
+            return first % size == 0 and min(size, (stop - 1) % size + 1) >= block_n
+    return True
 
 
 def _grid(tiles: int, count: int) -> tuple[int, int, int]:

@@ -164,7 +164,7 @@ def pass_0_loop_0(
     acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
     u, u0, u1, kv_len,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr,
+    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
     APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """Attends to keys k = v."""
@@ -193,27 +193,36 @@ def pass_0_loop_0(
             begin, stop = share(stop, split, splits)
         for number in range(begin, stop):
             i = tile_number(number, before, full, stretch, APART)
-            start = lo_0 + i * BLOCK_N
+            due = lo_0 + i * BLOCK_N
+            start = due
+            if FITS and not (APART and stretch):
+                start = tl.minimum(due, last - BLOCK_N + 1)
             v = start + tl.arange(0, BLOCK_N)
-            k_base = start.to(tl.int64)
-            along = tl.arange(0, BLOCK_N)
             inside = v <= last
-            if APART and stretch:
-                inside = tl.full([BLOCK_N], True, tl.int1)
+            k_base = start
+            loaded = inside
+            if FITS or APART and stretch:
+                loaded = tl.full([BLOCK_N], True, tl.int1)
+                inside = v >= due
+            # counted from the tile before: nothing else shares it, so LLVM makes addresses that differ by constants
+            along = tl.arange(BLOCK_N, 2 * BLOCK_N)
+            k_base = k_base.to(tl.int64) - BLOCK_N
             if WIDE:
                 along = along.to(tl.int64)
             k_ptrs = k_head + k_base * stride_kn + ((along * stride_kn)[None, :] + dims[:, None])
             v_ptrs = v_head + k_base * stride_vn + ((along * stride_vn)[:, None] + v_dims[None, :])
-            k = load_tile(k_ptrs, inside[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
+            k = load_tile(k_ptrs, loaded[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
             scores = tl.dot(q, k, input_precision=PRECISION)
             allowed = tl.broadcast_to(inside[None, :], scores.shape)
-            partial = (start < full_lo_0) | (start > full_hi_0)
+            partial = (due < full_lo_0) | (due > full_hi_0)
             if APART:
                 partial = stretch == 0
             if partial:
-                allowed = tl.broadcast_to(below(v[None, :] - row_lo[:, None], row_count[:, None]), scores.shape)
+                row_from = tl.maximum(row_lo, due)
+                row_left = tl.maximum(row_lo + row_count - row_from, 0)
+                allowed = tl.broadcast_to(below(v[None, :] - row_from[:, None], row_left[:, None]), scores.shape)
                 scores = tl.where(allowed, scores, float("-inf"))
-            values = load_tile(v_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
+            values = load_tile(v_ptrs, loaded[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
             if CAREFUL:
                 acc, m_i, l_i = careful_softmax(scores, allowed, values, acc, m_i, l_i, qk_scale, PRECISION)
             else:
@@ -226,7 +235,7 @@ def pass_0_loop_1(
     acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
     q_pos, u0, u1, kv_len, t0_ptr, t0_stride_0, t0_first_row,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr,
+    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
     APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """Attends to keys in the blocks of 64 that random(3, seed=0) lists."""
@@ -247,23 +256,32 @@ def pass_0_loop_1(
         key_block = coming
         # one tile ahead: tiles that lie where a load of this step says would wait for it
         coming = tl.load(list_ptr + 1 + following // parts_n)
-        start = key_block * 64 + i % parts_n * BLOCK_N
+        due = key_block * 64 + i % parts_n * BLOCK_N
         block_end = tl.minimum((key_block + 1) * 64, kv_len)
+        start = due
+        if FITS:
+            start = tl.minimum(due, block_end - BLOCK_N)
         k_pos = start + tl.arange(0, BLOCK_N)
-        k_base = start.to(tl.int64)
-        along = tl.arange(0, BLOCK_N)
+        k_base = start
         inside = k_pos < block_end
+        loaded = inside
+        if FITS:
+            loaded = tl.full([BLOCK_N], True, tl.int1)
+            inside = k_pos >= due
+        # counted from the tile before: nothing else shares it, so LLVM makes addresses that differ by constants
+        along = tl.arange(BLOCK_N, 2 * BLOCK_N)
+        k_base = k_base.to(tl.int64) - BLOCK_N
         if WIDE:
             along = along.to(tl.int64)
         k_ptrs = k_head + k_base * stride_kn + ((along * stride_kn)[None, :] + dims[:, None])
         v_ptrs = v_head + k_base * stride_vn + ((along * stride_vn)[:, None] + v_dims[None, :])
-        k = load_tile(k_ptrs, inside[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
+        k = load_tile(k_ptrs, loaded[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
         scores = tl.dot(q, k, input_precision=PRECISION)
         allowed = tl.broadcast_to(inside[None, :], scores.shape)
-        if (start + BLOCK_N > block_end) | ~((((start + BLOCK_N - 1) + 65) <= u0) | ((u1 + 65) <= start)):
+        if (due + BLOCK_N > block_end) | ~((((due + BLOCK_N - 1) + 65) <= u0) | ((u1 + 65) <= due)):
             allowed &= ((k_pos[None, :] + 65) <= q_pos[:, None]) | ((q_pos[:, None] + 65) <= k_pos[None, :])
             scores = tl.where(allowed, scores, float("-inf"))
-        values = load_tile(v_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
+        values = load_tile(v_ptrs, loaded[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
         if CAREFUL:
             acc, m_i, l_i = careful_softmax(scores, allowed, values, acc, m_i, l_i, qk_scale, PRECISION)
         else:
@@ -285,7 +303,7 @@ def pass_0_tile(
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """One tile of pass_0, or a split of it."""
     program = pair * (tiles * splits) + place
@@ -330,12 +348,12 @@ def pass_0_tile(
     acc, m_i, l_i = pass_0_loop_0(
         acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
         u, u0, u1, kv_len,
-        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, APART, CAREFUL,
+        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
     )
     acc, m_i, l_i = pass_0_loop_1(
         acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
         q_pos, u0, u1, kv_len, t0_ptr, t0_stride_0, t0_first_row,
-        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, APART, CAREFUL,
+        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
     )
 
     acc, lse = normalised(acc, m_i, l_i)
@@ -373,7 +391,7 @@ def pass_0(
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """All queries, in blocks of 64."""
     if CAREFUL:
@@ -395,7 +413,7 @@ def pass_0(
                         num_q_heads, group_size,
                         q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
                         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
+                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
                     )
     else:
         pair = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
@@ -412,7 +430,7 @@ def pass_0(
                 num_q_heads, group_size,
                 q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
                 HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
+                BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
             )
 
 
@@ -433,7 +451,7 @@ def pass_0_combine(
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """The splits of a tile of pass_0 as one result, always in the same order: BLOCK_D dimensions of it."""
     chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D

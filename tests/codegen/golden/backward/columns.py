@@ -121,7 +121,7 @@ def dq_pass_0_loop_0(
     dq, q, do, lse2, delta, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
     u, u0, u1, kv_len,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr,
+    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
     APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """Adds to dq what comes of keys k = v, then keys k = 512*v."""
@@ -152,37 +152,46 @@ def dq_pass_0_loop_0(
         begin, stop = share(stop, split, splits)
     for number in range(begin, stop):
         i = number
-        start = lo_0 + i * BLOCK_N
+        due = lo_0 + i * BLOCK_N
         full_lo = full_lo_0
         full_hi = full_hi_0
-        start = tl.where(i < before_1, start, lo_1 + (i - before_1) * BLOCK_N)
+        due = tl.where(i < before_1, due, lo_1 + (i - before_1) * BLOCK_N)
         full_lo = tl.where(i < before_1, full_lo, full_lo_1)
         full_hi = tl.where(i < before_1, full_hi, full_hi_1)
-        v = start + tl.arange(0, BLOCK_N)
-        k_base = start
-        along = tl.arange(0, BLOCK_N)
-        step = 1
         last_now = last
-        k_base = tl.where(i < before_1, k_base, (512 * start))
-        step = tl.where(i < before_1, step, 512)
         last_now = tl.where(i < before_1, last_now, last_1)
-        k_base = k_base.to(tl.int64)
-        along = along * step
+        start = due
+        if FITS:
+            start = tl.minimum(due, last_now - BLOCK_N + 1)
+        v = start + tl.arange(0, BLOCK_N)
         inside = v <= last_now
+        step = 1
+        k_base = start
+        step = tl.where(i < before_1, step, 512)
+        k_base = tl.where(i < before_1, k_base, (512 * start))
+        loaded = inside
+        if FITS:
+            loaded = tl.full([BLOCK_N], True, tl.int1)
+            inside = v >= due
+        along = tl.arange(0, BLOCK_N) * step
+        k_base = k_base.to(tl.int64)
         if WIDE:
             along = along.to(tl.int64)
         k_ptrs = k_head + k_base * stride_kn + ((along * stride_kn)[None, :] + dims[:, None])
         v_ptrs = v_head + k_base * stride_vn + ((along * stride_vn)[None, :] + v_dims[:, None])
-        k = load_tile(k_ptrs, inside[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
+        k = load_tile(k_ptrs, loaded[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
         p = tl.exp2(tl.dot(q, k, input_precision=PRECISION) * qk_scale - lse2[:, None])
         allowed = tl.broadcast_to(inside[None, :], p.shape)
-        if (start < full_lo) | (start > full_hi):
+        if (due < full_lo) | (due > full_hi):
             if i < before_1:
-                allowed = tl.broadcast_to(below(v[None, :] - row_lo[:, None], row_count[:, None]), p.shape)
+                row_from = tl.maximum(row_lo, due)
+                row_left = tl.maximum(row_lo + row_count - row_from, 0)
             else:
-                allowed = tl.broadcast_to(v[None, :] <= row_hi_1[:, None], p.shape)
+                row_from = tl.full(row_hi_1.shape, due, tl.int32)
+                row_left = tl.maximum(row_hi_1 - due + 1, 0)
+            allowed = tl.broadcast_to(below(v[None, :] - row_from[:, None], row_left[:, None]), p.shape)
             p = tl.where(allowed, p, 0.0)
-        values = load_tile(v_ptrs, inside[None, :], (v_dims < V_HEAD_DIM)[:, None], V_HEAD_DIM != BLOCK_DV)
+        values = load_tile(v_ptrs, loaded[None, :], (v_dims < V_HEAD_DIM)[:, None], V_HEAD_DIM != BLOCK_DV)
         ds = p * (tl.dot(do, values, input_precision=PRECISION) - delta[:, None])
         if CAREFUL:
             ds = tl.where(allowed, ds, 0.0)
@@ -207,7 +216,7 @@ def dq_pass_0_tile(
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """One tile of dq_pass_0, or a split of it."""
     program = pair * (tiles * splits) + place
@@ -266,7 +275,7 @@ def dq_pass_0_tile(
     dq = dq_pass_0_loop_0(
         dq, q, do, lse2, delta, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
         u, u0, u1, kv_len,
-        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, APART, CAREFUL,
+        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
     )
     slot = tl.cast(program, tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     if SPLIT:
@@ -298,7 +307,7 @@ def dq_pass_0(
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """All queries."""
     if CAREFUL:
@@ -321,7 +330,7 @@ def dq_pass_0(
                         num_q_heads, group_size,
                         q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
                         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
+                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
                     )
     else:
         pair = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
@@ -339,7 +348,7 @@ def dq_pass_0(
                 num_q_heads, group_size,
                 q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
                 HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
+                BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
             )
 
 
@@ -358,7 +367,7 @@ def dq_pass_0_combine(
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """The splits of a tile of dq_pass_0 as one result, always in the same order: BLOCK_D dimensions of it."""
     chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
@@ -401,7 +410,7 @@ def dkdv_pass_0_loop_0(
     dims, v_dims, qk_scale, split, splits,
     u, u0, u1, q_len, q_offset,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr,
+    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
     APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """Adds to dk and dv what comes of queries q = v."""
@@ -430,28 +439,37 @@ def dkdv_pass_0_loop_0(
         if begin < stop:
             for number in range(begin, stop):
                 i = tile_number(number, before, full, stretch, APART)
-                start = lo_0 + i * BLOCK_N
+                due = lo_0 + i * BLOCK_N
+                start = due
+                if FITS and not (APART and stretch):
+                    start = tl.minimum(due, last - BLOCK_N + 1)
                 v = start + tl.arange(0, BLOCK_N)
-                q_base = start.to(tl.int64) - q_offset
-                along = tl.arange(0, BLOCK_N)
                 inside = v <= last
-                if APART and stretch:
-                    inside = tl.full([BLOCK_N], True, tl.int1)
+                q_base = start
+                loaded = inside
+                if FITS or APART and stretch:
+                    loaded = tl.full([BLOCK_N], True, tl.int1)
+                    inside = v >= due
+                # counted from the tile before: nothing else shares it, so LLVM makes addresses that differ by constants
+                along = tl.arange(BLOCK_N, 2 * BLOCK_N)
+                q_base = q_base.to(tl.int64) - q_offset - BLOCK_N
                 if WIDE:
                     along = along.to(tl.int64)
                 q_ptrs = q_head + q_base * stride_qm + ((along * stride_qm)[None, :] + dims[:, None])
                 do_ptrs = do_head + q_base * stride_dom + ((along * stride_dom)[:, None] + v_dims[None, :])
-                q = load_tile(q_ptrs, inside[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
-                lse2, delta = load_terms(terms_ptr, first_query + q_base + along, inside)
+                q = load_tile(q_ptrs, loaded[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
+                lse2, delta = load_terms(terms_ptr, first_query + q_base + along, loaded)
                 p = tl.exp2(tl.dot(k, q, input_precision=PRECISION) * qk_scale - lse2[None, :])
                 allowed = tl.broadcast_to(inside[None, :], p.shape)
-                partial = (start < full_lo_0) | (start > full_hi_0)
+                partial = (due < full_lo_0) | (due > full_hi_0)
                 if APART:
                     partial = stretch == 0
                 if partial:
-                    allowed &= row_lo[:, None] <= v[None, :]
+                    row_from = tl.maximum(row_lo, due)
+                    row_left = tl.maximum(last - row_from + 1, 0)
+                    allowed = tl.broadcast_to(below(v[None, :] - row_from[:, None], row_left[:, None]), p.shape)
                     p = tl.where(allowed, p, 0.0)
-                do = load_tile(do_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
+                do = load_tile(do_ptrs, loaded[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
                 # dv before ds: while its product runs, ds waits for another one
                 if CAREFUL:
                     dv = careful_product(p, allowed, do, dv, PRECISION)
@@ -479,7 +497,7 @@ def dkdv_pass_0_tile(
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """One tile of dkdv_pass_0, or a split of it."""
     program = pair * (tiles * splits) + place
@@ -535,7 +553,7 @@ def dkdv_pass_0_tile(
             dk, dv, k, values, q_head, stride_qm, do_head, stride_dom, terms_ptr, first_query,
             dims, v_dims, qk_scale, split, splits,
             u, u0, u1, q_len, q_offset,
-            HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, APART, CAREFUL,
+            HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
         )
     slot = tl.cast(program, tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     if SPLIT:
@@ -572,7 +590,7 @@ def dkdv_pass_0(
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """Keys k = 512*u, which it owns."""
     if CAREFUL:
@@ -594,7 +612,7 @@ def dkdv_pass_0(
                         num_q_heads, group_size,
                         q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
                         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
+                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
                     )
     else:
         # the last pairs first: the launch before left these in the cache
@@ -612,7 +630,7 @@ def dkdv_pass_0(
                 num_q_heads, group_size,
                 q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
                 HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
+                BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
             )
 
 
@@ -630,7 +648,7 @@ def dkdv_pass_0_combine(
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """The splits of a tile of dkdv_pass_0 as one result, always in the same order: BLOCK_D dimensions of it."""
     chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
@@ -683,7 +701,7 @@ def dkdv_pass_1_loop_0(
     dims, v_dims, qk_scale, split, splits,
     u, u0, u1, q_len, q_offset,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, SPLIT: tl.constexpr,
+    BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
     APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """Adds to dk and dv what comes of queries q = v."""
@@ -713,28 +731,37 @@ def dkdv_pass_1_loop_0(
         if begin < stop:
             for number in range(begin, stop):
                 i = tile_number(number, before, full, stretch, APART)
-                start = lo_0 + i * BLOCK_N
+                due = lo_0 + i * BLOCK_N
+                start = due
+                if FITS and not (APART and stretch):
+                    start = tl.minimum(due, last - BLOCK_N + 1)
                 v = start + tl.arange(0, BLOCK_N)
-                q_base = start.to(tl.int64) - q_offset
-                along = tl.arange(0, BLOCK_N)
                 inside = v <= last
-                if APART and stretch:
-                    inside = tl.full([BLOCK_N], True, tl.int1)
+                q_base = start
+                loaded = inside
+                if FITS or APART and stretch:
+                    loaded = tl.full([BLOCK_N], True, tl.int1)
+                    inside = v >= due
+                # counted from the tile before: nothing else shares it, so LLVM makes addresses that differ by constants
+                along = tl.arange(BLOCK_N, 2 * BLOCK_N)
+                q_base = q_base.to(tl.int64) - q_offset - BLOCK_N
                 if WIDE:
                     along = along.to(tl.int64)
                 q_ptrs = q_head + q_base * stride_qm + ((along * stride_qm)[None, :] + dims[:, None])
                 do_ptrs = do_head + q_base * stride_dom + ((along * stride_dom)[:, None] + v_dims[None, :])
-                q = load_tile(q_ptrs, inside[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
-                lse2, delta = load_terms(terms_ptr, first_query + q_base + along, inside)
+                q = load_tile(q_ptrs, loaded[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
+                lse2, delta = load_terms(terms_ptr, first_query + q_base + along, loaded)
                 p = tl.exp2(tl.dot(k, q, input_precision=PRECISION) * qk_scale - lse2[None, :])
                 allowed = tl.broadcast_to(inside[None, :], p.shape)
-                partial = (start < full_lo_0) | (start > full_hi_0)
+                partial = (due < full_lo_0) | (due > full_hi_0)
                 if APART:
                     partial = stretch == 0
                 if partial:
-                    allowed = tl.broadcast_to(below(v[None, :] - row_lo[:, None], row_count[:, None]), p.shape)
+                    row_from = tl.maximum(row_lo, due)
+                    row_left = tl.maximum(row_lo + row_count - row_from, 0)
+                    allowed = tl.broadcast_to(below(v[None, :] - row_from[:, None], row_left[:, None]), p.shape)
                     p = tl.where(allowed, p, 0.0)
-                do = load_tile(do_ptrs, inside[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
+                do = load_tile(do_ptrs, loaded[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
                 # dv before ds: while its product runs, ds waits for another one
                 if CAREFUL:
                     dv = careful_product(p, allowed, do, dv, PRECISION)
@@ -762,7 +789,7 @@ def dkdv_pass_1_tile(
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """One tile of dkdv_pass_1, or a split of it."""
     program = pair * (tiles * splits) + place
@@ -818,7 +845,7 @@ def dkdv_pass_1_tile(
             dk, dv, k, values, q_head, stride_qm, do_head, stride_dom, terms_ptr, first_query,
             dims, v_dims, qk_scale, split, splits,
             u, u0, u1, q_len, q_offset,
-            HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, SPLIT, APART, CAREFUL,
+            HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
         )
     slot = tl.cast(program, tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     if SPLIT:
@@ -856,7 +883,7 @@ def dkdv_pass_1(
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """All keys, less rows where (k % 512) == 0."""
     if CAREFUL:
@@ -878,7 +905,7 @@ def dkdv_pass_1(
                         num_q_heads, group_size,
                         q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
                         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
+                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
                     )
     else:
         pair = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
@@ -895,7 +922,7 @@ def dkdv_pass_1(
                 num_q_heads, group_size,
                 q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
                 HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, SPLIT, APART, CAREFUL,
+                BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
             )
 
 
@@ -913,7 +940,7 @@ def dkdv_pass_1_combine(
     q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """The splits of a tile of dkdv_pass_1 as one result, always in the same order: BLOCK_D dimensions of it."""
     chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
