@@ -163,6 +163,12 @@ class LoopText:
         return self.kind == "blocks" or self.kind == "ranges" and self.walks[0].step > 0
 
     @property
+    def step(self) -> int:
+        """Between neighbouring columns of all its walks, 0 if these differ."""
+        steps = {walk.step for walk in self.walks}
+        return steps.pop() if len(steps) == 1 else 0
+
+    @property
     def parted(self) -> bool:
         """Can its partial tiles be walked apart from the full ones, because they are the first and the last ones?"""
         if self.kind == "ranges":

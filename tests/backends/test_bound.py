@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,14 +83,16 @@ def launched(launches: Launches, call: Any, given: list[Tensor]) -> list[tuple[A
     """What a step of training launches; addresses as the names of their tensors."""
     launches.taken()
     out, lse = call(*given)
-    ran = launches.taken()
+    ran = named(launches.taken(), (*given, out, lse))  # now: what it allocated is free, and may be taken again
     d_out, d_lse = torch.randn_like(out), torch.randn_like(lse)
     gradients = torch.autograd.grad((out, lse), given, (d_out, d_lse))
     derived = launches.taken()
-    tensors = (*given, out, lse, d_out, d_lse, *gradients)
-    names = {x.data_ptr(): f"tensor {i}" for i, x in enumerate(tensors)}
-    names[derived[0][TERMS]] = "terms"
-    return [tuple(names.get(x, "made") if is_address(x) else x for x in one) for one in (*ran, *derived)]
+    return ran + named(derived, (*given, out, lse, d_out, d_lse, *gradients), derived[0][TERMS])
+
+
+def named(launched: list[tuple[Any, ...]], tensors: Sequence[Tensor], terms: int = 0) -> list[tuple[Any, ...]]:
+    names = {x.data_ptr(): f"tensor {i}" for i, x in enumerate(tensors)} | {terms: "terms"}
+    return [tuple(names.get(x, "made") if is_address(x) else x for x in one) for one in launched]
 
 
 def is_address(x: object) -> bool:
@@ -106,8 +109,8 @@ def test_later_calls_launch_with_the_tensors_of_the_first(name: str, launches: L
 
     kept = [[x.requires_grad_() for x in drawn(seed)] for seed in range(3)]
     first, *later = (launched(launches, call, given) for given in kept)
-    named = {x for one in first for x in one}
-    assert {"terms", *(f"tensor {i}" for i in range(8))} <= named  # dk and dv may be sums of others
+    seen = {x for one in first for x in one}
+    assert {"terms", *(f"tensor {i}" for i in range(8))} <= seen  # dk and dv may be sums of others
     assert all(one == first for one in later)
 
 

@@ -26,23 +26,19 @@ from spattn.relation.lattice import Affine, Runs
 RESIDENT = 3  # programs for each processor that a split pass wants
 MIN_STEPS = 8  # tiles of columns that a split does at least
 MAX_SPLITS = 64
-NARROW_WALK = 192  # columns of a row from which it pays to keep more of them in registers
-SHORT_WALK = 448  # the same of wide heads
-LONG_WALK = 1024  # the same, and what a row sees where only data says how many
-DENSE_WALK = 2048  # columns from which it pays to load them for twice as many rows
+SHORT_WALK = 448  # columns of a row from which it pays to keep more of them in registers
+LONG_WALK = 1024  # columns from which a loop of its own for masked tiles pays; what a row sees where only data says
 SAMPLES = 8  # rows looked at
 
 TILES = {
     (2, 64): {
         0: (Tile(64, 32, 4, 3, 128), Tile(64, 32, 4, 3, 168)),
-        NARROW_WALK: (Tile(64, 64, 4, 3, apart=True), Tile(64, 32, 4, 3, 168)),
-        LONG_WALK: (Tile(64, 64, 4, 2, 128, apart=True), Tile(64, 64, 4, 2, 168, apart=True)),
+        SHORT_WALK: (Tile(64, 64, 4, 2, 128), Tile(64, 64, 4, 3, 168)),
     },
     (2, 128): {
-        0: (Tile(64, 32, 4, 2, 168), Tile(64, 32, 4, 3)),
-        SHORT_WALK: (Tile(64, 64, 4, 2), Tile(64, 32, 4, 3)),
+        0: (Tile(64, 32, 4, 2, 168), Tile(64, 64, 4, 2)),
+        SHORT_WALK: (Tile(64, 64, 4, 2), Tile(64, 64, 4, 2)),
         LONG_WALK: (Tile(64, 64, 4, 2, apart=True), Tile(64, 64, 4, 2)),
-        DENSE_WALK: (Tile(128, 64, 8, 3, apart=True), Tile(64, 64, 4, 2)),
     },
     (2, 256): {0: (Tile(64, 32, 8, 1), Tile(64, 32, 8, 1))},
     (4, 64): {0: (Tile(32, 32, 4, 2), Tile(32, 32, 4, 2))},
@@ -50,13 +46,13 @@ TILES = {
     (4, 256): {0: (Tile(16, 16, 4, 1), Tile(16, 16, 4, 1))},
 }
 """(bytes of an element, head dimension up to) -> columns that a row sees, from so many on -> the tiles of dq, and of dk
-and dv; of bf16 the fastest that were measured on an H100."""
+and dv; of bf16 the fastest that were measured on an H200."""
 OTHERS = {
     (2, 64): (
-        (Tile(64, 32, 4, 3, 168), Tile(64, 64, 4, 2, 128)),
-        (Tile(64, 32, 4, 3, 128, apart=True), Tile(64, 64, 4, 3, apart=True)),
+        (Tile(64, 64, 4, 3, 168), Tile(64, 64, 4, 2, 168, apart=True)),
+        (Tile(64, 64, 4, 2, 168, apart=True), Tile(64, 32, 4, 3, 128)),
     ),
-    (2, 128): ((Tile(128, 128, 8, 2, apart=True),), (Tile(128, 64, 8, 3), Tile(64, 64, 4, 2, apart=True))),
+    (2, 128): ((Tile(128, 64, 8, 3, apart=True),), (Tile(64, 32, 4, 3), Tile(64, 64, 4, 2, apart=True))),
 }
 """What else was fast somewhere: worth measuring."""
 
@@ -96,10 +92,6 @@ def backward_candidates(kind: Kind, one: Pass, extent: Extent, device: Device) -
     tiles = {least: pair[kind is D_KEYS] for least, pair in TILES[key].items()}
     first = tiles[max(least for least in tiles if least <= seen)]
     shapes = (first, *tiles.values(), *(OTHERS[key][kind is D_KEYS] if key in OTHERS else ()))
-    if kind is D_KEYS and (len(one.walks) > 1 or any(map(_in_documents, one.walks))):
-        # of several loops ptxas may see the ways past them as one, and then lets no two products run at once; and the
-        # masks of documents are long
-        shapes = tuple(replace(shape, apart=True) for shape in shapes)
     return tuple(dict.fromkeys(_suited(shape, one, extent, seen, device) for shape in shapes))
 
 

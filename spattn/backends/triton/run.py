@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +95,12 @@ def compile_together(steps: Sequence[Step], tensors: list[torch.Tensor]) -> None
     import triton
 
     new = [step for step in steps if step.key(tensors) not in _compiled]
-    if len(new) > 1:
+
+    def compile_all() -> None:
         with ThreadPoolExecutor(min(len(new), os.cpu_count() or 1)) as pool, triton.AsyncCompileMode(pool):
             for step in new:
                 step.compile(tensors)
+
+    if len(new) > 1:
+        # in a context of its own: where a compilation fails, Triton leaves its mode active
+        copy_context().run(compile_all)

@@ -165,10 +165,10 @@ def dq_pass_0_loop_0(
             start = tl.minimum(due, last_now - BLOCK_N + 1)
         v = start + tl.arange(0, BLOCK_N)
         inside = v <= last_now
-        step = 1
         k_base = start
-        step = tl.where(i < before_1, step, 512)
         k_base = tl.where(i < before_1, k_base, (512 * start))
+        step = 1
+        step = tl.where(i < before_1, step, 512)
         loaded = inside
         if FITS:
             loaded = tl.full([BLOCK_N], True, tl.int1)

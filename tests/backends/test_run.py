@@ -1,0 +1,40 @@
+"""Kernels that compile side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from spattn.backends.triton.run import compile_together
+
+
+class Compiling:
+    """A step whose compilation is what it is told."""
+
+    def __init__(self, compilation: Any) -> None:
+        self.compilation, self.done = compilation, False
+
+    def key(self, tensors: object) -> object:
+        return self
+
+    def compile(self, tensors: object) -> None:
+        from triton.runtime import _async_compile
+
+        mode = _async_compile.active_mode.get()
+        assert mode is not None
+        mode.submit(self, self.compilation, self.finish)
+
+    def finish(self, found: object) -> None:
+        self.done = True
+
+
+def test_a_compilation_that_fails_leaves_later_ones_alone() -> None:
+    def failing() -> None:
+        raise ValueError("no such instruction")
+
+    with pytest.raises(ValueError, match="instruction"):
+        compile_together([Compiling(failing), Compiling(failing)], [])  # type: ignore[list-item]
+    steps = [Compiling(dict), Compiling(dict)]
+    compile_together(steps, [])  # type: ignore[arg-type]
+    assert all(step.done for step in steps)
