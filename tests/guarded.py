@@ -22,6 +22,7 @@ PATTERNS = {
     "dilated": "last(4, dilation=3)",
     "strided": "strided(5) & causal | last(4)",
     "several steps": "(last(6) | columns([::4])) & causal",
+    "steps in turn": "(anticausal & columns([::3]) | last(3)) - columns([::5])",
     "blocks": "blocks(table, size=16)",
     "documents": "documents(ids) & causal",
     "grid": "neighborhood([6, 7], [3, 3])",

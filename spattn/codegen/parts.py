@@ -163,6 +163,11 @@ class LoopText:
         return self.kind == "blocks" or self.kind == "ranges" and self.walks[0].step > 0
 
     @property
+    def bases(self) -> int:
+        """How many ways there are to find the position of a tile's first column."""
+        return len({walk.base for walk in self.walks})
+
+    @property
     def step(self) -> int:
         """Between neighbouring columns of all its walks, 0 if these differ."""
         steps = {walk.step for walk in self.walks}

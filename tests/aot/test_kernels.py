@@ -11,6 +11,7 @@ from importlib.metadata import version
 
 import pytest
 
+from spattn.backends.triton import aot
 from spattn.backends.triton.aot import Artefact, Target, compile_ahead, usual_tiles
 from spattn.backends.triton.load import load
 from spattn.backends.triton.tiles import Tile
@@ -119,3 +120,11 @@ def test_padded_and_wide_heads_compile(head_dim: int) -> None:
 def test_numbers_of_64_bits_compile(target: str) -> None:
     for found in artefacts(NUMBERS, target, "bf16", 64):
         assert found.asm[BINARIES[target]]
+
+
+@pytest.mark.parametrize("careful", [False, True])
+def test_numbers_of_64_bits_join_others(careful: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call's own tensors may have them: the ends of one walk then have other types than those of the next."""
+    known = aot._type
+    monkeypatch.setattr(aot, "_type", lambda name, *rest: "*i64" if name == "t0_ptr" else known(name, *rest))
+    assert artefacts("valid(lengths) & causal | last(5)", "cuda:90", "bf16", 64, SMALL, careful)
