@@ -135,7 +135,7 @@ class LoopText:
         return len(self.walks) > 1
 
     @property
-    def bounded(self) -> bool:
+    def masked_alike(self) -> bool:
         """Do several walks mask by nothing but their rows' ranges, so that one mask serves all?"""
         return self.fused and all(walk.closed and len(walk.masks) == 1 and not walk.whole for walk in self.walks)
 

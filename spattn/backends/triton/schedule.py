@@ -95,8 +95,16 @@ class Job:
     @property
     def rows(self) -> tuple[int, int]:
         """Positions, half-open."""
-        first = self.request.q_offset
-        return (first, first + self.request.q_len) if self.kind.direction == "queries" else (0, self.request.kv_len)
+        return self._queries if self.kind.direction == "queries" else (0, self.request.kv_len)
+
+    @property
+    def columns(self) -> tuple[int, int]:
+        """Positions, half-open."""
+        return (0, self.request.kv_len) if self.kind.direction == "queries" else self._queries
+
+    @property
+    def _queries(self) -> tuple[int, int]:
+        return self.request.q_offset, self.request.q_offset + self.request.q_len
 
     @property
     def heads(self) -> int:
@@ -109,12 +117,6 @@ class Job:
         known = {"HEAD_DIM": self.request.q.shape[-1], "V_HEAD_DIM": self.request.v.shape[-1], "": 1}
         narrow = torch.float32 if self.request.q.dtype == torch.float32 else torch.float16
         return tuple((known[part.width], narrow if part.scaled else torch.float32) for part in self.kind.parts)
-
-    @property
-    def columns(self) -> tuple[int, int]:
-        """Positions, half-open."""
-        first = self.request.q_offset
-        return (0, self.request.kv_len) if self.kind.direction == "queries" else (first, first + self.request.q_len)
 
     @property
     def wide(self) -> bool:
@@ -273,8 +275,7 @@ def _fits(walk: Walk, columns: tuple[int, int], block_n: int) -> bool:
         case Affine(step, _):
             return (stop - first) // step >= block_n
         case Blocks(_, size):
-            # rows begin and end with a block, or the last ends late enough
-            return first % size == 0 and min(size, (stop - 1) % size + 1) >= block_n
+            return first % size == 0 and min(size, stop - first) >= block_n
     return True
 
 

@@ -196,6 +196,7 @@ def pass_0_loop_0(
             due = lo_0 + i * BLOCK_N
             start = due
             if FITS and not (APART and stretch):
+                # a tile that would pass the last column starts earlier: loads need no mask
                 start = tl.minimum(due, last - BLOCK_N + 1)
             v = start + tl.arange(0, BLOCK_N)
             inside = v <= last
@@ -260,6 +261,7 @@ def pass_0_loop_1(
         block_end = tl.minimum((key_block + 1) * 64, kv_len)
         start = due
         if FITS:
+            # a tile that would pass the block's end starts earlier: loads need no mask
             start = tl.minimum(due, block_end - BLOCK_N)
         k_pos = start + tl.arange(0, BLOCK_N)
         k_base = start

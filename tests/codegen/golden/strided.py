@@ -191,6 +191,7 @@ def pass_0_loop_0(
             due = lo_0 + i * BLOCK_N
             start = due
             if FITS and not (APART and stretch):
+                # a tile that would pass the last column starts earlier: loads need no mask
                 start = tl.minimum(due, last - BLOCK_N + 1)
             v = start + tl.arange(0, BLOCK_N)
             inside = v <= last
@@ -438,6 +439,7 @@ def pass_1_loop_0(
             due = lo_0 + i * BLOCK_N
             start = due
             if FITS and not (APART and stretch):
+                # a tile that would pass the last column starts earlier: loads need no mask
                 start = tl.minimum(due, last - BLOCK_N + 1)
             v = start + tl.arange(0, BLOCK_N)
             inside = v <= last

@@ -170,6 +170,7 @@ def dq_pass_0_loop_0(
         last_now = tl.where(i < before_1, last_now, last_1)
         start = due
         if FITS:
+            # a tile that would pass the last column starts earlier: loads need no mask
             start = tl.minimum(due, last_now - BLOCK_N + 1)
         v = start + tl.arange(0, BLOCK_N)
         inside = v <= last_now
@@ -452,6 +453,7 @@ def dkdv_pass_0_loop_0(
                 due = lo_0 + i * BLOCK_N
                 start = due
                 if FITS and not (APART and stretch):
+                    # a tile that would pass the last column starts earlier: loads need no mask
                     start = tl.minimum(due, last - BLOCK_N + 1)
                 v = start + tl.arange(0, BLOCK_N)
                 inside = v <= last
@@ -744,6 +746,7 @@ def dkdv_pass_1_loop_0(
                 due = lo_0 + i * BLOCK_N
                 start = due
                 if FITS and not (APART and stretch):
+                    # a tile that would pass the last column starts earlier: loads need no mask
                     start = tl.minimum(due, last - BLOCK_N + 1)
                 v = start + tl.arange(0, BLOCK_N)
                 inside = v <= last
