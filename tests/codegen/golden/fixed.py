@@ -198,6 +198,7 @@ def pass_0_loop_0(
             loaded = inside
             if FITS or APART and stretch:
                 loaded = tl.full([BLOCK_N], True, tl.int1)
+                # less those that the tile before had
                 inside = v >= due
             # counted from the tile before: nothing else shares it, so LLVM makes addresses that differ by constants
             along = tl.arange(BLOCK_N, 2 * BLOCK_N)

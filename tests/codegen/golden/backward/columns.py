@@ -181,6 +181,7 @@ def dq_pass_0_loop_0(
         loaded = inside
         if FITS:
             loaded = tl.full([BLOCK_N], True, tl.int1)
+            # less those that the tile before had
             inside = v >= due
         along = tl.arange(0, BLOCK_N) * step
         k_base = k_base.to(tl.int64)
@@ -461,6 +462,7 @@ def dkdv_pass_0_loop_0(
                 loaded = inside
                 if FITS or APART and stretch:
                     loaded = tl.full([BLOCK_N], True, tl.int1)
+                    # less those that the tile before had
                     inside = v >= due
                 # counted from the tile before: nothing else shares it, so LLVM makes addresses that differ by constants
                 along = tl.arange(BLOCK_N, 2 * BLOCK_N)
@@ -754,6 +756,7 @@ def dkdv_pass_1_loop_0(
                 loaded = inside
                 if FITS or APART and stretch:
                     loaded = tl.full([BLOCK_N], True, tl.int1)
+                    # less those that the tile before had
                     inside = v >= due
                 # counted from the tile before: nothing else shares it, so LLVM makes addresses that differ by constants
                 along = tl.arange(BLOCK_N, 2 * BLOCK_N)
