@@ -347,9 +347,9 @@ def pass_0_tile(
     if not CAREFUL:
         # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
         lse += marks(acc)
+    scale = row_scale(acc)
     if SPLIT:
         every = tl.full([BLOCK_M], True, tl.int1)
-        scale = row_scale(acc)
         store_part(part_out_ptr, part_out_lse_ptr, part_out_scale_ptr, slot, every, v_dims, acc, lse, scale, V_HEAD_DIM)
     else:
         kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]

@@ -283,9 +283,9 @@ def pass_0_tile(
 
     acc, lse = normalised(acc, m_i, l_i)
     slot = tl.cast(program, tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+    scale = row_scale(acc)
     if SPLIT:
         every = tl.full([BLOCK_M], True, tl.int1)
-        scale = row_scale(acc)
         store_part(part_out_ptr, part_out_lse_ptr, part_out_scale_ptr, slot, every, v_dims, acc, lse, scale, V_HEAD_DIM)
     else:
         kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
@@ -571,9 +571,9 @@ def pass_1_tile(
     if not CAREFUL:
         # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
         lse += marks(acc)
+    scale = row_scale(acc)
     if SPLIT:
         every = tl.full([BLOCK_M], True, tl.int1)
-        scale = row_scale(acc)
         store_part(part_out_ptr, part_out_lse_ptr, part_out_scale_ptr, slot, every, v_dims, acc, lse, scale, V_HEAD_DIM)
     else:
         row_ok = row_ok & ~(((0 <= q_pos) & (q_pos < kv_len)) & ((q_pos == (kv_len - 1)) | (q_pos == 0) | (q_pos == 7)))
