@@ -211,7 +211,7 @@ def pass_0_loop_0(
                 partial = stretch == 0
             if partial:
                 row_from = tl.full(row_hi.shape, due, tl.int32)
-                row_left = tl.maximum(row_hi - due + 1, 0)
+                row_left = tl.maximum(row_hi - row_from + 1, 0)
                 allowed = tl.broadcast_to(below(v[None, :] - row_from[:, None], row_left[:, None]), scores.shape)
                 scores = tl.where(allowed, scores, float("-inf"))
             values = load_tile(v_ptrs, loaded[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)

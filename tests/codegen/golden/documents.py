@@ -181,15 +181,10 @@ def pass_0_loop_0(
     lo_0, tiles_0, cursor = tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
     full_hi_0 = tl.minimum(full_hi_0, hi_0) - BLOCK_N + 1
     row_lo = tl.where(segment_0_whole, tl.maximum(u - 511, segment_0_run_start), u - 511)
-    row_count = tl.maximum(
-        tl.where(
-            segment_0_whole,
-            tl.minimum(tl.minimum(u, last), segment_0_run_start + segment_0_run_count - 1),
-            tl.minimum(u, last),
-        )
-        - row_lo
-        + 1,
-        0,
+    row_hi = tl.where(
+        segment_0_whole,
+        tl.minimum(tl.minimum(u, last), segment_0_run_start + segment_0_run_count - 1),
+        tl.minimum(u, last),
     )
     end = tiles_0
     # nothing for a tile without rows
@@ -236,7 +231,7 @@ def pass_0_loop_0(
             if partial:
                 k_pos = v
                 row_from = tl.maximum(row_lo, due)
-                row_left = tl.maximum(row_lo + row_count - row_from, 0)
+                row_left = tl.maximum(row_hi - row_from + 1, 0)
                 allowed = tl.broadcast_to(below(v[None, :] - row_from[:, None], row_left[:, None]), scores.shape)
                 if not (segment_0_whole):
                     allowed &= (

@@ -167,7 +167,7 @@ def pass_0_loop_0(
     lo_0, tiles_0, cursor = tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
     full_hi_0 = tl.minimum(full_hi_0, hi_0) - BLOCK_N + 1
     row_lo = u - 1023
-    row_count = tl.maximum(tl.minimum(u, last) - row_lo + 1, 0)
+    row_hi = tl.minimum(u, last)
     end = tiles_0
     # nothing for a tile without rows
     end = tl.where(u0 <= u1, end, 0)
@@ -212,7 +212,7 @@ def pass_0_loop_0(
                 partial = stretch == 0
             if partial:
                 row_from = tl.maximum(row_lo, due)
-                row_left = tl.maximum(row_lo + row_count - row_from, 0)
+                row_left = tl.maximum(row_hi - row_from + 1, 0)
                 allowed = tl.broadcast_to(below(v[None, :] - row_from[:, None], row_left[:, None]), scores.shape)
                 scores = tl.where(allowed, scores, float("-inf"))
             values = load_tile(v_ptrs, loaded[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)

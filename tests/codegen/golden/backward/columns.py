@@ -141,7 +141,7 @@ def dq_pass_0_loop_0(
     lo_0, tiles_0, cursor = tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
     full_hi_0 = tl.minimum(full_hi_0, hi_0) - BLOCK_N + 1
     row_lo = u - 255
-    row_count = tl.maximum(tl.minimum(u, last) - row_lo + 1, 0)
+    row_hi = tl.minimum(u, last)
     last_1 = ((kv_len + 511) >> 9) - 1
     lo_1 = 0
     hi_1 = tl.minimum(((u1 + 256) >> 9) - 1, last_1)
@@ -195,11 +195,11 @@ def dq_pass_0_loop_0(
         if (due < full_lo) | (due > full_hi):
             if i < before_1:
                 row_from = tl.maximum(row_lo, due)
-                row_left = tl.maximum(row_lo + row_count - row_from, 0)
+                row_left = tl.maximum(row_hi - row_from + 1, 0)
                 row_from, row_left = to_position(row_from), to_position(row_left)
             else:
                 row_from = tl.full(row_hi_1.shape, due, tl.int32)
-                row_left = tl.maximum(row_hi_1 - due + 1, 0)
+                row_left = tl.maximum(row_hi_1 - row_from + 1, 0)
                 row_from, row_left = to_position(row_from), to_position(row_left)
             allowed = tl.broadcast_to(below(v[None, :] - row_from[:, None], row_left[:, None]), p.shape)
             p = tl.where(allowed, p, 0.0)
@@ -727,7 +727,7 @@ def dkdv_pass_1_loop_0(
     lo_0, tiles_0, cursor = tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
     full_hi_0 = tl.minimum(full_hi_0, hi_0) - BLOCK_N + 1
     row_lo = u
-    row_count = tl.maximum(tl.minimum(u + 255, last) - row_lo + 1, 0)
+    row_hi = tl.minimum(u + 255, last)
     end = tiles_0
     # nothing for a tile without rows
     end = tl.where(u0 <= u1, end, 0)
@@ -774,7 +774,7 @@ def dkdv_pass_1_loop_0(
                     partial = stretch == 0
                 if partial:
                     row_from = tl.maximum(row_lo, due)
-                    row_left = tl.maximum(row_lo + row_count - row_from, 0)
+                    row_left = tl.maximum(row_hi - row_from + 1, 0)
                     allowed = tl.broadcast_to(below(v[None, :] - row_from[:, None], row_left[:, None]), p.shape)
                     p = tl.where(allowed, p, 0.0)
                 do = load_tile(do_ptrs, loaded[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
