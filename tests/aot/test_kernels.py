@@ -31,6 +31,7 @@ PATTERNS = {
     "blocks": "local(128) | random(3)",
 }
 NUMBERS = "local(2147483647) & where(q * 1000000000 > k)"  # of 64 bits, in bounds and in masks
+SERIALISED = "(C7512)"  # wgmma, for want of registers
 SINGLE_WALK = ("dense", "window", "residues", "segments")
 HEAD_DIMS = (64, 128)
 DTYPES = ("bf16", "fp16")
@@ -66,7 +67,8 @@ def test_hopper_gets_matrix_products_of_warp_groups_and_spills_little(name: str,
         if found.tile.block_m >= 64 and not found.name.endswith("_combine"):
             assert "wgmma.mma_async" in found.text("ptx")
         # fewer registers for more programs: ptxas then lets no two products run at once, and still it is faster
-        assert found.warnings == () or found.tile.registers
+        told = [warning for warning in found.warnings if not (found.tile.registers and SERIALISED in warning)]
+        assert told == []
         assert found.shared <= SHARED
         assert found.spills is not None
         assert found.spills <= (NONE if name in SINGLE_WALK and found.tile == SMALL else SPILLED)

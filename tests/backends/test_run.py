@@ -33,8 +33,9 @@ def test_a_compilation_that_fails_leaves_later_ones_alone() -> None:
     def failing() -> None:
         raise ValueError("no such instruction")
 
+    broken: list[Any] = [Compiling(failing), Compiling(failing)]
+    steps: list[Any] = [Compiling(dict), Compiling(dict)]
     with pytest.raises(ValueError, match="instruction"):
-        compile_together([Compiling(failing), Compiling(failing)], [])  # type: ignore[list-item]
-    steps = [Compiling(dict), Compiling(dict)]
-    compile_together(steps, [])  # type: ignore[arg-type]
+        compile_together(broken, [])
+    compile_together(steps, [])
     assert all(step.done for step in steps)
