@@ -31,3 +31,10 @@ def test_gradients(pattern):
 def test_ends_of_64_bits_beside_others():
     pattern = "(fixed(34, 34) | valid(lengths)) | last(8)"
     check(pattern, drawn(57, 80, batch=1, heads=(1, 1), tensors={"lengths": np.array([42], np.int64)}))
+
+
+@pytest.mark.parametrize("tile", TILES, ids=str)
+def test_ends_of_all_rows_beside_each_rows_own(tile):
+    ids = np.repeat(np.arange(3, dtype=np.int32), [40, 21, 62])[None]
+    given = drawn(15, 123, batch=1, heads=(1, 1), tensors={"ids": ids})
+    check("~packed_causal(ids) - (within(ids, prefix(6)) | prefix(1))", given, tile)

@@ -1,0 +1,83 @@
+"""Triton's front end takes the kernels of a sample of the language: types agree where branches and loops meet.
+
+The interpreter asks nothing of the kind.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import triton
+from hypothesis import HealthCheck, Phase, example, given, settings
+from triton._C.libtriton import ir
+from triton.compiler import make_backend
+
+from spattn.backends.triton import aot
+from spattn.backends.triton.load import load
+from spattn.backends.triton.targets import Target
+from spattn.backends.triton.tiles import Tile
+from spattn.codegen.module import PassSource
+from spattn.codegen.parameters import Values
+from spattn.compiler import compile_pattern
+from spattn.frontend.parser import parse
+from spattn.frontend.syntax import Node
+from spattn.relation.heads import pair_groups
+from spattn.runtime.cache import default_cache
+from tests.strategies import patterns
+
+pytestmark = [pytest.mark.aot, pytest.mark.timeout(1800)]
+
+EXAMPLES = 300 if os.environ.get("HYPOTHESIS_PROFILE") == "explore" else 25
+WITHOUT_SHRINKING = (Phase.explicit, Phase.generate)
+GPU, TILE = Target.of("cuda:90"), Tile(64, 32, 4, 2)
+LAUNCHES = {
+    "split": ("bf16", replace(TILE, splits=3), False),
+    "apart": ("bf16", replace(TILE, apart=True), False),
+    "careful": ("fp32", TILE, True),
+}
+# the ends of one walk are those of all rows, of the next each row's own
+MIXED_ENDS = "~packed_causal(ids) - (within(ids, prefix(6)) | prefix(1))"
+
+
+def front_end(source: Any, target: Any, options: dict[str, int]) -> SimpleNamespace:
+    """The first step of `triton.compile`: a typed program; the others would take ten times as long."""
+    backend = make_backend(target)
+    parsed, context = backend.parse_options(options), ir.context()
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    source.make_ir(target, parsed, backend.get_codegen_implementation(parsed), backend.get_module_map(), context)
+    return SimpleNamespace(asm={}, metadata=SimpleNamespace(shared=0))
+
+
+def with_wide_tensors(usual: Any) -> Any:
+    """Types of a call whose own tensors have int64."""
+
+    def typed(name: str, one: PassSource, *rest: Any) -> str:
+        own = name.startswith("t") and name[1:-4].isdigit() and isinstance(one.roles[int(name[1:-4])], Values)
+        return "*i64" if own else usual(name, one, *rest)
+
+    return typed
+
+
+@pytest.mark.parametrize("launch", LAUNCHES)
+def test_types_agree(launch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    dtype, tile, careful = LAUNCHES[launch]
+    monkeypatch.setattr(triton, "compile", front_end)
+    if careful:
+        monkeypatch.setattr(aot, "_type", with_wide_tensors(aot._type))
+
+    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), phases=WITHOUT_SHRINKING)
+    @given(patterns(depth=2))
+    @example(parse(MIXED_ENDS))
+    def sample(node: Node) -> None:
+        one = compile_pattern(node)
+        for values in pair_groups(one.pair_conditions, 2, 4):
+            for source in (one.source(values), one.backward_source(values)):
+                kernels = load(default_cache().publish(source.text), source.text)
+                aot.compile_ahead(source, kernels, GPU, dtype, 64, 64, tile, careful)
+
+    sample()
