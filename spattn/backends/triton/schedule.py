@@ -184,16 +184,16 @@ class _Settling:
         whole = [*self.fixed(*reads, *split, marks), *_tensors(numbers, place), *self.numbers(scalars)]
         kernel = job.kernels[text.name]
         fits = all(_fits(walk, job.columns, tile.block_n) for walk in one.walks)
-        self.add(kernel, _grid(tiles * tile.splits, job.count), whole, tile, sides, fits, alike)
+        self.add(kernel, _grid(tiles * tile.splits, job.count), whole, tile, sides, alike, fits=fits)
         if text.leaky:
             scans = -(-programs // SCANNED), 1, 1
-            self.add(kernel, scans, whole, unhurried(tile), sides, fits, alike, careful=True)
+            self.add(kernel, scans, whole, unhurried(tile), sides, alike, fits=fits, careful=True)
         if tile.splits > 1:
             fixed = [*map(Pointer, split), *self.fixed(*reads, *writes, self.nothing)]
             whole = [*fixed, *_tensors(numbers, place), *self.numbers(scalars)]
             chunks = -(-max(request.q.shape[-1], request.v.shape[-1]) // COMBINED)
             combine = job.kernels[f"{text.name}_combine"]
-            self.add(combine, (tiles * job.count * chunks, 1, 1), whole, tile, sides, fits, alike, dims=COMBINED)
+            self.add(combine, (tiles * job.count * chunks, 1, 1), whole, tile, sides, alike, dims=COMBINED)
 
     def alike(self, numbers: Sequence[Sequence[int]]) -> tuple[Any, ...]:
         """What Triton compiles in: strides, heads; of run-time tensors the inner strides, and if any is wide."""
@@ -236,12 +236,13 @@ class _Settling:
         arguments: list[Any],
         tile: Tile,
         sides: tuple[int, ...],
-        fits: bool,
         alike: tuple[Any, ...],
+        *,
+        fits: bool = True,
         careful: bool = False,
         dims: int = 0,
     ) -> None:
-        """A launch; its programs have all dimensions of a row, or so many."""
+        """A launch; its programs have all dimensions of a row, or so many, and walk columns that fit their tiles."""
         request = self.job.request
         head_dim, v_head_dim = request.q.shape[-1], request.v.shape[-1]
         precision = "tf32" if request.tf32 else "ieee"
