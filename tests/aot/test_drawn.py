@@ -54,11 +54,11 @@ def front_end(source: Any, target: Any, options: dict[str, int]) -> SimpleNamesp
 
 
 def with_wide_tensors(usual: Any) -> Any:
-    """Types of a call whose own tensors have int64."""
+    """Types of a call whose own tensors have int64; those that are made of them have int32."""
 
     def typed(name: str, one: PassSource, *rest: Any) -> str:
-        own = name.startswith("t") and name[1:-4].isdigit() and isinstance(one.roles[int(name[1:-4])], Values)
-        return "*i64" if own else usual(name, one, *rest)
+        given = {f"t{i}_ptr" for i, role in enumerate(one.roles) if isinstance(role, Values) and "." not in role.name}
+        return "*i64" if name in given else usual(name, one, *rest)
 
     return typed
 

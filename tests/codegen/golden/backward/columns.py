@@ -25,14 +25,6 @@ SCANNED = tl.constexpr(64)
 
 
 @triton.jit
-def to_positions(number, rows):
-    """A number of each row, or of all, in 32 bits; where a tensor of the call made it 64, the nearest position."""
-    if number.dtype == tl.int64:
-        number = tl.minimum(tl.maximum(number, -NOWHERE), NOWHERE).to(tl.int32)
-    return tl.broadcast_to(number, rows.shape)
-
-
-@triton.jit
 def below(number, count):
     """0 <= number < count in one comparison: without signs, numbers below 0 are the greatest."""
     return number.to(tl.uint32) < tl.cast(count, tl.uint32)
@@ -196,11 +188,11 @@ def dq_pass_0_loop_0(
             if i < before_1:
                 row_from = tl.maximum(row_lo, due)
                 row_left = tl.maximum(row_hi - row_from + 1, 0)
-                row_from, row_left = to_positions(row_from, u), to_positions(row_left, u)
+                row_from, row_left = tl.broadcast_to(row_from, u.shape), tl.broadcast_to(row_left, u.shape)
             else:
                 row_from = tl.full(row_hi_1.shape, due, tl.int32)
                 row_left = tl.maximum(row_hi_1 - row_from + 1, 0)
-                row_from, row_left = to_positions(row_from, u), to_positions(row_left, u)
+                row_from, row_left = tl.broadcast_to(row_from, u.shape), tl.broadcast_to(row_left, u.shape)
             allowed = tl.broadcast_to(below(v[None, :] - row_from[:, None], row_left[:, None]), p.shape)
             p = tl.where(allowed, p, 0.0)
         values = load_tile(v_ptrs, loaded[None, :], (v_dims < V_HEAD_DIM)[:, None], V_HEAD_DIM != BLOCK_DV)
