@@ -257,7 +257,8 @@ class _Printer:
             case LimitClamp(last):
                 name = f"limit{number}"
                 hi = final(name)
-                return ClampText((Line(code(name), code(f"narrowed({self.scalar(last)})")),), code(""), hi, code(""), hi)
+                limit = code(f"narrowed({self.scalar(last)})")
+                return ClampText((Line(code(name), limit),), code(""), hi, code(""), hi)
             case SegmentClamp(ids):
                 s = f"segment_{self.segment_numbers[ids]}"
                 bounds = first(f"{s}_first"), final(f"{s}_last"), first(f"{s}_run_first"), final(f"{s}_run_last")

@@ -8,7 +8,8 @@ from spattn.backends.triton.aot import Artefact, Target, compile_ahead, usual_ba
 from spattn.backends.triton.load import load
 from spattn.backends.triton.tiles import Tile
 from spattn.runtime.cache import default_cache
-from tests.aot.test_kernels import BINARIES, DTYPES, HEAD_DIMS, NUMBERS, PATTERNS, SHARED, pattern
+from tests.aot.sass import unset_registers
+from tests.aot.test_kernels import BINARIES, DTYPES, HEAD_DIMS, NARROW, NUMBERS, PATTERNS, SHARED, pattern
 
 pytestmark = pytest.mark.aot
 
@@ -17,14 +18,20 @@ ELSEWHERE = ("window", "owners", "blocks")
 
 
 def artefacts(
-    name: str, target: str, dtype: str, head_dim: int, tile: Tile | None = None, careful: bool = False
+    name: str,
+    target: str,
+    dtype: str,
+    head_dim: int,
+    tile: Tile | None = None,
+    careful: bool = False,
+    v_head_dim: int | None = None,
 ) -> list[Artefact]:
     """The passes of a pattern's gradients, at the tiles that a call of some thousand tokens takes."""
     one, gpu = pattern(PATTERNS.get(name, name)), Target.of(target)
     source = one.backward_source()
     kernels = load(default_cache().publish(source.text), source.text)
     usual = usual_backward_tiles(one.layout(), one.layout((), "keys"), dtype, head_dim, gpu)
-    return compile_ahead(source, kernels, gpu, dtype, head_dim, head_dim, tile or usual, careful)
+    return compile_ahead(source, kernels, gpu, dtype, head_dim, v_head_dim or head_dim, tile or usual, careful)
 
 
 @pytest.mark.parametrize("name", PATTERNS)
@@ -35,6 +42,7 @@ def test_hopper_gets_matrix_products_of_warp_groups_and_spills_little(name: str)
         assert one.asm["cubin"]
         assert one.warnings == ()
         assert one.shared <= SHARED
+        assert unset_registers(one.text("sass")) == []
         assert one.spills is not None
         assert one.spills <= SPILLED
         tall = one.tile.block_m >= 64 and "pass" in one.name and "combine" not in one.name
@@ -60,6 +68,13 @@ def test_wide_heads_fit_into_the_shared_memory_of_each_gpu(target: str) -> None:
 def test_careful_launches_compile(target: str) -> None:
     for one in artefacts("window", target, "bf16", 64, careful=True):
         assert one.asm[BINARIES[target]]
+
+
+@pytest.mark.parametrize("careful", [False, True])
+@pytest.mark.parametrize("dims", NARROW, ids=str)
+def test_values_much_narrower_or_wider_than_keys(dims: tuple[int, int], careful: bool) -> None:
+    for one in artefacts("dense", "cuda:90", "bf16", dims[0], Tile(64, 64, 4, 2), careful, dims[1]):
+        assert unset_registers(one.text("sass")) == []
 
 
 @pytest.mark.parametrize("head_dim", [24, 64])

@@ -17,6 +17,7 @@ from spattn.backends.triton.load import load
 from spattn.backends.triton.tiles import Tile
 from spattn.compiler import Compiled, compile_pattern
 from spattn.runtime.cache import default_cache
+from tests.aot.sass import unset_registers
 
 pytestmark = pytest.mark.aot
 
@@ -34,6 +35,7 @@ NUMBERS = "local(2147483647) & where(q * 1000000000 > k)"  # of 64 bits, in boun
 SERIALISED = "(C7512)"  # wgmma, for want of registers
 SINGLE_WALK = ("dense", "window", "residues", "segments")
 HEAD_DIMS = (64, 128)
+NARROW = ((16, 32), (64, 16), (64, 32), (128, 32), (32, 128))
 DTYPES = ("bf16", "fp16")
 BINARIES = {"cuda:80": "cubin", "cuda:90": "cubin", "cuda:100": "cubin", "hip:gfx942": "hsaco"}
 SHARED = 227 * 1024  # bytes that a block may have on sm_90
@@ -48,14 +50,20 @@ def pattern(text: str) -> Compiled:
 
 
 def artefacts(
-    name: str, target: str, dtype: str, head_dim: int, tile: Tile | None = None, careful: bool = False
+    name: str,
+    target: str,
+    dtype: str,
+    head_dim: int,
+    tile: Tile | None = None,
+    careful: bool = False,
+    v_head_dim: int | None = None,
 ) -> list[Artefact]:
     """The passes of a pattern, at the tiles that a call of some thousand tokens takes."""
     one = pattern(PATTERNS.get(name, name))
     source = one.source()
     kernels = load(default_cache().publish(source.text), source.text)
     tiles = [tile] * len(source.passes) if tile else usual_tiles(one.layout(), dtype, head_dim, Target.of(target))
-    return compile_ahead(source, kernels, Target.of(target), dtype, head_dim, head_dim, tiles, careful)
+    return compile_ahead(source, kernels, Target.of(target), dtype, head_dim, v_head_dim or head_dim, tiles, careful)
 
 
 @pytest.mark.parametrize("head_dim", HEAD_DIMS)
@@ -70,6 +78,7 @@ def test_hopper_gets_matrix_products_of_warp_groups_and_spills_little(name: str,
         told = [warning for warning in found.warnings if not (found.tile.registers and SERIALISED in warning)]
         assert told == []
         assert found.shared <= SHARED
+        assert unset_registers(found.text("sass")) == []
         assert found.spills is not None
         assert found.spills <= (NONE if name in SINGLE_WALK and found.tile == SMALL else SPILLED)
 
@@ -103,6 +112,24 @@ def test_tiles_fit_into_the_shared_memory_of_each_gpu(target: str, dtype: str) -
 def test_careful_launches_compile(target: str) -> None:
     for found in artefacts("window", target, "bf16", 64, careful=True):
         assert found.asm[BINARIES[target]]
+
+
+@pytest.mark.parametrize("careful", [False, True])
+@pytest.mark.parametrize("dims", NARROW, ids=str)
+def test_values_much_narrower_or_wider_than_keys(dims: tuple[int, int], careful: bool) -> None:
+    for found in artefacts("dense", "cuda:90", "bf16", dims[0], SMALL, careful, dims[1]):
+        assert unset_registers(found.text("sass")) == []
+
+
+def test_an_unset_register_is_seen() -> None:
+    listing = [
+        "ULDC.64 UR8, c[0x0][0x220];",
+        "@P0 LDG.E.128 R4, desc[UR8][R2.64];",
+        "UIADD3 UR34, UP0, UR34, 0x40, URZ;",
+        "UMOV UR15, 0x80000020;",
+        "HGMMA.64x32x16.F32 R56, R24, gdesc[UR12].tnspB, R56;",
+    ]
+    assert unset_registers("\n".join(listing)) == [listing[2], listing[4]]
 
 
 @pytest.mark.parametrize("careful", [False, True])

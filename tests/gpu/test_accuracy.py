@@ -42,6 +42,7 @@ PATTERNS = {
     "heads": "heads([0]) & causal | heads([1:]) & last(64)",
     "expression": "where(t[q] <= t[k]) & causal",
 }
+NARROW = ((16, 32), (64, 16), (128, 32), (32, 128), (256, 24))
 LENGTHS = ((1, 1), (1, 1000), (127, 127), (1000, 1000), (300, 2048), (2048, 2048))
 
 
@@ -88,6 +89,12 @@ def test_patterns(name: str) -> None:
 @pytest.mark.parametrize("dims", [(16, 16), (32, 32), (40, 40), (80, 80), (96, 64), (192, 128), (256, 256)], ids=str)
 def test_head_dimensions(dims: tuple[int, int]) -> None:
     check("last(100)", drawn(300, 300, heads=(2, 1), dims=dims, dtype=torch.bfloat16, device="cuda"))
+
+
+@pytest.mark.parametrize("dims", NARROW, ids=str)
+@pytest.mark.parametrize("pattern", ["last(100)", "~random(3, block=7)"])
+def test_values_much_narrower_or_wider_than_keys(pattern: str, dims: tuple[int, int]) -> None:
+    check(pattern, drawn(300, 300, dims=dims, dtype=torch.float16, device="cuda"))
 
 
 @pytest.mark.parametrize("heads", [(1, 1), (8, 1), (6, 2)], ids=str)

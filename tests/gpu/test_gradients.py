@@ -13,7 +13,7 @@ from torch import Tensor
 import spattn
 from spattn.backends.triton.tiles import Tile
 from spattn.frontend.syntax import Node
-from tests.gpu.test_accuracy import PATTERNS, tensors
+from tests.gpu.test_accuracy import NARROW, PATTERNS, tensors
 from tests.kernels import Inputs, Upstream, drawn, drawn_upstream, expected_gradients, gradients, mask_of
 
 pytestmark = [
@@ -70,6 +70,11 @@ def test_patterns(name: str) -> None:
 @pytest.mark.parametrize("dims", [(16, 16), (40, 40), (96, 64), (192, 128), (256, 256)], ids=str)
 def test_head_dimensions(dims: tuple[int, int]) -> None:
     check("last(100)", drawn(300, 300, heads=(2, 1), dims=dims, dtype=torch.bfloat16, device="cuda"))
+
+
+@pytest.mark.parametrize("dims", NARROW, ids=str)
+def test_values_much_narrower_or_wider_than_keys(dims: tuple[int, int]) -> None:
+    check("~random(3, block=7)", drawn(300, 300, dims=dims, dtype=torch.float16, device="cuda"))
 
 
 @pytest.mark.parametrize("heads", [(1, 1), (8, 1), (6, 2)], ids=str)

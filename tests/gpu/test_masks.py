@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.gpu.test_accuracy import PATTERNS, tensors
+from tests.gpu.test_accuracy import NARROW, PATTERNS, tensors
 from tests.kernels import Inputs, drawn, expected, mask_of, run
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(120)]
@@ -41,8 +41,16 @@ def poisoned(given: Inputs, side: str, poison: float) -> Inputs:
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("name", ["causal", "window", "strided", "owners", "documents"])
 def test_keys_that_a_row_may_not_see_never_matter(name: str, poison: float) -> None:
-    pattern = PATTERNS[name]
-    given = drawn(250, 256, dtype=torch.bfloat16, dims=(64, 64), device="cuda", tensors=tensors(pattern, 256, 1))
+    check_poisoned(PATTERNS[name], (64, 64), poison)
+
+
+@pytest.mark.parametrize("dims", NARROW, ids=str)
+def test_nor_where_values_are_much_narrower_or_wider(dims: tuple[int, int]) -> None:
+    check_poisoned(PATTERNS["window"], dims, float("nan"))
+
+
+def check_poisoned(pattern: str, dims: tuple[int, int], poison: float) -> None:
+    given = drawn(250, 256, dtype=torch.bfloat16, dims=dims, device="cuda", tensors=tensors(pattern, 256, 1))
     mask = mask_of(pattern, given).cuda()
     safe = ~mask[..., list(KEYS)].any(-1)
     clean = run(pattern, given, tile=None)

@@ -17,7 +17,7 @@ from spattn.backends.triton.cost.choice import choose
 from spattn.backends.triton.cost.sizes import Sizes
 from spattn.backends.triton.needs import needs
 from spattn.backends.triton.targets import Target
-from spattn.backends.triton.tiles import Device, Tile, next_power, unhurried
+from spattn.backends.triton.tiles import Device, Tile, padded, unhurried
 from spattn.codegen.kinds import D_KEYS, D_QUERIES
 from spattn.codegen.module import ModuleSource, PassSource
 from spattn.codegen.parameters import Membership
@@ -99,7 +99,7 @@ def compile_ahead(
     _require_compiler()
     each = [tiles] * len(source.passes) if isinstance(tiles, Tile) else list(tiles)
     each = [unhurried(tile) for tile in each] if careful else each
-    constants = {**_constants(head_dim, v_head_dim), "CAREFUL": careful}
+    constants = {**_constants(head_dim, v_head_dim, ITEM_SIZES[dtype]), "CAREFUL": careful}
     found = []
     for one, tile in zip(source.passes, each, strict=True):
         split = {**constants, "SPLIT": tile.splits > 1, "APART": tile.apart}
@@ -135,8 +135,9 @@ def _require_compiler() -> None:
         raise MissingDependencyError("E050", "compiling needs Triton", hint="pip install 'spattn[triton]'") from error
 
 
-def _constants(head_dim: int, v_head_dim: int) -> dict[str, Any]:
-    """What a call of that width compiles in, but for the tile."""
+def _constants(head_dim: int, v_head_dim: int, itemsize: int) -> dict[str, Any]:
+    """What a call of these widths compiles in, but for the tile."""
+    block_d, block_dv = padded(head_dim, v_head_dim, itemsize)
     strides = {f"stride_{name}": head_dim for name in ("qm", "kn", "dqm", "dkn")}
     strides |= {f"stride_{name}": v_head_dim for name in ("vn", "om", "dom", "dvn")} | {"stride_dlsem": 1}
     return {
@@ -145,8 +146,8 @@ def _constants(head_dim: int, v_head_dim: int) -> dict[str, Any]:
         "group_size": 1,
         "HEAD_DIM": head_dim,
         "V_HEAD_DIM": v_head_dim,
-        "BLOCK_D": next_power(head_dim),
-        "BLOCK_DV": next_power(v_head_dim),
+        "BLOCK_D": block_d,
+        "BLOCK_DV": block_dv,
         "PAIRED": False,
         "PRECISION": "ieee",
         "WIDE": False,

@@ -15,7 +15,7 @@ import torch
 
 from spattn.backends.request import Request
 from spattn.backends.triton.run import MAX_INT32, Step, compile_together
-from spattn.backends.triton.tiles import Tile, next_power, unhurried
+from spattn.backends.triton.tiles import Tile, padded, unhurried
 from spattn.backends.triton.workspace import Workspace
 from spattn.codegen.kinds import Kind
 from spattn.codegen.module import PassSource
@@ -245,9 +245,10 @@ class _Settling:
         """A launch; its programs have all dimensions of a row, or so many, and walk columns that fit their tiles."""
         request = self.job.request
         head_dim, v_head_dim = request.q.shape[-1], request.v.shape[-1]
+        widths = (dims, dims) if dims else padded(head_dim, v_head_dim, request.q.dtype.itemsize)
         precision = "tf32" if request.tf32 else "ieee"
         constants = (
-            head_dim, v_head_dim, dims or next_power(head_dim), dims or next_power(v_head_dim),
+            head_dim, v_head_dim, *widths,
             tile.block_m, tile.block_n, self.job.paired, precision, self.job.wide, fits,
             tile.splits > 1, tile.apart, careful,
             *sides,

@@ -31,6 +31,7 @@ class Device:
 
 
 H200 = Device()
+SWIZZLED = 128  # bytes of a row within which shared memory is permuted for Hopper's products
 
 
 @frozen
@@ -74,3 +75,14 @@ def unhurried(tile: Tile) -> Tile:
 def next_power(n: int) -> int:
     """The least power of two that is at least n and 16, the smallest side of a matrix product."""
     return max(16, 1 << (n - 1).bit_length())
+
+
+def padded(head_dim: int, v_head_dim: int, itemsize: int) -> tuple[int, int]:
+    """Dimensions of q and k, and those of v and out, as tiles have them.
+
+    Tiles of both permute shared memory alike. Where two at one address did not, ptxas 12.8 took the second's descriptor
+    from a register that nothing had written.
+    """
+    widths = next_power(head_dim), next_power(v_head_dim)
+    least = min(max(widths), SWIZZLED // itemsize)
+    return max(widths[0], least), max(widths[1], least)
