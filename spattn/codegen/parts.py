@@ -140,6 +140,11 @@ class LoopText:
         return self.fused and all(walk.closed and len(walk.masks) == 1 and not walk.whole for walk in self.walks)
 
     @property
+    def reads(self) -> bool:
+        """Does a mask read tensors?"""
+        return any("_ptr" in walk.residual for walk in self.walks)
+
+    @property
     def ranges(self) -> tuple[RangeText, ...]:
         """Of all its walks."""
         return tuple(r for walk in self.walks for r in walk.ranges)

@@ -32,6 +32,11 @@ PATTERNS = {
     "blocks": "local(128) | random(3)",
 }
 NUMBERS = "local(2147483647) & where(q * 1000000000 > k)"  # of 64 bits, in bounds and in masks
+READING = (
+    "~(random(3, block=7) | nsa_selected(table, 4))",
+    "~(neighborhood([5, 5, 4], [8, 8, 1], dilation=[5, 7, 2], border=shift)"
+    " | nsa_selected(table, 4) | streaming_llm(63))",
+)
 SERIALISED = "(C7512)"  # wgmma, for want of registers
 SINGLE_WALK = ("dense", "window", "residues", "segments")
 HEAD_DIMS = (64, 128)
@@ -130,6 +135,13 @@ def test_an_unset_register_is_seen() -> None:
         "HGMMA.64x32x16.F32 R56, R24, gdesc[UR12].tnspB, R56;",
     ]
     assert unset_registers("\n".join(listing)) == [listing[2], listing[4]]
+
+
+@pytest.mark.parametrize("careful", [False, True])
+@pytest.mark.parametrize("name", READING)
+def test_float32_compiles_where_masks_read_tensors(name: str, careful: bool) -> None:
+    for found in artefacts(name, "cuda:90", "fp32", 64, Tile(32, 16, 4, 1), careful):
+        assert found.asm["cubin"]
 
 
 @pytest.mark.parametrize("careful", [False, True])

@@ -23,6 +23,17 @@ def read_1(pointer, i, size_i, stride_i):
 
 
 @triton.jit
+def carried(allowed, factor):
+    """A mask as it leaves a branch: as numbers if it is float32 that is multiplied.
+
+    Products of these want their factors in shared memory, where Triton 3.6 would put the mask too, and cannot.
+    """
+    if factor.dtype == tl.float32:
+        allowed = tl.where(allowed, 1, 0)
+    return allowed
+
+
+@triton.jit
 def below(number, count):
     """0 <= number < count in one comparison: without signs, numbers below 0 are the greatest."""
     return number.to(tl.uint32) < tl.cast(count, tl.uint32)
@@ -225,6 +236,7 @@ def pass_0_loop_0(
             k = load_tile(k_ptrs, loaded[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
             scores = tl.dot(q, k, input_precision=PRECISION)
             allowed = tl.broadcast_to(inside[None, :], scores.shape)
+            shown = carried(allowed, q)
             partial = (due < full_lo_0) | (due > full_hi_0)
             if APART:
                 partial = stretch == 0
@@ -247,6 +259,8 @@ def pass_0_loop_0(
                         )
                     )
                 scores = tl.where(allowed, scores, float("-inf"))
+                shown = carried(allowed, q)
+            allowed = shown != 0
             values = load_tile(v_ptrs, loaded[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
             if CAREFUL:
                 acc, m_i, l_i = careful_softmax(scores, allowed, values, acc, m_i, l_i, qk_scale, PRECISION)
