@@ -242,7 +242,7 @@ class _Settling:
         careful: bool = False,
         dims: int = 0,
     ) -> None:
-        """A launch; its programs have all dimensions of a row, or so many, and walk columns that fit their tiles."""
+        """A launch, of all dimensions of a row or of `dims`; it `fits` if there are columns for each whole tile."""
         request = self.job.request
         head_dim, v_head_dim = request.q.shape[-1], request.v.shape[-1]
         widths = (dims, dims) if dims else padded(head_dim, v_head_dim, request.q.dtype.itemsize)
