@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
-from spattn.backends.triton.aot import Artefact, Target, compile_ahead, usual_backward_tiles
-from spattn.backends.triton.load import load
+from spattn.backends.triton.targets import Target
 from spattn.backends.triton.tiles import Tile
-from spattn.runtime.cache import default_cache
 from tests.aot.sass import unset_registers
-from tests.aot.test_kernels import BINARIES, DTYPES, HEAD_DIMS, NARROW, NUMBERS, PATTERNS, SHARED, pattern
+from tests.aot.test_kernels import BINARIES, DTYPES, HEAD_DIMS, NARROW, NUMBERS, PATTERNS, SHARED
+from tests.aot.test_kernels import artefacts as forward_or_backward
 
 pytestmark = pytest.mark.aot
 
 SPILLED = 1024  # bytes, stores and loads, outside of the innermost loops; dk and dv alone fill half of the registers
 ELSEWHERE = ("window", "owners", "blocks")
 
-
-def artefacts(
-    name: str,
-    target: str,
-    dtype: str,
-    head_dim: int,
-    tile: Tile | None = None,
-    careful: bool = False,
-    v_head_dim: int | None = None,
-) -> list[Artefact]:
-    """The passes of a pattern's gradients, at the tiles that a call of some thousand tokens takes."""
-    one, gpu = pattern(PATTERNS.get(name, name)), Target.of(target)
-    source = one.backward_source()
-    kernels = load(default_cache().publish(source.text), source.text)
-    usual = usual_backward_tiles(one.layout(), one.layout((), "keys"), dtype, head_dim, gpu)
-    return compile_ahead(source, kernels, gpu, dtype, head_dim, v_head_dim or head_dim, tile or usual, careful)
+artefacts = partial(forward_or_backward, backward=True)
 
 
 @pytest.mark.parametrize("name", PATTERNS)

@@ -12,7 +12,7 @@ from importlib.metadata import version
 import pytest
 
 from spattn.backends.triton import aot
-from spattn.backends.triton.aot import Artefact, Target, compile_ahead, usual_tiles
+from spattn.backends.triton.aot import Artefact, Target, compile_ahead, usual_backward_tiles, usual_tiles
 from spattn.backends.triton.load import load
 from spattn.backends.triton.tiles import Tile
 from spattn.compiler import Compiled, compile_pattern
@@ -62,13 +62,17 @@ def artefacts(
     tile: Tile | None = None,
     careful: bool = False,
     v_head_dim: int | None = None,
+    backward: bool = False,
 ) -> list[Artefact]:
-    """The passes of a pattern, at the tiles that a call of some thousand tokens takes."""
-    one = pattern(PATTERNS.get(name, name))
-    source = one.source()
+    """The passes of a pattern, or of its gradients, at the tiles that a call of some thousand tokens takes."""
+    one, gpu = pattern(PATTERNS.get(name, name)), Target.of(target)
+    if backward:
+        source, along = one.backward_source(), (one.layout(), one.layout((), "keys"))
+        usual = usual_backward_tiles(*along, dtype, head_dim, gpu)
+    else:
+        source, usual = one.source(), usual_tiles(one.layout(), dtype, head_dim, gpu)
     kernels = load(default_cache().publish(source.text), source.text)
-    tiles = [tile] * len(source.passes) if tile else usual_tiles(one.layout(), dtype, head_dim, Target.of(target))
-    return compile_ahead(source, kernels, Target.of(target), dtype, head_dim, v_head_dim or head_dim, tiles, careful)
+    return compile_ahead(source, kernels, gpu, dtype, head_dim, v_head_dim or head_dim, tile or usual, careful)
 
 
 @pytest.mark.parametrize("head_dim", HEAD_DIMS)
