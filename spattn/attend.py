@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from spattn.analysis.explanation import Explanation
+    from spattn.backends.prepared import Prepared
     from spattn.runtime.execution import Calls
 
 MAX_KNOWN = 256
@@ -58,6 +59,7 @@ class Attention:
         return_lse: bool = False,
         scale: float | None = None,
         q_offset: int | None = None,
+        prepared: Prepared | None = None,
         **tensors: Any,
     ) -> Any:
         """softmax(scale * q k^T) v over the pattern's pairs.
@@ -72,7 +74,8 @@ class Attention:
             return_lse: Also give the log-sum-exp of each row's scores.
             scale: 1/sqrt(head_dim) by default.
             q_offset: Position of the first query among the keys; kv_len - q_len by default.
-            tensors: The pattern's free names.
+            prepared: What `prepare` answered: these tensors are not given again.
+            tensors: The pattern's free names. They are read when the call runs, in its stream or its graph.
 
         Returns:
             out `[batch, num_q_heads, q_len, v_head_dim]` in q's dtype, and with `return_lse` the natural-log lse in
@@ -85,8 +88,24 @@ class Attention:
         """
         if self._calls is None:
             self._calls = self.calls()
-        out, lse = self._calls.call(q, k, v, scale, q_offset, tensors)
+        out, lse = self._calls.call(q, k, v, scale, q_offset, tensors, prepared)
         return (out, lse) if return_lse else out
+
+    def prepare(self, **tensors: Any) -> Prepared:
+        """Copies tensors of the pattern, for calls to which they are given as `prepared=`.
+
+        What a call derives from them, lists of blocks or ends of documents, serves all later ones: in a model all
+        layers of a forward pass, and its backward pass. Any pattern may take it that has these names.
+
+        Args:
+            tensors: Free names of the pattern, some or all.
+
+        Raises:
+            BindError: One is not in the pattern, or not of integers.
+        """
+        if self._calls is None:
+            self._calls = self.calls()
+        return self._calls.prepare(tensors)
 
     def calls(self) -> Calls:
         """What answers the calls of whoever holds it.
@@ -233,6 +252,7 @@ def attention(
     return_lse: bool = False,
     scale: float | None = None,
     q_offset: int | None = None,
+    prepared: Prepared | None = None,
     **names: Any,
 ) -> Any:
     """`compile(pattern)(q, k, v)` through a cache of this process.
@@ -242,7 +262,7 @@ def attention(
     bindings = {name: int(value) for name, value in names.items() if isinstance(value, int | np.integer)}
     tensors = {name: value for name, value in names.items() if name not in bindings}
     attn = _KNOWN[_known(str(pattern), backend, tuple(sorted(bindings.items())))]
-    return attn(q, k, v, return_lse=return_lse, scale=scale, q_offset=q_offset, **tensors)
+    return attn(q, k, v, return_lse=return_lse, scale=scale, q_offset=q_offset, prepared=prepared, **tensors)
 
 
 def _known(pattern: str, backend: str, bindings: tuple[tuple[str, int], ...]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from spattn.attend import Attention, compile
+from spattn.backends.prepared import Prepared
 from spattn.pattern import Pattern
 
 
@@ -64,6 +65,7 @@ class SparseAttention(torch.nn.Module):
         *,
         return_lse: bool = False,
         q_offset: int | None = None,
+        prepared: Prepared | None = None,
         **tensors: Any,
     ) -> Any:
         """softmax(scale * q k^T) v over the pattern's pairs, differentiable.
@@ -74,6 +76,7 @@ class SparseAttention(torch.nn.Module):
             v: `[batch, num_kv_heads, kv_len, v_head_dim]`.
             return_lse: Also give the log-sum-exp of each row's scores.
             q_offset: Position of the first query among the keys, in tokens; kv_len - q_len by default.
+            prepared: What `attention.prepare` answered: these tensors are not given again.
             tensors: The pattern's free names.
 
         Returns:
@@ -85,7 +88,9 @@ class SparseAttention(torch.nn.Module):
             BindError: A tensor is missing or one too many.
             UnsupportedError: The backend cannot serve this; the message says why.
         """
-        return self.attention(q, k, v, return_lse=return_lse, scale=self.scale, q_offset=q_offset, **tensors)
+        return self.attention(
+            q, k, v, return_lse=return_lse, scale=self.scale, q_offset=q_offset, prepared=prepared, **tensors
+        )
 
     def extra_repr(self) -> str:
         """The pattern, and the options that are not as usual."""

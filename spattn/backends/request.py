@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from spattn.backends.prepared import Prepared
 from spattn.codegen.module import ModuleSource
 from spattn.layout.ir import Layout
 
@@ -33,7 +34,7 @@ class Request:
     v: torch.Tensor
     scale: float
     q_offset: int
-    tensors: Mapping[str, torch.Tensor]
+    tensors: Prepared
     tf32: bool = False
 
     @property
@@ -72,9 +73,7 @@ def wants_gradient(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> bool:
     return torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
 
 
-Again = Callable[
-    [torch.Tensor, torch.Tensor, torch.Tensor, Mapping[str, object]], tuple[torch.Tensor, torch.Tensor] | None
-]
+Again = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Prepared], tuple[torch.Tensor, torch.Tensor] | None]
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class Served:
         out: `[batch, num_q_heads, q_len, v_head_dim]`, in q's dtype.
         lse: `[batch, num_q_heads, q_len]`.
         again: (q, k, v, the pattern's tensors) -> (out, lse) of a later call that differs in nothing but the values of
-            q, k and v, or None where it has to be looked at after all; not given where each call has to be.
+            tensors, or None where it has to be looked at after all; not given where each call has to be.
     """
 
     out: torch.Tensor
@@ -99,6 +98,7 @@ class Differentiable(Protocol):
     def backward(
         self,
         saved: tuple[torch.Tensor, ...],
+        prepared: Prepared,
         d_out: torch.Tensor | None,
         d_lse: torch.Tensor | None,
         wanted: tuple[bool, bool, bool],
@@ -106,7 +106,8 @@ class Differentiable(Protocol):
         """The gradients of q, k and v, None for those that are not wanted.
 
         Args:
-            saved: q, k, v, out, lse, then the pattern's tensors in the request's order.
+            saved: q, k, v, out, lse.
+            prepared: The pattern's tensors, as the forward pass saw them.
             d_out: Gradient of out; None for zero.
             d_lse: Gradient of lse; None for zero.
             wanted: Which are asked for.

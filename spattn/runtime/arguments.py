@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
+from spattn.backends.prepared import Prepared
 from spattn.backends.request import Request
 from spattn.errors import ArgumentError, BindError
 from spattn.expressions.width import FIRST, LONGEST
@@ -24,6 +25,7 @@ def checked(
     tf32: bool,
     roles: Mapping[str, str],
     tensors: Mapping[str, object],
+    shared: Prepared | None = None,
 ) -> Request:
     """The request of a call.
 
@@ -36,6 +38,7 @@ def checked(
         tf32: May float32 products use TF32?
         roles: The pattern's free names, and what each is.
         tensors: What the call gives for them.
+        shared: What was prepared of them before.
 
     Raises:
         ArgumentError: Shapes, dtypes, devices or lengths do not fit each other.
@@ -47,7 +50,7 @@ def checked(
     for name, end in (("kv_len", k.shape[2]), ("q_offset + q_len", offset + q.shape[2]), ("q_offset", offset)):
         if isinstance(end, int) and not FIRST <= end < LONGEST:  # one that is traced is looked at when it is known
             raise ArgumentError("E094", f"{name} is {end}; positions are from {FIRST} to {LONGEST}")
-    given = named(roles, tensors, q.device)
+    given = named(roles, tensors, shared, q.device)
     for name, tensor in given.items():
         _role_fits(name, roles[name], tensor, q, k)
     return Request(
@@ -91,17 +94,36 @@ def _shapes_fit(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
         )
 
 
-def named(roles: Mapping[str, str], tensors: Mapping[str, object], device: torch.device) -> dict[str, torch.Tensor]:
+def named(
+    roles: Mapping[str, str], tensors: Mapping[str, object], shared: Prepared | None, device: torch.device
+) -> Prepared:
     """The pattern's tensors, as tensors on `device`.
 
     Raises:
         ArgumentError: One is elsewhere.
         BindError: One is missing, too many, or of no integers.
     """
-    missing = [name for name in roles if name not in tensors]
+    every = {**(shared or {}), **tensors}
+    missing = [name for name in roles if name not in every]
     if missing:
         what = ", ".join(f"{name} ({roles[name]})" for name in missing)
         raise BindError("E030", f"the pattern needs {what}", hint=f"call attn(q, k, v, {missing[0]}=tensor)")
+    twice = [name for name in tensors if shared is not None and name in shared]
+    if twice:
+        raise BindError("E038", f"{twice[0]} is given, and prepared too", hint=f"leave out {twice[0]}=")
+    found = as_tensors(roles, every, device)
+    return Prepared({name: found[name] for name in tensors}, shared)
+
+
+def as_tensors(
+    roles: Mapping[str, str], tensors: Mapping[str, object], device: torch.device | None
+) -> dict[str, torch.Tensor]:
+    """What is given for names of the pattern, as tensors on `device`; on their own where that is None.
+
+    Raises:
+        ArgumentError: One is elsewhere.
+        BindError: One is too many, or of no integers.
+    """
     extra = [name for name in tensors if name not in roles]
     if extra:
         known = f"it reads {', '.join(roles)}" if roles else "it reads none"
@@ -109,11 +131,11 @@ def named(roles: Mapping[str, str], tensors: Mapping[str, object], device: torch
     return {name: _tensor(name, value, device) for name, value in tensors.items()}
 
 
-def _tensor(name: str, value: object, device: torch.device) -> torch.Tensor:
+def _tensor(name: str, value: object, device: torch.device | None) -> torch.Tensor:
     tensor = value if isinstance(value, torch.Tensor) else torch.as_tensor(value)
     if tensor.is_floating_point() or tensor.is_complex():
         raise BindError("E031", f"{name} is {tensor.dtype}; a pattern's tensors hold integers or truth values")
-    if tensor.device != device:
+    if device is not None and tensor.device != device:
         if isinstance(value, torch.Tensor):
             raise ArgumentError("E060", f"{name} is on {tensor.device} and q on {device}")
         return tensor.to(device)

@@ -28,7 +28,8 @@ def register() -> None:
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     q, k, v, tensors, *ctx.rest = inputs
     ctx.count = len(tensors)
-    ctx.save_for_backward(q, k, v, *output, *tensors)
+    # whatever is written to the pattern's tensors, the backward pass sees what the forward pass saw
+    ctx.save_for_backward(q, k, v, *output, *(one.clone() for one in tensors))
     ctx.set_materialize_grads(False)
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
 
 from spattn.backends import registry
+from spattn.backends.prepared import NONE, Kept, Prepared
 from spattn.backends.request import Again, Differentiable, Plans, Request, wants_gradient
 from spattn.errors import BindError
 from spattn.runtime import derivatives, operators
-from spattn.runtime.arguments import checked, named
+from spattn.runtime.arguments import as_tensors, checked, named
 from spattn.runtime.context import as_autocast_wants, is_plain, is_transformed, is_watched
 from spattn.runtime.plan import Plan
 
 MAX_KINDS = 1024
+ALIGNMENT = 16  # bytes; kernels are compiled anew for addresses that are no multiples
 
 
 class Pattern(Plans, Protocol):
@@ -37,6 +38,7 @@ class Arguments(NamedTuple):
     scale: float | None
     q_offset: int | None
     tensors: Mapping[str, object]
+    shared: Prepared | None = None
 
 
 class Calls:
@@ -62,6 +64,7 @@ class Calls:
         scale: float | None,
         q_offset: int | None,
         tensors: Mapping[str, object],
+        shared: Prepared | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(out, lse), differentiable.
 
@@ -72,22 +75,25 @@ class Calls:
         """
         traced = torch.compiler.is_compiling()
         if not traced and is_plain(q, k, v):
-            return self.answer(Arguments(q, k, v, scale, q_offset, tensors))
+            return self.answer(Arguments(q, k, v, scale, q_offset, tensors, shared))
         q, k, v = as_autocast_wants(q, k, v)
-        if traced or is_watched(q, k, v):
-            return operators.forward(q, k, v, self._listed(tensors, q.device), self._text, scale, q_offset)
-        if is_transformed():
-            return derivatives.transformed(q, k, v, self._listed(tensors, q.device), self._text, scale, q_offset)
-        return self.answer(Arguments(q, k, v, scale, q_offset, tensors))
+        if traced or is_watched(q, k, v) or is_transformed():
+            listed = self._listed(tensors, shared, q.device)
+            through = operators.forward if traced or is_watched(q, k, v) else derivatives.transformed
+            return through(q, k, v, listed, self._text, scale, q_offset)
+        return self.answer(Arguments(q, k, v, scale, q_offset, tensors, shared))
 
     def answer(self, given: Arguments) -> tuple[torch.Tensor, torch.Tensor]:
         """(out, lse) by kernels; errors are those of `call`."""
-        q, k, v, _, _, tensors = given
+        q, k, v, _, _, tensors, shared = given
         if not type(q) is type(k) is type(v) is torch.Tensor:
             return self._looked_at(given, None)
-        key = wants_gradient(q, k, v), _kind(given)
+        kind = _kind(given)
+        if kind is None:
+            return self._looked_at(given, None)
+        key = wants_gradient(q, k, v), kind
         again = self._again.get(key)
-        answer = None if again is None else again(q, k, v, tensors)
+        answer = None if again is None else again(q, k, v, _prepared(tensors, shared))
         return answer or self._looked_at(given, key)
 
     def differentiable(self, given: Arguments) -> Differentiable:
@@ -96,7 +102,7 @@ class Calls:
         known = self._differentiable.get(key)
         if known is None:
             known = self.new_differentiable(given)
-            _remember(self._differentiable, key, known, given.tensors)
+            _remember(self._differentiable, key, known)
         return known
 
     def new_differentiable(self, given: Arguments) -> Differentiable:
@@ -139,9 +145,15 @@ class Calls:
         """Does the pattern, or may one of its tensors, tell batch entries apart?"""
         return bool(self._roles) or self._plans.reads_batch
 
-    def _listed(self, tensors: Mapping[str, object], device: torch.device) -> list[torch.Tensor]:
+    def prepare(self, tensors: Mapping[str, object]) -> Kept:
+        """Copies of tensors of the pattern, for many calls; errors are those of `call`."""
+        return Kept(as_tensors(self._roles, tensors, None))
+
+    def _listed(
+        self, tensors: Mapping[str, object], shared: Prepared | None, device: torch.device
+    ) -> list[torch.Tensor]:
         """The pattern's tensors in the plan's order."""
-        found = named(self._roles, tensors, device)
+        found = named(self._roles, tensors, shared, device)
         return [found[name] for name in self._names]
 
     def _looked_at(self, given: Arguments, key: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -149,25 +161,36 @@ class Calls:
         request = self.request(given)
         served = registry.backend(self.chosen(request)).serve(self._plans, request)
         if key is not None and served.again is not None:
-            _remember(self._again, key, served.again, given.tensors)
+            _remember(self._again, key, served.again)
         return served.out, served.lse
 
 
 def _kind(given: Arguments) -> Any:
-    """What decides how a call is served, but for addresses."""
-    q, k, v, scale, q_offset, tensors = given
+    """What decides how a call is served, but for values and addresses; None where something is no plain tensor."""
+    q, k, v, scale, q_offset, tensors, shared = given
     kinds = q.dtype, k.dtype, v.dtype, q.device, k.device, v.device
-    own = [(name, id(one)) for name, one in tensors.items()] if tensors else ()
+    own: tuple[Any, ...] = ()
+    if tensors or shared:
+        every = [*(shared or NONE).items(), *tensors.items()]
+        if not all(type(one) is torch.Tensor for _, one in every):
+            return None
+        own = tuple((name, *_layout(one)) for name, one in every)
     return q.shape, k.shape, v.shape, q.stride(), k.stride(), v.stride(), kinds, scale, q_offset, *own
 
 
-def _remember(kinds: MutableMapping[Any, Any], key: Any, value: Any, tensors: Mapping[str, object]) -> None:
-    """Keeps what serves a kind of calls while the pattern's tensors live; what is no tensor is another each time."""
-    if not all(map(torch.is_tensor, tensors.values())):
-        return
+def _layout(tensor: Any) -> tuple[Any, ...]:
+    """What kernels are compiled for, and which numbers they are launched with."""
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device, tensor.data_ptr() % ALIGNMENT
+
+
+def _prepared(tensors: Mapping[str, Any], shared: Prepared | None) -> Prepared:
+    if not tensors:
+        return shared or NONE
+    return Prepared(tensors, shared)
+
+
+def _remember(kinds: MutableMapping[Any, Any], key: Any, value: Any) -> None:
+    """Keeps what serves a kind of calls."""
     if len(kinds) >= MAX_KINDS:
         kinds.clear()
-    if key not in kinds:
-        for one in tensors.values():
-            weakref.finalize(one, kinds.pop, key, None)
     kinds[key] = value

@@ -76,8 +76,9 @@ def _bwd(
     tensors, *rest, wanted = given
     _check(q, v, {"out": out, "d_out": d_out}, {"lse": lse, "d_lse": d_lse})
     calls, arguments = _called(q, k, v, tensors, *rest)
-    saved = (q, k, v, out.contiguous(), lse.contiguous(), *tensors)
-    return _filled(q, calls.differentiable(arguments).backward(saved, d_out, d_lse, tuple(wanted)))
+    saved = q, k, v, out.contiguous(), lse.contiguous()
+    prepared = calls.request(arguments).tensors
+    return _filled(q, calls.differentiable(arguments).backward(saved, prepared, d_out, d_lse, tuple(wanted)))
 
 
 def _fake_bwd(

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from spattn.backends.prepared import NONE
 from spattn.backends.request import Request
 from spattn.backends.triton.backward_tiles import Extent, backward_tile
 from spattn.backends.triton.heads import key_heads, query_heads
-from spattn.backends.triton.prepare import inverse
+from spattn.backends.triton.inputs import inverse
 from spattn.backends.triton.targets import SHARED_KIB
 from spattn.backends.triton.tiles import Device, next_power
 from spattn.codegen.kinds import D_KEYS, D_QUERIES
@@ -57,7 +58,7 @@ def test_tables_cut_tiles_to_their_blocks() -> None:
 
 def request(batch: int, heads: int, kv_heads: int) -> Request:
     shapes = ((batch, heads, 4, 8), (batch, kv_heads, 4, 8), (batch, kv_heads, 4, 8))
-    return Request(*(torch.zeros(shape) for shape in shapes), scale=1.0, q_offset=0, tensors={})
+    return Request(*(torch.zeros(shape) for shape in shapes), scale=1.0, q_offset=0, tensors=NONE)
 
 
 def test_key_heads_list_the_query_heads_that_read_them() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 import spattn
-from spattn.backends.triton import backend, backward, forward, launch
+from spattn.backends.triton import backend, backward, derivations, forward, launch
 from spattn.codegen.kinds import D_QUERIES
 
 TERMS = 4 * len(D_QUERIES.operands) + D_QUERIES.vectors.index("terms")  # the place among the arguments of dq
@@ -22,6 +23,11 @@ PATTERNS = {
     "groups": "heads([0, 1]) & local(3) | heads([2, 3]) & causal",
     "shared key heads": "heads([0]) & local(3) | heads([1:]) & causal",
     "documents": "documents(ids) & causal",
+    "tables": "blocks(table, size=8) & causal | columns(tokens)",
+}
+TENSORS = {
+    "documents": {"ids": torch.arange(40) // 9},
+    "tables": {"table": torch.eye(5, dtype=torch.bool), "tokens": torch.tensor([3, 5])},
 }
 
 
@@ -62,12 +68,25 @@ class Kernel:
         self.launches.seen.append(arguments[9:])
 
 
+class Deriving:
+    """The kernels that derive lists, by name."""
+
+    def __init__(self, kernels: dict[str, Kernel]) -> None:
+        self._kernels = kernels
+
+    def __getattr__(self, name: str) -> Kernel:
+        return self._kernels[name]
+
+
 @pytest.fixture
 def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
     made = Launches()
     for module in (forward, backward):
         monkeypatch.setattr(module, "load", made.load)
     monkeypatch.setattr(launch, "_schedules", OrderedDict())
+    monkeypatch.setattr(derivations, "_known", OrderedDict())
+    derived = defaultdict(lambda: Kernel(made))
+    monkeypatch.setattr(derivations, "_kernels", lambda: Deriving(derived))
     monkeypatch.setattr(backend, "refusal", lambda request: None)
     monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda index: 0, raising=False)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: None)
@@ -102,7 +121,7 @@ def is_address(x: object) -> bool:
 @pytest.mark.parametrize("name", PATTERNS)
 def test_later_calls_launch_with_the_tensors_of_the_first(name: str, launches: Launches) -> None:
     attn = spattn.compile(PATTERNS[name], backend="triton")
-    tensors = {"ids": torch.arange(40) // 9} if name == "documents" else {}
+    tensors = TENSORS.get(name, {})
 
     def call(*given: Tensor) -> Any:
         return attn(*given, return_lse=True, **tensors)
@@ -128,17 +147,46 @@ def test_only_what_is_asked_for_is_launched(wanted: str, launches: Launches) -> 
     assert len(set(counts)) == 1
 
 
-def test_changed_tensors_are_looked_at_again(launches: Launches, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_tensors_of_a_kind_are_not_looked_at_again(launches: Launches, monkeypatch: pytest.MonkeyPatch) -> None:
     looked_at = []
     launched = backward.launched
     monkeypatch.setattr(backward, "launched", lambda *given: looked_at.append(given[0].name) or launched(*given))
-    attn, ids = spattn.compile("documents(ids) & causal", backend="triton"), torch.arange(40) // 9
-    given = [x.requires_grad_() for x in drawn(0)]
+    attn, given = spattn.compile("documents(ids) & causal", backend="triton"), [x.requires_grad_() for x in drawn(0)]
     found = []
-    for changes in (False, False, False, True, False):
-        if changes:
-            ids += 1
+    for ids in (
+        torch.arange(40),
+        torch.zeros(40).long(),
+        torch.arange(40).int(),
+        torch.arange(80).int()[::2].contiguous(),
+    ):
         looked_at.clear()
         attn(*given, ids=ids).sum().backward()
         found.append(len(looked_at))
-    assert found == [2, 0, 0, 2, 0]
+    assert found == [2, 0, 2, 0]
+
+
+DERIVED = 3  # launches that find the ends of documents
+
+
+def test_each_call_derives_and_what_is_prepared_is_derived_once(launches: Launches) -> None:
+    attn, ids = spattn.compile("documents(ids) & causal", backend="triton"), torch.arange(40) // 9
+    given = [x.requires_grad_() for x in drawn(0)]
+    prepared = attn.prepare(ids=ids)
+    counts = []
+    for tensors in ({"ids": ids}, {"ids": ids}, {"prepared": prepared}, {"prepared": prepared}):
+        launches.taken()
+        out = attn(*given, **tensors)
+        forward = len(launches.taken())
+        out.sum().backward()
+        counts.append((forward, len(launches.taken())))
+    own, derivatives = counts[0][0] - DERIVED, counts[0][1]  # of which none derives anything: a call derives once
+    assert counts == [(own + DERIVED, derivatives)] * 3 + [(own, derivatives)]
+
+
+def test_calls_on_one_tensor_leave_nothing_behind(launches: Launches) -> None:
+    attn, ids = spattn.compile("documents(ids) & causal", backend="triton"), torch.arange(64) // 9
+    for length in range(8, 64):
+        q, k, v = (x[:, :, :1].expand(-1, -1, length, -1).contiguous() for x in drawn(0))
+        attn(q, k, v, ids=ids[:length])
+        attn(q, k, v, ids=ids[:length], q_offset=3)
+    assert not weakref.getweakrefs(ids)

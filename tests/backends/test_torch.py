@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from spattn import oracle
+from spattn.backends.prepared import Prepared
 from spattn.backends.torch import attention
 from spattn.backends.torch.schedule import batches
 from spattn.backends.torch.tiles import add_in_order
@@ -45,7 +46,7 @@ def inputs(
 def run(node: Node, q: Tensor, k: Tensor, v: Tensor, given: dict[str, Tensor], **options: Any) -> tuple[Tensor, Tensor]:
     settings = {"scale": q.shape[-1] ** -0.5, "q_offset": k.shape[2] - q.shape[2]} | options
     everybody = np.arange(q.shape[0] * q.shape[1])
-    return attention([(plan(meaning(node)), everybody)], q, k, v, tensors=given, **settings)
+    return attention([(plan(meaning(node)), everybody)], q, k, v, tensors=Prepared(given), **settings)
 
 
 def mask_of(node: Node, q: Tensor, k: Tensor, given: dict[str, Tensor], **options: Any) -> Any:

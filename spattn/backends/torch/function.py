@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from spattn.backends.prepared import Prepared
 from spattn.backends.request import Plans, Request
 from spattn.backends.torch.backward import Gradients, Rows, differentiate
 from spattn.backends.torch.careful import is_finite
@@ -28,7 +29,7 @@ def attention(
     *,
     scale: float,
     q_offset: int,
-    tensors: Mapping[str, Tensor],
+    tensors: Prepared,
 ) -> tuple[Tensor, Tensor]:
     """Attention of each group of heads over the pairs of its layout; differentiable.
 
@@ -60,24 +61,29 @@ class Differentiable:
 
     def __init__(self, plans: Plans, request: Request) -> None:
         self._plans, self._scale, self._offset = plans, request.scale, request.q_offset
-        self._names = tuple(request.tensors)
 
     def backward(
-        self, saved: tuple[Tensor, ...], d_out: Tensor | None, d_lse: Tensor | None, wanted: tuple[bool, bool, bool]
+        self,
+        saved: tuple[Tensor, ...],
+        prepared: Prepared,
+        d_out: Tensor | None,
+        d_lse: Tensor | None,
+        wanted: tuple[bool, bool, bool],
     ) -> tuple[Tensor | None, ...]:
         """The gradients of q, k and v.
 
         Args:
-            saved: q, k, v, out, lse, then the pattern's tensors in the request's order.
+            saved: q, k, v, out, lse.
+            prepared: The pattern's tensors, as the forward pass saw them.
             d_out: Gradient of out; None for zero.
             d_lse: Gradient of lse; None for zero.
             wanted: Which are asked for; the others are None.
         """
-        q, k, v, out, lse, *rest = saved
+        q, k, *_ = saved
         groups = self._plans.groups(q.shape[0], q.shape[1])
         layouts = [(self._plans.layout_of(values), pairs) for values, pairs in groups.items()]
-        made = _made(layouts, q, k, self._offset, dict(zip(self._names, rest, strict=True)))
-        found = _derived((q, k, v, out, lse), d_out, d_lse, made, self._scale)
+        made = _made(layouts, q, k, self._offset, prepared)
+        found = _derived(saved, d_out, d_lse, made, self._scale)
         return tuple(one if asked else None for one, asked in zip(found, wanted, strict=True))
 
     @staticmethod
@@ -87,9 +93,14 @@ class Differentiable:
 
 
 def _made(
-    groups: Iterable[tuple[Layout, IntArray]], q: Tensor, k: Tensor, q_offset: int, tensors: Mapping[str, Tensor]
+    groups: Iterable[tuple[Layout, IntArray]], q: Tensor, k: Tensor, q_offset: int, tensors: Prepared
 ) -> list[Run]:
-    given = Tensors({name: _as_array(x) for name, x in tensors.items()}, k.shape[2], q.shape[0], q.shape[1])
+    sizes = k.shape[2], q.shape[0], q.shape[1]
+
+    def arrays() -> Tensors:
+        return Tensors({name: _as_array(x) for name, x in tensors.items()}, *sizes)
+
+    given = tensors.derived(("arrays", *sizes), tuple(tensors), arrays)
     return [run for layout, pairs in groups for run in runs(layout, pairs, q, k, q_offset, given)]
 
 

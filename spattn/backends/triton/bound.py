@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 
+from spattn.backends.prepared import Prepared
 from spattn.backends.request import Request
 from spattn.backends.triton.blank import Blank
 from spattn.backends.triton.launch import Launch
-from spattn.backends.triton.memory import shares_memory
-from spattn.backends.triton.watched import Watched, watchable
 
 ALIGNMENT = 16
 
 
 class Runs:
-    """Launches, to be run again on other addresses. What they made of the pattern's tensors is kept, not these.
+    """Launches, to be run again on other addresses.
 
     Args:
         launches: What has run for a request, a launch a group of heads.
@@ -24,26 +23,26 @@ class Runs:
     """
 
     def __init__(self, launches: Sequence[Launch], request: Request) -> None:
-        sources = tuple(request.tensors.values())
-        made = [tensor for one in launches for tensor in one.tensors]
-        self._kept = [tensor for tensor in made if not shares_memory(tensor, sources)]
         self._device = request.q.device
-        self._runs = [
-            (one.schedule, one.pairs, [tensor.data_ptr() for tensor in one.tensors])
-            for one in launches
-            if one.schedule.steps
-        ]
+        self._runs = [(one.schedule, one.pairs, one.inputs) for one in launches if one.schedule.steps]
 
-    def __call__(self, at: Sequence[int]) -> None:
-        """Launches on the current stream, for tensors of the kind at these addresses."""
-        for schedule, pairs, made in self._runs:
-            schedule.again([*at, at[-1] if pairs is None else pairs.data_ptr(), *made], self._device)
+    def __call__(self, at: Sequence[int], prepared: Prepared) -> None:
+        """Launches on the current stream, for tensors of the kind at these addresses.
+
+        Args:
+            at: Of the kind's tensors.
+            prepared: The pattern's; what the launches read is derived from them.
+        """
+        for schedule, pairs, inputs in self._runs:
+            made = inputs.tensors(prepared) if inputs else ()
+            addresses = [*at, at[-1] if pairs is None else pairs.data_ptr(), *(one.data_ptr() for one in made)]
+            schedule.again(addresses, self._device)
 
 
 class Bound:
     """The launches of a request, for tensors of the same shapes, strides, dtypes and device.
 
-    What was made of the pattern's own tensors serves as long as these are the same, unchanged.
+    The pattern's own tensors are aligned as its were, too.
 
     Args:
         request: The call that has run.
@@ -56,21 +55,18 @@ class Bound:
         self._index = device.index
         self._out = Blank((batch, heads, q_len, request.v.shape[-1]), request.q.dtype, device)
         self._lse = Blank((batch, heads, q_len), torch.float32, device)
-        self._watched = Watched(request.tensors)
         self._runs = Runs(launches, request)
 
     def __call__(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, tensors: Mapping[str, object]
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, prepared: Prepared
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
         """(out, lse); None where these tensors need kernels of their own, or another device is current."""
         at = [q.data_ptr(), k.data_ptr(), v.data_ptr()]
         if (at[0] | at[1] | at[2]) % ALIGNMENT or torch.cuda.current_device() != self._index:
             return None
-        if not self._watched.same(tensors):
-            return None
         out, lse = self._out(), self._lse()
         at += (out.data_ptr(), lse.data_ptr())
-        self._runs(at)
+        self._runs(at, prepared)
         return out, lse
 
 
@@ -83,4 +79,4 @@ def bound(request: Request, launches: Sequence[Launch]) -> Bound | None:
 def can_bind(request: Request, launches: Sequence[Launch], tensors: Sequence[torch.Tensor]) -> bool:
     """May what ran for a request on these tensors run again for others that are aligned?"""
     aligned = all(tensor.data_ptr() % ALIGNMENT == 0 for tensor in tensors)
-    return aligned and bool(launches) and all(one.schedule.compiled for one in launches) and watchable(request.tensors)
+    return aligned and bool(launches) and all(one.schedule.compiled for one in launches)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import torch
 
+from spattn.backends.prepared import Prepared
 from spattn.backends.request import Request
 from spattn.backends.triton.backward import Gradients, Ran, is_alike, zero
 from spattn.backends.triton.blank import Blank
 from spattn.backends.triton.bound import ALIGNMENT, Runs, can_bind
 from spattn.backends.triton.launch import Outputs
-from spattn.backends.triton.watched import Watched
 from spattn.codegen.parts import TERMS
 
 
@@ -28,7 +28,6 @@ class BoundBackward:
         self._wants_keys = wanted[1] or wanted[2]
         self._index = request.q.device.index
         self._terms = Blank((*request.q.shape[:3], TERMS), torch.float32, request.q.device)
-        self._watched = Watched(request.tensors)
         self._queries, self._keys = Runs(ran.queries, request), Runs(ran.keys, request)
 
     def __call__(
@@ -39,7 +38,7 @@ class BoundBackward:
         saved: Outputs,
         d_out: torch.Tensor,
         d_lse: torch.Tensor | None,
-        tensors: Mapping[str, object],
+        prepared: Prepared,
     ) -> Gradients | None:
         """The gradients; None where these tensors need kernels of their own, or another device is current."""
         out, lse = saved.out, saved.lse
@@ -48,14 +47,12 @@ class BoundBackward:
         together = at[0] | at[1] | at[2] | at[3] | row[0] | row[1] | row[2]
         if together % ALIGNMENT or torch.cuda.current_device() != self._index:
             return None
-        if not self._watched.same(tensors):
-            return None
         terms = self._terms()  # held until all is launched, else others would write there
         dq, dk, dv = torch.empty_like(q), None, None
-        self._queries((*at, row[0], row[1], dq.data_ptr(), row[2], terms.data_ptr()))
+        self._queries((*at, row[0], row[1], dq.data_ptr(), row[2], terms.data_ptr()), prepared)
         if self._wants_keys:
             dk, dv = torch.empty_like(k), torch.empty_like(v)
-            self._keys((*at, dk.data_ptr(), dv.data_ptr(), terms.data_ptr()))
+            self._keys((*at, dk.data_ptr(), dv.data_ptr(), terms.data_ptr()), prepared)
         return Gradients(dq, dk, dv)
 
 

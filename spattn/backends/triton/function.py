@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from spattn.backends.prepared import Prepared
 from spattn.backends.request import Plans, Request
 from spattn.backends.triton.backward import Gradients, dense_rows, differentiate
 from spattn.backends.triton.bound import Bound, bound
@@ -35,25 +35,24 @@ class Differentiable:
     def __init__(self, plans: Plans, request: Request) -> None:
         self._plans = plans
         self._options: dict[str, Any] = {"scale": request.scale, "q_offset": request.q_offset, "tf32": request.tf32}
-        self._names = tuple(request.tensors)
         self._forward: Bound | None = None
         self._backward: dict[Any, BoundBackward] = {}
 
     def __call__(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, tensors: Mapping[str, object]
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, prepared: Prepared
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(out, lse), recorded by autograd."""
-        out, lse = _Attention.apply(q, k, v, self, tensors)  # type: ignore[no-untyped-call]
+        out, lse = _Attention.apply(q, k, v, self, prepared)  # type: ignore[no-untyped-call]
         return out, lse
 
     def forward(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, tensors: Mapping[str, Any]
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, prepared: Prepared
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(out, lse)."""
-        answer = None if self._forward is None else self._forward(q, k, v, tensors)
+        answer = None if self._forward is None else self._forward(q, k, v, prepared)
         if answer is not None:
             return answer
-        request = Request(q, k, v, tensors=tensors, **self._options)
+        request = Request(q, k, v, tensors=prepared, **self._options)
         outputs = Outputs.of(request)
         self._forward = bound(request, attend(self._plans, request, outputs))
         return outputs.out, outputs.lse
@@ -61,6 +60,7 @@ class Differentiable:
     def backward(
         self,
         saved: tuple[torch.Tensor, ...],
+        prepared: Prepared,
         d_out: torch.Tensor | None,
         d_lse: torch.Tensor | None,
         wanted: tuple[bool, bool, bool],
@@ -68,20 +68,20 @@ class Differentiable:
         """The gradients of q, k and v.
 
         Args:
-            saved: q, k, v, out, lse, then the pattern's tensors in the request's order.
+            saved: q, k, v, out, lse.
+            prepared: The pattern's tensors, as the forward pass saw them.
             d_out: Gradient of out, any strides; None for zero.
             d_lse: Gradient of lse; None for zero.
             wanted: Which are asked for; the others are None.
         """
-        q, k, v, out, lse, *rest = saved
-        tensors = dict(zip(self._names, rest, strict=True)) if rest else {}
+        q, k, v, out, lse = saved
         d_out, outputs = dense_rows(d_out, out), Outputs(out, lse)
         rows = d_out.stride(), None if d_lse is None else d_lse.stride()
         key = wanted, q.stride(), k.stride(), v.stride(), out.stride(), *rows
         known = self._backward.get(key)
-        into = None if known is None else known(q, k, v, outputs, d_out, d_lse, tensors)
+        into = None if known is None else known(q, k, v, outputs, d_out, d_lse, prepared)
         if into is None:
-            request = Request(q, k, v, tensors=tensors, **self._options)
+            request = Request(q, k, v, tensors=prepared, **self._options)
             into = _unwritten(q, k, v, wanted)
             ran = differentiate(self._plans, request, outputs, d_out, d_lse, into)
             self._keep(key, bound_backward(request, (d_out, d_lse, out, lse), ran, wanted))
@@ -119,12 +119,13 @@ class _Attention(torch.autograd.Function):
         k: torch.Tensor,
         v: torch.Tensor,
         made: Differentiable,
-        tensors: Mapping[str, torch.Tensor],
+        prepared: Prepared,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        out, lse = made.forward(q, k, v, tensors)
-        # the pattern's tensors too: autograd notices if they are changed before the backward pass
-        ctx.save_for_backward(q, k, v, out, lse, *tensors.values())
-        ctx.made = made
+        # whatever is written to the pattern's tensors, the backward pass sees what the forward pass saw
+        prepared = prepared.copied()
+        out, lse = made.forward(q, k, v, prepared)
+        ctx.save_for_backward(q, k, v, out, lse)
+        ctx.made, ctx.prepared = made, prepared
         ctx.set_materialize_grads(False)
         return out, lse
 
@@ -133,4 +134,4 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, d_out: torch.Tensor | None, d_lse: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         if d_out is None and d_lse is None:
             return None, None, None, None, None
-        return *ctx.made.backward(ctx.saved_tensors, d_out, d_lse, ctx.needs_input_grad[:3]), None, None
+        return *ctx.made.backward(ctx.saved_tensors, ctx.prepared, d_out, d_lse, ctx.needs_input_grad[:3]), None, None

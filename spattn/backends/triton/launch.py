@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from spattn.backends.request import Request
 from spattn.backends.triton.heads import Heads, query_heads
-from spattn.backends.triton.prepare import Prepared
+from spattn.backends.triton.inputs import Frame, Inputs, numbers_of
 from spattn.backends.triton.schedule import Job, Schedule, schedule_of
 from spattn.backends.triton.suited import tiles_of
 from spattn.backends.triton.tiles import Tile
 from spattn.backends.triton.tuning import Tuner
 from spattn.codegen.kinds import FORWARD, Kind
-from spattn.codegen.module import ModuleSource, PassSource
+from spattn.codegen.module import ModuleSource
 from spattn.layout.ir import Layout
 
 MAX_SCHEDULES = 1024
@@ -81,7 +81,10 @@ def launched(
         tuner: Measures which suit it; else that is predicted.
     """
     texts = source.of(kind)
-    made, numbers = _given(texts, request)
+    inputs, frame = Inputs(texts, request), Frame.of(request)
+    made = inputs.tensors(request.tensors)
+    rest = iter(made)
+    numbers = tuple(tuple(numbers_of(role, next(rest), frame) for role in one.roles) for one in texts)
     device = request.q.device
     aligned = 0
     for tensor in (*tensors, *made):
@@ -95,43 +98,38 @@ def launched(
     if schedule is None:
         paired = heads.listed is not None
         job = Job(kind, layout, texts, kernels, request, shapes, numbers, heads.count, paired)
-        tuned = tuner and tuner.tiles(job, source.text, lambda one: Launch(one, heads.on(device), made).run(tensors))
+        tuned = tuner and tuner.tiles(
+            job, source.text, lambda one: Launch(one, heads.on(device), inputs).run(tensors, made)
+        )
         tiles = (tile,) * len(texts) if isinstance(tile, Tile) else tile or tuned or tiles_of(job)
         schedule = schedule_of(job, tiles)
         if tuned or not tuner:  # else a later call may measure
             _schedules[key] = schedule
         if len(_schedules) > MAX_SCHEDULES:
             _schedules.popitem(last=False)
-    done = Launch(schedule, heads.on(device), made)
-    done.run(tensors)
+    done = Launch(schedule, heads.on(device), inputs)
+    done.run(tensors, made)
     return done
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What ran: the schedule, the (batch, head) pairs where these are listed, and the passes' run-time tensors."""
+    """What ran: the schedule, the (batch, head) pairs where these are listed, and how the passes get their inputs."""
 
     schedule: Schedule
     pairs: torch.Tensor | None
-    tensors: list[torch.Tensor]
+    inputs: Inputs
 
-    def run(self, tensors: list[torch.Tensor]) -> None:
-        """Runs it, perhaps again, for tensors of the same shapes, strides, dtypes and alignment."""
+    def run(self, tensors: list[torch.Tensor], made: list[torch.Tensor]) -> None:
+        """Runs it, perhaps again, for tensors of the same shapes, strides, dtypes and alignment.
+
+        Args:
+            tensors: Those of the kind.
+            made: The run-time tensors of all passes.
+        """
         if self.schedule.steps:
             pairs = tensors[-1] if self.pairs is None else self.pairs
-            self.schedule.run([*tensors, pairs, *self.tensors])
-
-
-def _given(
-    texts: tuple[PassSource, ...], request: Request
-) -> tuple[list[torch.Tensor], tuple[tuple[tuple[int, ...], ...], ...]]:
-    """The run-time tensors of all passes, and for each pass the numbers that go with each of its tensors."""
-    if not any(one.roles for one in texts):
-        return [], ((),) * len(texts)
-    queries = (request.q_offset, request.q_offset + request.q_len)
-    prepared = Prepared(request.tensors, request.kv_len, request.num_q_heads, queries, request.q.device)
-    made = [[prepared.of(role) for role in one.roles] for one in texts]
-    return [tensor for own in made for tensor, _ in own], tuple(tuple(numbers for _, numbers in own) for own in made)
+            self.schedule.run([*tensors, pairs, *made])
 
 
 def _positively_scaled(request: Request) -> Request:

@@ -1,0 +1,224 @@
+"""Kernels that derive what attention reads from the tensors of a call: lists of blocks and tokens, ends of documents.
+
+Sizes come from shapes, so that none waits for the device; none allocates, so that a graph captures them as they are.
+Results do not depend on the order in which programs run.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+NOWHERE = tl.constexpr(1 << 30)
+FREE = tl.constexpr(-1)  # of a slot that no document has taken
+NOBODY = tl.constexpr(-2)  # what no slot holds: a thread that waits compares with it, and changes nothing
+
+
+@triton.jit(do_not_specialize=["num_heads", "height", "width", "first_row", "rows", "first", "stop"])
+def list_blocks(
+    table_ptr, lists_ptr, num_heads, height, width, first_row, rows, first, stop,
+    stride_b, stride_h, stride_m, stride_n, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Of each row of a table how many of the columns from first to before stop it marks, then these, ascending."""
+    row = first_row + tl.program_id(0)
+    bh = tl.program_id(1)
+    table_ptr += (bh // num_heads).to(tl.int64) * stride_b + (bh % num_heads).to(tl.int64) * stride_h
+    table_ptr += row.to(tl.int64) * stride_m
+    lists_ptr += (bh.to(tl.int64) * rows + tl.program_id(0)) * (width + 1)
+    there = (row >= 0) & (row < height)
+    count = 0
+    for start in range(0, width, BLOCK):
+        column = start + tl.arange(0, BLOCK)
+        inside = there & (column < width) & (column >= first) & (column < stop)
+        marked = inside & (tl.load(table_ptr + column.to(tl.int64) * stride_n, mask=inside, other=0) != 0)
+        number = marked.to(tl.int32)
+        tl.store(lists_ptr + count + tl.cumsum(number, 0), column, mask=marked)
+        count += tl.sum(number, 0)
+    tl.store(lists_ptr, count)
+
+
+@triton.jit(do_not_specialize=["count", "length"])
+def place_tokens(tokens_ptr, places_ptr, count, length, stride_b, stride_n, BLOCK: tl.constexpr):
+    """Positions that tokens name, NOWHERE for those outside of a sequence of `length` and those named before."""
+    b = tl.program_id(1).to(tl.int64)
+    tokens_ptr += b * stride_b
+    mine = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    place = _position(tokens_ptr, mine, count, length, stride_n)
+    repeated = tl.zeros([BLOCK], tl.int32)
+    for start in range(0, (tl.program_id(0) + 1) * BLOCK, BLOCK):
+        other = start + tl.arange(0, BLOCK)
+        same = _position(tokens_ptr, other, count, length, stride_n)[None, :] == place[:, None]
+        repeated |= tl.max((same & (other[None, :] < mine[:, None])).to(tl.int32), 1)
+    tl.store(places_ptr + b * count + mine, tl.where(repeated != 0, NOWHERE, place), mask=mine < count)
+
+
+@triton.jit
+def _position(tokens_ptr, number, count, length, stride):
+    """The position that a token names, NOWHERE if there is none such; negative ones count from the end."""
+    token = tl.load(tokens_ptr + number.to(tl.int64) * stride, mask=number < count, other=NOWHERE).to(tl.int64)
+    token = tl.where(token < 0, token + length, token)
+    return tl.where((token >= 0) & (token < length), token, NOWHERE).to(tl.int32)
+
+
+@triton.jit(do_not_specialize=["count"])
+def sort_places(places_ptr, list_ptr, count, BLOCK: tl.constexpr):
+    """Positions ascending: each goes where as many stand before it as are less, or equal and earlier."""
+    b = tl.program_id(1).to(tl.int64)
+    places_ptr += b * count
+    mine = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    place = tl.load(places_ptr + mine, mask=mine < count, other=NOWHERE)
+    before = tl.zeros([BLOCK], tl.int32)
+    for start in range(0, count, BLOCK):
+        other = start + tl.arange(0, BLOCK)
+        theirs = tl.load(places_ptr + other, mask=other < count, other=NOWHERE)[None, :]
+        less = (theirs < place[:, None]) | ((theirs == place[:, None]) & (other[None, :] < mine[:, None]))
+        before += tl.sum((less & (other[None, :] < count)).to(tl.int32), 1)
+    tl.store(list_ptr + b * count + before, place, mask=mine < count)
+
+
+@triton.jit(do_not_specialize=["count", "length"])
+def mark_tokens(tokens_ptr, marks_ptr, count, length, stride_b, stride_n, BLOCK: tl.constexpr):
+    """1 at each position that a token names; the others are as they were."""
+    b = tl.program_id(1).to(tl.int64)
+    mine = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    place = _position(tokens_ptr + b * stride_b, mine, count, length, stride_n)
+    tl.store(marks_ptr + b * length + place, 1, mask=place < length)
+
+
+@triton.jit(do_not_specialize=["size"])
+def clear(first_ptr, size, value, BLOCK: tl.constexpr):
+    """`value` everywhere."""
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(first_ptr + place, tl.zeros([BLOCK], tl.int32) + value, mask=place < size)
+
+
+@triton.jit(do_not_specialize=["length"])
+def enter_documents(
+    ids_ptr, owner_ptr, first_ptr, last_ptr, count_ptr, length, stride_b, stride_n,
+    SLOTS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Notes the first and last position and the number of positions of each document in a hash table of SLOTS.
+
+    A document's slot is owned by one of its positions, whichever came first: what is noted is the same. Only the ends
+    of runs of equal ids in a block are entered. All four numbers are -1 before: the first position is kept as NOWHERE
+    less it, the count less 1, so that both grow.
+    """
+    b = tl.program_id(1).to(tl.int64)
+    ids_ptr += b * stride_b
+    table = b * SLOTS
+    mine = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = mine < length
+    own = tl.load(ids_ptr + mine.to(tl.int64) * stride_n, mask=inside, other=0)
+    before = tl.load(ids_ptr + (mine - 1).to(tl.int64) * stride_n, mask=inside & (mine > 0), other=0)
+    after = tl.load(ids_ptr + (mine + 1).to(tl.int64) * stride_n, mask=mine + 1 < length, other=0)
+    begins = inside & ((mine % BLOCK == 0) | (before != own))
+    ends = inside & ((mine % BLOCK == BLOCK - 1) | (mine + 1 == length) | (after != own))
+    slot = _slot(own, SLOTS)
+    waits = begins | ends
+    while tl.max(waits.to(tl.int32), 0) != 0:
+        # who waits for nothing asks a place of its own, so that nobody queues behind it
+        asked = table + tl.where(waits, slot, mine & (SLOTS - 1))
+        expected = tl.where(waits, FREE, NOBODY)
+        owner = tl.atomic_cas(owner_ptr + asked, expected, mine, sem="relaxed")
+        owner = tl.where(waits & (owner == FREE), mine, owner)
+        theirs = tl.load(ids_ptr + owner.to(tl.int64) * stride_n, mask=waits & (owner >= 0), other=0)
+        found = waits & (owner >= 0) & (theirs == own)
+        tl.atomic_max(first_ptr + asked, -mine + NOWHERE, mask=found & begins, sem="relaxed")
+        tl.atomic_max(last_ptr + asked, mine, mask=found & ends, sem="relaxed")
+        share = tl.where(ends, mine + 1, 0) - tl.where(begins, mine, 0)
+        tl.atomic_add(count_ptr + asked, share, mask=found, sem="relaxed")
+        waits = waits & (found == 0)
+        slot = (slot + 1) & (SLOTS - 1)
+
+
+@triton.jit(do_not_specialize=["seen_length", "length", "part"])
+def find_documents(
+    seen_ptr, ids_ptr, owner_ptr, first_ptr, last_ptr, count_ptr, ends_ptr,
+    seen_length, length, seen_stride_b, seen_stride_n, stride_b, stride_n, part,
+    SLOTS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """For each id that is seen, what `enter_documents` noted of it: its ends, and again if it lies in one piece."""
+    b = tl.program_id(1).to(tl.int64)
+    seen_ptr += b * seen_stride_b
+    ids_ptr += b * stride_b
+    table = b * SLOTS
+    mine = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = mine < seen_length
+    own = tl.load(seen_ptr + mine.to(tl.int64) * seen_stride_n, mask=inside, other=0)
+    slot = _slot(own, SLOTS)
+    at = slot
+    waits = inside
+    found = inside & (mine < 0)
+    while tl.max(waits.to(tl.int32), 0) != 0:
+        owner = tl.load(owner_ptr + table + slot, mask=waits, other=FREE)
+        theirs = tl.load(ids_ptr + owner.to(tl.int64) * stride_n, mask=waits & (owner >= 0), other=0)
+        here = waits & (owner >= 0) & (theirs == own)
+        at = tl.where(here, slot, at)
+        found = found | here
+        waits = waits & (owner >= 0) & (here == 0)
+        slot = (slot + 1) & (SLOTS - 1)
+    start = -tl.load(first_ptr + table + at, mask=found, other=NOWHERE) + NOWHERE
+    stop = tl.load(last_ptr + table + at, mask=found, other=-1) + 1
+    count = tl.load(count_ptr + table + at, mask=found, other=-1) + 1
+    _store_ends(ends_ptr + b * seen_length + mine, part, start, stop, count == stop - start, inside)
+
+
+@triton.jit
+def _slot(ids, SLOTS: tl.constexpr):
+    """Where a document is looked for first."""
+    wide = ids.to(tl.int64)
+    mixed = (wide ^ (wide >> 32)).to(tl.uint32) * 0x9E3779B1
+    mixed = (mixed ^ (mixed >> 15)) * 0x85EBCA77
+    return ((mixed ^ (mixed >> 13)) & (SLOTS - 1)).to(tl.int32)
+
+
+@triton.jit
+def _store_ends(ends_ptr, part, start, stop, whole, inside):
+    """The four ends of a document, `part` numbers apart; its run is all of it, or nothing."""
+    part = part.to(tl.int64)
+    tl.store(ends_ptr, start, mask=inside)
+    tl.store(ends_ptr + part, stop, mask=inside)
+    tl.store(ends_ptr + 2 * part, tl.where(whole, start, 0), mask=inside)
+    tl.store(ends_ptr + 3 * part, tl.where(whole, stop, 0), mask=inside)
+
+
+@triton.jit(do_not_specialize=["length", "segments"])
+def number_segments(starts_ptr, ids_ptr, length, segments, outside, stride, BLOCK: tl.constexpr):
+    """Of each position the segment that holds it, `outside` where none does; `segments` + 1 starts are given."""
+    position = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    # starts[low - 1] <= position < starts[high]
+    low = tl.zeros([BLOCK], tl.int32)
+    high = tl.zeros([BLOCK], tl.int32) + segments + 1
+    remaining = segments + 1
+    while remaining > 0:
+        middle = (low + high) // 2
+        searched = low < high
+        start = tl.load(starts_ptr + middle.to(tl.int64) * stride, mask=searched, other=0)
+        before = searched & (start <= position)
+        low = tl.where(before, middle + 1, low)
+        high = tl.where(searched & (before == 0), middle, high)
+        remaining = remaining // 2
+    number = low - 1
+    inside = (number >= 0) & (number < segments)
+    tl.store(ids_ptr + position, tl.where(inside, number, outside), mask=position < length)
+
+
+@triton.jit(do_not_specialize=["seen_length", "length", "segments", "part"])
+def find_segments(
+    seen_ptr, starts_ptr, ends_ptr, seen_length, length, segments, seen_stride_b, seen_stride_n, stride, part,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """For each number of a segment that is seen, where it starts and stops among `length` positions."""
+    b = tl.program_id(1).to(tl.int64)
+    mine = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = mine < seen_length
+    own = tl.load(seen_ptr + b * seen_stride_b + mine.to(tl.int64) * seen_stride_n, mask=inside, other=-1).to(tl.int64)
+    there = inside & (own >= 0) & (own < segments)
+    start = tl.load(starts_ptr + own * stride, mask=there, other=0).to(tl.int64)
+    stop = tl.load(starts_ptr + (own + 1) * stride, mask=there, other=0).to(tl.int64)
+    start = tl.minimum(tl.maximum(start, 0), length).to(tl.int32)
+    stop = tl.maximum(tl.minimum(tl.maximum(stop, 0), length).to(tl.int32), start)
+    empty = stop <= start
+    _store_ends(
+        ends_ptr + b * seen_length + mine, part, tl.where(empty, 0, start), tl.where(empty, 0, stop), empty == 0, inside
+    )

@@ -1,0 +1,261 @@
+"""How lists and ends are derived from tensors on a GPU: which kernels, for tensors of given shapes.
+
+Each is settled once for shapes, strides and dtypes; to derive is to launch.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from spattn.backends.triton.blank import Blank
+from spattn.backends.triton.run import Step
+from spattn.backends.triton.schedule import Pointer, Schedule, step
+from spattn.backends.triton.tiles import Tile
+
+MAX_KNOWN = 1024
+BLOCK = 1024  # positions of a program
+COMPARED = 64  # tokens of a program, each compared with all others
+_known: OrderedDict[Any, Derivation] = OrderedDict()
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """Launches that fill a new tensor, on tensors of one kind.
+
+    Attributes:
+        schedule: The launches; their tensors are the sources, then the result.
+        blank: Makes the result.
+        zeroed: Is it 0 before?
+    """
+
+    schedule: Schedule
+    blank: Blank
+    zeroed: bool = False
+
+    def __call__(self, *sources: torch.Tensor) -> torch.Tensor:
+        """The tensor, derived on the current stream."""
+        made = self.blank()
+        if self.zeroed:
+            made.zero_()
+        if made.numel():
+            self.schedule.run([*sources, made])
+        return made
+
+
+def block_lists(
+    table: torch.Tensor, rows: tuple[int, int], columns: tuple[int, int], *, transposed: bool
+) -> Derivation:
+    """int32 [.., rows, 1 + width]: how many columns a row marks, then these, ascending; what follows is not written.
+
+    Args:
+        table: `[.., query blocks, key blocks]`; rows outside of it mark none.
+        rows: Which are asked for, half-open.
+        columns: Those that count, half-open.
+        transposed: Are the key blocks the rows?
+    """
+
+    def made() -> Derivation:
+        *outer, height, width = table.shape
+        along, across = table.stride()[-2:]
+        if transposed:
+            height, width, along, across = width, height, across, along
+        strides = [0] * (2 - len(outer)) + _strides(table, len(outer))
+        heads, batch = (*reversed(outer), 1, 1)[:2]
+        count = rows[1] - rows[0]
+        numbers = (heads, height, width, rows[0], count, *columns, *strides, along, across)
+        block = _block(width)
+        grid = (count, batch * heads, 1)
+        launch = _step(
+            _kernels().list_blocks, grid, (0, 1), numbers, (block,), (*strides, along, across), _warps(block)
+        )
+        return _derivation(table, [launch], (*outer, count, 1 + width))
+
+    return _settled(("blocks", rows, columns, transposed), (table,), made)
+
+
+def token_list(tokens: torch.Tensor, length: int) -> Derivation:
+    """int32 [.., n]: positions ascending, repeated and outside ones moved to the end as NOWHERE.
+
+    Args:
+        tokens: `[.., n]`, negative ones count from the end.
+        length: Of the sequence.
+    """
+
+    def made() -> Derivation:
+        *outer, count = tokens.shape
+        strides = (*(_strides(tokens, 1) if outer else (0,)), tokens.stride(-1))
+        batch = outer[0] if outer else 1
+        schedule = Schedule()
+        places = schedule.workspace.add(batch * count, torch.int32)
+        grid = (-(-count // COMPARED), batch, 1)
+        kernels = _kernels()
+        schedule.steps += [
+            _step(kernels.place_tokens, grid, (0, 2 + places), (count, length, *strides), (COMPARED,), strides),
+            _step(kernels.sort_places, grid, (2 + places, 1), (count,), (COMPARED,), ()),
+        ]
+        return Derivation(schedule, Blank(tokens.shape, torch.int32, tokens.device))
+
+    return _settled(("tokens", length), (tokens,), made)
+
+
+def membership(tokens: torch.Tensor, length: int) -> Derivation:
+    """int8 [.., length]: is the position one of the tokens? Arguments as of `token_list`."""
+
+    def made() -> Derivation:
+        *outer, count = tokens.shape
+        strides = (*(_strides(tokens, 1) if outer else (0,)), tokens.stride(-1))
+        steps = []
+        if count:
+            grid = (-(-count // BLOCK), outer[0] if outer else 1, 1)
+            steps = [_step(_kernels().mark_tokens, grid, (0, 1), (count, length, *strides), (BLOCK,), strides)]
+        return Derivation(_scheduled(steps), Blank((*outer, length), torch.int8, tokens.device), zeroed=True)
+
+    return _settled(("membership", length), (tokens,), made)
+
+
+def segment_numbers(starts: torch.Tensor, length: int, outside: int) -> Derivation:
+    """int32 [length]: the segment that holds each position, `outside` where none does.
+
+    Args:
+        starts: `[segments + 1]`, ascending.
+        length: Of the sequence.
+        outside: Less than 0.
+    """
+
+    def made() -> Derivation:
+        numbers = (length, starts.shape[0] - 1, outside, starts.stride(0))
+        alike = (outside, starts.stride(0))
+        launch = _step(_kernels().number_segments, (-(-length // BLOCK), 1, 1), (0, 1), numbers, (BLOCK,), alike)
+        return _derivation(starts, [launch], (length,))
+
+    return _settled(("segments", length, outside), (starts,), made)
+
+
+def segment_ends(seen: torch.Tensor, starts: torch.Tensor, length: int) -> Derivation:
+    """int32 [4, .., n]: where the segment of each number starts and stops, and twice the same again: it is one run.
+
+    Args:
+        seen: `[.., n]`, numbers of segments.
+        starts: `[segments + 1]`, ascending.
+        length: Of the sequence that is cut into segments.
+    """
+
+    def made() -> Derivation:
+        *outer, count = seen.shape
+        strides = (*(_strides(seen, 1) if outer else (0,)), seen.stride(-1), starts.stride(0))
+        numbers = (count, length, starts.shape[0] - 1, *strides, seen.numel())
+        grid = (-(-count // BLOCK), outer[0] if outer else 1, 1)
+        launch = _step(_kernels().find_segments, grid, (0, 1, 2), numbers, (BLOCK,), strides)
+        return _derivation(seen, [launch], (4, *seen.shape))
+
+    return _settled(("segment ends", length), (seen, starts), made)
+
+
+def document_ends(seen: torch.Tensor, ids: torch.Tensor) -> Derivation:
+    """int32 [4, .., n]: first place of each id, the one after the last; the same if they are neighbours, else 0 and 0.
+
+    An id that is nowhere has 0 and 0.
+
+    Args:
+        seen: `[.., n]`, the ids that are asked for.
+        ids: `[.., m]`, where they are looked for.
+    """
+
+    def made() -> Derivation:
+        batch = max(seen.shape[0] if seen.dim() > 1 else 1, ids.shape[0] if ids.dim() > 1 else 1)
+        count, length = seen.shape[-1], ids.shape[-1]
+        seen_strides, strides = (
+            ((0, *x.stride())[-2:] if x.shape[0] > 1 or x.dim() == 1 else (0, x.stride(-1))) for x in (seen, ids)
+        )
+        slots = max(2 << (max(length, 1) - 1).bit_length(), BLOCK)
+        schedule = Schedule()
+        # one after the other, so that one launch clears all
+        parts = [schedule.workspace.add(batch * slots, torch.int32) for _ in range(4)]
+        table = tuple(3 + part for part in parts)
+        kernels, constants = _kernels(), (slots, BLOCK)
+        size = 4 * batch * slots
+        schedule.steps += [
+            _step(kernels.clear, (-(-size // BLOCK), 1, 1), table[:1], (size, -1), (BLOCK,), ()),
+            _step(
+                kernels.enter_documents,
+                (-(-length // BLOCK), batch, 1),
+                (1, *table),
+                (length, *strides),
+                constants,
+                strides,
+            ),
+            _step(
+                kernels.find_documents,
+                (-(-count // BLOCK), batch, 1),
+                (0, 1, *table, 2),
+                (count, length, *seen_strides, *strides, batch * count),
+                constants,
+                (*seen_strides, *strides),
+            ),
+        ]
+        outer = (batch,) if max(seen.dim(), ids.dim()) > 1 else ()
+        return Derivation(schedule, Blank((4, *outer, count), torch.int32, seen.device))
+
+    return _settled(("document ends",), (seen, ids), made)
+
+
+def _settled(what: tuple[Any, ...], sources: Sequence[torch.Tensor], make: Callable[[], Derivation]) -> Derivation:
+    """The derivation of tensors of this kind, made once."""
+    kinds = ((x.shape, x.stride(), x.dtype, x.device, x.data_ptr() % 16) for x in sources)
+    key = what, *kinds
+    known = _known.get(key)
+    if known is None:
+        if len(_known) >= MAX_KNOWN:
+            _known.popitem(last=False)
+        known = _known[key] = make()
+    return known
+
+
+def _derivation(source: torch.Tensor, steps: list[Step], shape: Sequence[int]) -> Derivation:
+    return Derivation(_scheduled(steps), Blank(shape, torch.int32, source.device))
+
+
+def _scheduled(steps: list[Step]) -> Schedule:
+    return Schedule(steps=steps)
+
+
+def _step(
+    kernel: Any,
+    grid: tuple[int, int, int],
+    tensors: Sequence[int],
+    numbers: Sequence[int],
+    constants: tuple[int, ...],
+    alike: tuple[int, ...],
+    warps: int = 4,
+) -> Step:
+    """A launch on tensors of these places, with numbers and constants; those `alike` are compiled in."""
+    arguments = [*map(Pointer, tensors), *numbers]
+    return step(kernel, grid, arguments, constants, Tile(0, 0, warps, 1), alike)
+
+
+def _strides(tensor: torch.Tensor, outer: int) -> list[int]:
+    """Of batch and head; 0 where one entry serves all."""
+    return [0 if tensor.shape[i] == 1 else tensor.stride(i) for i in range(outer)]
+
+
+def _block(width: int) -> int:
+    return min(max(1 << (width - 1).bit_length(), 32), BLOCK)
+
+
+def _warps(block: int) -> int:
+    return max(1, min(block // 128, 4))
+
+
+@lru_cache(maxsize=1)
+def _kernels() -> ModuleType:
+    """Imported when there is something to derive: Triton need not be installed."""
+    from spattn.backends.triton import derivation_kernels
+
+    return derivation_kernels
