@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -24,12 +25,12 @@ def test_answers_and_gradients_follow_what_is_written_before_the_call(name: str,
     x = case.tensor(1)
     for write in WAYS:
         write(x, case.tensor(2))
-        found = answers(attn, given, lambda: write(x, case.tensor(1)), x=x)
+        found = answers(attn, given, partial(write, x, case.tensor(1)), x=x)
         assert all(map(torch.equal, found, new)), write.__name__
     assert all(map(torch.equal, answers(attn, given, x=x), old))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ["documents", "blocks", "columns", "values"])
 def test_what_is_prepared_is_read_once(name: str, backend: str) -> None:
     case, given = Case.of(name), inputs()
     attn = spattn.compile(case.pattern, backend=backend)
@@ -86,7 +87,7 @@ def test_views_and_dtypes_of_the_same_numbers(backend: str) -> None:
             torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ["documents", "blocks", "columns"])
 def test_operators_keep_what_the_answer_was_made_of(name: str, backend: str) -> None:
     case, given = Case.of(name), inputs()
     attn = spattn.compile(case.pattern, backend=backend)

@@ -1,0 +1,41 @@
+"""Kernels that derive lists compile for the GPUs that we serve, for every type of number that a tensor may have."""
+
+from __future__ import annotations
+
+import pytest
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from spattn.backends.triton import derivation_kernels as kernels
+
+pytestmark = pytest.mark.aot
+
+TARGETS = {"cuda:90": GPUTarget("cuda", 90, 32), "hip:gfx942": GPUTarget("hip", "gfx942", 64)}
+READ = ("table_ptr", "tokens_ptr", "ids_ptr", "seen_ptr", "starts_ptr")  # of the user's; the others are ours
+KERNELS = {
+    "list_blocks": {"BLOCK": 256},
+    "place_tokens": {"BLOCK": 64},
+    "sort_places": {"BLOCK": 64},
+    "mark_tokens": {"BLOCK": 1024},
+    "clear": {"BLOCK": 1024},
+    "enter_documents": {"SLOTS": 4096, "BLOCK": 1024},
+    "find_documents": {"SLOTS": 4096, "BLOCK": 1024},
+    "number_segments": {"BLOCK": 1024},
+    "find_segments": {"BLOCK": 1024},
+}
+
+
+@pytest.mark.parametrize("dtype", ["i8", "i64"])
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", KERNELS)
+def test_it_compiles(name: str, target: str, dtype: str) -> None:
+    kernel, constants = getattr(kernels, name), KERNELS[name]
+    ours = {"marks_ptr": "*i8", "ids_ptr": "*i32"} if name == "number_segments" else {"marks_ptr": "*i8"}
+    types = {}
+    for argument in kernel.arg_names:
+        usual = f"*{dtype}" if argument in READ else "*i32" if argument.endswith("_ptr") else "i32"
+        types[argument] = "constexpr" if argument in constants else ours.get(argument, usual)
+    source = ASTSource(kernel, types, {(kernel.arg_names.index(key),): value for key, value in constants.items()})
+    options = {"num_warps": 4, "enable_fp_fusion": True}
+    assert triton.compile(source, target=TARGETS[target], options=options).asm["ttir"]
