@@ -84,6 +84,16 @@ def test_no_row_of_a_set_is_past_the_keys(rows: str) -> None:
     assert [len(walk.ranges) for walk in others.walks if walk.keys == CONTIGUOUS] == [1]
 
 
+@pytest.mark.parametrize(
+    "pattern", ["rows([10:200:16]) | local(3)", "rows([0:64:2]) | last(9)", "local(3) | rows([5:90:9])"]
+)
+def test_keys_walk_over_few_rows_with_steps(pattern: str) -> None:
+    """Where their ends take isl too long, they are those of all lengths."""
+    layout = plan(meaning(parse(pattern)), "keys")
+    for one in coverage(layout, LENGTH, LENGTH, 64, 64).passes:
+        assert one.longest < 20
+
+
 OFFSETS = (
     (30, 45, None),
     (30, 10, 40),
