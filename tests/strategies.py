@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from spattn.expressions.algebra import subexpressions
 from spattn.expressions.nodes import Read
+from spattn.frontend.arithmetic import SYMBOLS
 from spattn.frontend.atoms import ATOMS
 from spattn.frontend.context import Word
 from spattn.frontend.meaning import free_names, meaning
@@ -120,6 +121,11 @@ def _values(parameter: Parameter, rank: int, depth: int, guards: bool) -> st.Sea
     raise AssertionError(f"no strategy for {parameter.kind}")
 
 
+def q_offsets(length: int = 70) -> st.SearchStrategy[int | None]:
+    """Of calls with up to `length` rows and keys: rows before the keys, among them, past them, or several of these."""
+    return st.one_of(st.none(), st.integers(-length - 5, length + 10))
+
+
 @st.composite
 def index_sets(draw: st.DrawFn, names: bool = True) -> IndexSet:
     """Indices, slices and free names."""
@@ -153,7 +159,7 @@ def conditions(draw: st.DrawFn, depth: int = 2) -> Value:
 def numbers(draw: st.DrawFn, depth: int = 2) -> Value:
     """Arithmetic inside `where(..)`."""
     if depth == 0 or draw(st.integers(0, 2)) == 0:
-        leaves = [Name("q"), Name("k"), Name("h"), Name("b"), Name("kv_len"), Name("scalar")]
+        leaves = [Name(name) for name in (*SYMBOLS, "scalar")]
         return draw(st.one_of(st.sampled_from(leaves), st.builds(Integer, st.integers(-20, 99))))
     below = numbers(depth=depth - 1)
     operator = draw(st.sampled_from(["+", "-", "*", "//", "%", "neg", "abs", "min", "max", "vector", "matrix"]))

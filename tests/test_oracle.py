@@ -16,6 +16,7 @@ from spattn.oracle import attention, mask
 from tests.strategies import patterns, tensors_for
 
 LENGTHS = [(9, 9), (13, 13), (5, 12), (12, 5), (1, 17), (0, 4), (4, 0), (40, 40)]
+OFFSETS = [(6, 9, 2), (8, 9, -5), (8, 9, 6), (30, 9, -6), (4, 9, -20), (4, 9, 30), (20, 20, 12), (5, 1, -2)]
 
 
 def by_hand(rule, q_len, kv_len, q_offset=None):
@@ -98,10 +99,17 @@ ATOMS = {
     f"columns({list(range(3, 25))})": lambda q, k, n: 3 <= k < 25,
     "rows([0, -2])": lambda q, k, n: picks(q, n, 0, -2),
     "rows([-4::2])": lambda q, k, n: picks(q, n, slice(-4, None, 2)),
+    "rows([:])": lambda q, k, n: picks(q, n, slice(None)),
+    "rows([3:12, 14::2])": lambda q, k, n: picks(q, n, slice(3, 12), slice(14, None, 2)),
+    "rows([1:-2])": lambda q, k, n: picks(q, n, slice(1, -2)),
+    f"rows({list(range(5, 25))})": lambda q, k, n: picks(q, n, slice(5, 25)),
+    "global([5:6, 8:])": lambda q, k, n: picks(q, n, 5, slice(8, None)) or picks(k, n, 5, slice(8, None)),
+    "blockwise(3, rows([1:]))": lambda q, k, n: picks(q // 3, -(-n // 3), slice(1, None)),
     "global([1, -1])": lambda q, k, n: picks(q, n, 1, -1) or picks(k, n, 1, -1),
     "sink(2)": lambda q, k, n: k < 2,
     "prefix(4)": lambda q, k, n: k < 4,
-    "tail(2)": lambda q, k, n: q >= n - 2,
+    "tail(2)": lambda q, k, n: picks(q, n, slice(-2, None)),
+    "tail(0)": lambda q, k, n: False,
     "chunk(4)": lambda q, k, n: q // 4 == k // 4,
     "chunk(4, 1)": lambda q, k, n: q // 4 - k // 4 in (0, 1),
     "chunk(3, back=inf, ahead=1)": lambda q, k, n: q // 3 - k // 3 >= -1,
@@ -135,7 +143,7 @@ ATOMS = {
     "sparse_transformer_strided(4)": lambda q, k, n: 0 <= q - k < 4 or (k <= q and (q - k) % 4 == 0),
     "sparse_transformer_fixed(4, 1)": lambda q, k, n: k <= q and (q // 4 == k // 4 or k % 4 == 3),
     "streaming_llm(2, 3)": lambda q, k, n: k <= q and (k < 2 or q - k < 3),
-    "tri_shape(1, 2, 3)": lambda q, k, n: k <= q and (k < 1 or q - k < 2 or q >= n - 3),
+    "tri_shape(1, 2, 3)": lambda q, k, n: k <= q and (k < 1 or q - k < 2 or picks(q, n, slice(-3, None))),
     "prefix_lm(3)": lambda q, k, n: k <= q or k < 3,
     "llama4_chunked(4)": lambda q, k, n: k <= q and q // 4 == k // 4,
     "vertical_slash([0, -1], [0, 5])": lambda q, k, n: k <= q and (picks(k, n, 0, -1) or q - k in (0, 5)),
@@ -148,7 +156,9 @@ ATOMS = {
 def test_an_atom_is_its_definition(text):
     for q_len, kv_len in LENGTHS:
         np.testing.assert_array_equal(mask(parse(text), q_len, kv_len), by_hand(ATOMS[text], q_len, kv_len), text)
-    np.testing.assert_array_equal(mask(parse(text), 6, 9, q_offset=2), by_hand(ATOMS[text], 6, 9, 2))
+    for q_len, kv_len, q_offset in OFFSETS:
+        expected = by_hand(ATOMS[text], q_len, kv_len, q_offset)
+        np.testing.assert_array_equal(mask(parse(text), q_len, kv_len, q_offset=q_offset), expected, text)
 
 
 def test_heads_and_batch():

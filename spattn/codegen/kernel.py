@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from spattn.codegen.boxes import Line, axis_names, box_text, row_ends, row_lines
 from spattn.codegen.environment import code, comment
-from spattn.codegen.kinds import FORWARD, Kind
+from spattn.codegen.kinds import FORWARD, Kind, numbers_of
 from spattn.codegen.parameters import BlockLists, Parameters, TokenList, Values, dimensions
 from spattn.codegen.parts import ClampText, KernelText, LoopText, RangeText, SegmentText, TensorText, WalkText
 from spattn.codegen.triton_text import TritonText
@@ -57,6 +57,7 @@ def kernel_text(layout: Layout, index: int, kind: Kind = FORWARD, turned: bool =
         resume=not one.owns and index != shared[0],
         final=one.owns or index == shared[-1],
         turned=turned,
+        numbers=tuple(map(code, numbers_of(layout.condition))),
     )
 
 
@@ -67,7 +68,7 @@ class _Printer:
     parameters: Parameters
     width: Width = field(default_factory=Width)
 
-    def kernel(self, name: str, resume: bool, final: bool, turned: bool) -> KernelText:
+    def kernel(self, name: str, resume: bool, final: bool, turned: bool, numbers: tuple[str, ...]) -> KernelText:
         one, side = self.one, self.kind.side
         segments = {c.ids: None for w in one.walks for c in w.clamps if isinstance(c, SegmentClamp | FrameClamp)}
         self.segment_numbers = {ids: i for i, ids in enumerate(segments)}
@@ -107,6 +108,7 @@ class _Printer:
             resume=resume,
             final=final,
             turned=turned,
+            numbers=numbers,
             loops=loops,
             segments=seen,
             tensors=tuple(

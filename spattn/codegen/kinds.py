@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from spattn.codegen.environment import code
 from spattn.codegen.sides import SIDES, Side
+from spattn.expressions.algebra import symbols
+from spattn.expressions.nodes import Bool
 
 HEADS = ("num_q_heads", "group_size")
 NUMBERS = ("q_len", "kv_len", "q_offset", "tiles", "splits", "programs", "qk_scale")
@@ -14,6 +16,11 @@ CONSTANTS = (
     "BLOCK_M", "BLOCK_N", "PAIRED", "PRECISION", "WIDE", "FITS", "SPLIT", "APART", "CAREFUL",
 )  # fmt: skip
 ROW_LETTERS = {"k": "n", "v": "n", "dk": "n", "dv": "n"}  # of a stride; "m" for what has queries
+
+
+def numbers_of(condition: Bool) -> tuple[str, ...]:
+    """What kernels of a pattern are told of a launch; how many batch entries there are where it speaks of that."""
+    return (*NUMBERS, "batch_size") if "batch_size" in symbols(condition) else NUMBERS
 
 
 @dataclass(frozen=True)

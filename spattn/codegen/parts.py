@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from spattn.codegen.boxes import BoxText, Line
 from spattn.codegen.environment import code
-from spattn.codegen.kinds import CONSTANTS, HEADS, NUMBERS, Kind
+from spattn.codegen.kinds import CONSTANTS, HEADS, Kind
 from spattn.codegen.parameters import Parameters
 from spattn.codegen.sides import Side
 
@@ -202,6 +202,7 @@ class KernelText:
         begin, end: Row coordinates of the residue, half-open; position: of coordinate vector `u`.
         skip: Rows not to store, "" if none; resume: start from the partial result; final: store the result.
         turned: Do (batch, head) pairs come in falling order? As every second launch has them, for the cache's sake.
+        numbers: Names of what it is told of the launch.
         tensors: (identifier, number of dimensions) of each parameter.
         segments: Names of documents tensors whose bounds the tile needs.
     """
@@ -222,6 +223,7 @@ class KernelText:
     resume: bool
     final: bool
     turned: bool
+    numbers: tuple[str, ...]
     loops: tuple[LoopText, ...]
     segments: tuple[SegmentText, ...]
     tensors: tuple[TensorText, ...]
@@ -262,12 +264,12 @@ class KernelText:
         groups = CONSTANTS[:4], CONSTANTS[4:], *(box.sides for box in self.boxes)
         constants = (", ".join(f"{name}{mark}" for name in part) for part in groups)
         heads = ", ".join(f"{name}{mark}" for name in HEADS)
-        return tuple(code(f"{line},") for line in (*lines, heads, ", ".join(NUMBERS), *constants))
+        return tuple(code(f"{line},") for line in (*lines, heads, ", ".join(self.numbers), *constants))
 
     @property
     def unspecialised(self) -> str:
         """Numbers that change with the lengths: Triton compiles nothing for their values."""
-        names = ["q_len", "kv_len", "q_offset", "tiles", "splits", "programs"]
+        names = [name for name in self.numbers if name != "qk_scale"]
         for tensor in self.tensors:
             names += [f"{tensor.name}_stride_b", f"{tensor.name}_stride_h"]
             names += [f"{tensor.name}_size_{i}" for i in range(tensor.dims)]
@@ -278,7 +280,8 @@ class KernelText:
     def variables(self) -> tuple[str, ...]:
         """What the kernel knows of its tile when the walks begin, besides what every loop is given."""
         row = self.side.row
-        names = [f"{row}_pos", "row_ok", "u", "u0", "u1", "c", "b", "h", "q_len", "kv_len", "q_offset"]
+        names = [f"{row}_pos", "row_ok", "u", "u0", "u1", "c", "b", "h", "num_heads", "batch_size"]
+        names += ["q_len", "kv_len", "q_offset"]
         for s in self.segments:
             parts = ("first", "last", "run_first", "run_last", "length", "single", "whole", "run_start", "run_count")
             names += [f"segment_{s.number}_{part}" for part in parts]

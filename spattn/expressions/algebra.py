@@ -370,10 +370,16 @@ def _substitute(node: Node, values: Mapping[Node, Node]) -> Node:
             return InTable(table, expr(row), expr(column))
         case SameSegment(ids, left, right):
             return SameSegment(ids, expr(left), expr(right))
-        case Relative():
-            # its symbols are bound to the document's frame; only whole nodes are replaced, above
-            return node
+        case Relative(ids, inner):
+            # the frame moves some symbols: what speaks of these means something else inside
+            same = {old: new for old, new in values.items() if not _is_framed(old) and not _is_framed(new)}
+            inner = substitute_bool(inner, same)
+            return Relative(ids, inner) if _is_framed(inner) else inner
     raise AssertionError(f"no rule for {node!r}")
+
+
+def _is_framed(node: Node) -> bool:
+    return bool(symbols(node) & {"q", "k", "kv_len"})
 
 
 def relative_inner(node: Relative) -> Bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spattn.expressions.algebra import conj, disj, eq, floordiv, le, lt, mod, sub
+from spattn.expressions.algebra import conj, disj, eq, floordiv, le, lt, maximum, mod, sub
 from spattn.expressions.nodes import FALSE, KV_LEN, TRUE, Bool, Expr, K, Q
 from spattn.frontend.positions import is_offset
 from spattn.frontend.spec import Arguments, AtomSpec, Kind, Parameter
@@ -95,7 +95,7 @@ BANDS = (
     AtomSpec(
         "tail",
         ((Parameter("n", minimum=0),),),
-        lambda a: le(sub(KV_LEN, a.integer("n")), Q),
-        "The last n queries, whole: q >= kv_len - n.",
+        lambda a: conj(le(maximum(sub(KV_LEN, a.integer("n")), 0), Q), lt(Q, KV_LEN)),
+        "The last n queries, whole: kv_len - n <= q < kv_len.",
     ),
 )

@@ -8,6 +8,7 @@ from spattn.frontend.arithmetic import SYMBOLS
 from spattn.frontend.context import Context, suggestion
 from spattn.frontend.grammar import Item
 from spattn.frontend.limits import span_of
+from spattn.frontend.reserved import CONSTANTS, is_reserved
 from spattn.frontend.spec import Kind, Parameter
 from spattn.frontend.syntax import Integer, Lookup, Name, Operation, Value
 from spattn.frontend.values import read_integer
@@ -48,13 +49,13 @@ def _read_all(context: Context, items: list[Tree[Token] | Token]) -> tuple[Value
 
 
 def _read_name(context: Context, name: Token) -> Value:
-    if name in context.bindings:
-        context.used.add(str(name))
-        return Integer(context.bindings[name], span=span_of(name))
     if name in context.parameters:
         context.note(str(name), _NUMBER)
-    elif name in ("inf", "true", "false"):
+    elif name in CONSTANTS:
         context.fail("E027", f"{name!s} is no number", name, "not in where(..)", "write 0 == 0 for true")
+    elif name not in SYMBOLS and not is_reserved(context, name) and name in context.bindings:
+        context.used.add(str(name))
+        return Integer(context.bindings[name], span=span_of(name))
     return Name(str(name), span=span_of(name))
 
 
@@ -86,6 +87,8 @@ def _read_function(context: Context, item: Tree[Token], name: Token, args: list[
 
 
 def _read_lookup(context: Context, item: Tree[Token], name: Token, index: list[Tree[Token] | Token]) -> Value:
+    if name not in SYMBOLS and is_reserved(context, name):
+        return _NOTHING
     if name in SYMBOLS or name in context.bindings:
         context.used.add(str(name))
         context.fail("E031", f"{name!s} is an integer and has no entries", name, "not a tensor")

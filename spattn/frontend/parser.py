@@ -79,9 +79,9 @@ def _check_bindings(context: Context) -> None:
         return
     from spattn.frontend.tokens import scan
 
-    written = tuple({piece.text for piece in scan(context.source) if piece.kind == "name"} - set(names()))
+    written = {piece.text for piece in scan(context.source) if piece.kind == "name"} - set(names())
     for name in unused:
-        hint = suggestion(name, tuple(sorted(written))) or "delete the binding"
+        hint = suggestion(name, tuple(sorted(written - {name}))) or "delete the binding"
         context.errors.append(BindError("E038", f"the pattern has no name {name!r} to bind", hint=hint))
 
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from spattn.errors import PatternError
 from spattn.expressions.algebra import add, conj, disj, eq, le, lift, lt, maximum, mod, sub
-from spattn.expressions.nodes import Bool, Expr, Int, Member, Tokens
+from spattn.expressions.nodes import TRUE, Bool, Expr, Int, Member, Tokens
 from spattn.frontend.spec import number
 from spattn.frontend.syntax import IndexSet, Name, Slice
 
@@ -14,13 +14,20 @@ RUN = 16
 """From this many neighbours on, single indices are written as a slice: two comparisons instead of a search."""
 
 
-def is_in(indices: IndexSet, position: Expr, length: Expr) -> Bool:
-    """Is `position`, counted from 0, selected from a sequence of `length`? What lies past the end selects nothing."""
-    slices = [_in_slice(item, position, length) for item in indices.items if isinstance(item, Slice)]
+def is_in(indices: IndexSet, position: Expr, length: Expr, before_end: Bool = TRUE) -> Bool:
+    """Is `position` selected from a sequence of `length`? What lies before its start or past its end selects nothing.
+
+    Args:
+        indices: The set.
+        position: Counted from 0.
+        length: Of the sequence.
+        before_end: `position < length`; TRUE where no position is past the end.
+    """
+    slices = [_in_slice(item, position, length, before_end) for item in indices.items if isinstance(item, Slice)]
     singles = sorted({number(item) for item in indices.items if not isinstance(item, Slice | Name)})
     tensors = tuple(dict.fromkeys(item.name for item in indices.items if isinstance(item, Name)))
     long, rest = _split_runs([value for value in singles if value >= 0])
-    runs = [conj(le(first, position), le(position, last)) for first, last in long]
+    runs = [conj(le(first, position), le(position, last), before_end) for first, last in long]
     tokens = Tokens((*(value for value in singles if value < 0), *rest), tensors)
     members = [Member(position, tokens, length)] if tokens.values or tensors else []
     return disj(*slices, *runs, *members)
@@ -37,11 +44,13 @@ def is_offset(offsets: IndexSet, distance: Expr, length: Expr) -> Bool:
     return disj(*slices, *runs, *(eq(distance, value) for value in rest), *members)
 
 
-def _in_slice(item: Slice, position: Expr, length: Expr) -> Bool:
+def _in_slice(item: Slice, position: Expr, length: Expr, before_end: Bool) -> Bool:
     low = _from_end(0 if item.start is None else number(item.start), length)
     conditions = [le(maximum(low, 0), position)]
     if item.stop is not None:
         conditions.append(lt(position, _from_end(number(item.stop), length)))
+    if item.stop is None or number(item.stop) >= 0:
+        conditions.append(before_end)
     return conj(*conditions, eq(mod(sub(position, maximum(low, 0)), _step(item)), 0))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spattn.errors import BindError
-from spattn.expressions.algebra import disj
+from spattn.expressions.algebra import disj, lt
 from spattn.expressions.nodes import KV_LEN, B, Bool, H, K, Q, Sym
 from spattn.frontend.positions import is_in
 from spattn.frontend.spec import Arguments, AtomSpec, Kind, Parameter
@@ -17,7 +17,8 @@ def _columns(a: Arguments) -> Bool:
 
 
 def _rows(a: Arguments) -> Bool:
-    return is_in(a.indices("tokens"), Q, KV_LEN)
+    # a call may have rows past the keys
+    return is_in(a.indices("tokens"), Q, KV_LEN, lt(Q, KV_LEN))
 
 
 def _layers(a: Arguments) -> Bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from lark import Token, Tree
 
-from spattn.frontend.arithmetic import SYMBOLS
 from spattn.frontend.context import Context
 from spattn.frontend.grammar import Item, parts
 from spattn.frontend.limits import MAX_DIGITS, MAX_INTEGER, MAX_ITEMS, span_of
+from spattn.frontend.reserved import KEYWORDS, is_reserved
 from spattn.frontend.spec import CHOICES, ROLES, Kind, Parameter
 from spattn.frontend.syntax import Flag, IndexSet, Infinity, Integer, Name, Slice, Value
 
@@ -119,7 +119,7 @@ def _read_name(context: Context, name: Token, parameter: Parameter) -> Value | N
 
 
 def _read_tensor(context: Context, name: Token) -> Name | None:
-    if _is_reserved(context, name):
+    if is_reserved(context, name):
         return None
     if name in context.bindings:
         context.used.add(str(name))
@@ -128,19 +128,12 @@ def _read_tensor(context: Context, name: Token) -> Name | None:
     return Name(str(name), span=span_of(name))
 
 
-def _is_reserved(context: Context, name: Token) -> bool:
-    if name not in SYMBOLS and name not in ("inf", "true", "false"):
-        return False
-    context.fail("E027", f"{name!s} has a meaning of its own and names nothing else", name, "reserved")
-    return True
-
-
 def bound_integer(context: Context, name: Token) -> Integer | None:
     """The integer bound to `name`; without one, an error is noted."""
-    if name in context.bindings:
+    if name in context.bindings and name not in KEYWORDS:
         context.used.add(str(name))
         return Integer(context.bindings[name], span=span_of(name))
-    if not _is_reserved(context, name):
+    if not is_reserved(context, name):
         known = ", ".join(sorted(context.bindings)) or "none"
         hint = f"give its value when compiling: {name!s}=128 (bound so far: {known})"
         context.fail("E030", f"the name {str(name)!r} has no value", name, "an integer is needed here", hint)

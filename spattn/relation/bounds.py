@@ -141,7 +141,11 @@ def _group_range(sets: Sets, group: IslSet, fulls: list[IslSet], context: IslSet
     ends = sets.ask("bounds", lambda: bounds(sets, group, context))
     if ends is None:
         hull = isl.Set.from_basic_set(group.remove_divs().simple_hull())
-        ends = sets.ask("bounds of hull", lambda: bounds(sets, hull, context)) or (BEGIN, LAST)
+        ends = (
+            sets.ask("bounds of hull", lambda: bounds(sets, hull, context))
+            or sets.ask("bounds at any length", lambda: bounds(sets, _at_any_length(hull), context))
+            or (BEGIN, LAST)
+        )
     inside = EMPTY_FULL
     mine = [f for f in fulls if not sets.ask("meets", lambda f=f: f.intersect(group).is_empty())]  # type: ignore[misc]
     if mine:
@@ -150,6 +154,12 @@ def _group_range(sets: Sets, group: IslSet, fulls: list[IslSet], context: IslSet
         if found is not None and sum(len(subexpressions(end)) for end in found) <= MAX_FORMULA:
             inside = found  # type: ignore[assignment]
     return Range(*ends, *inside)
+
+
+def _at_any_length(keys: IslSet) -> IslSet:
+    """The keys that there are for some kv_len: more of them, with a parameter less."""
+    place = keys.find_dim_by_name(isl.dim_type.param, "kv_len")
+    return keys if place < 0 else keys.project_out(isl.dim_type.param, place, 1)
 
 
 def row_interval(sets: Sets, pairs: IslMap, context: IslSet) -> Range | None:

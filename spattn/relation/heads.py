@@ -1,4 +1,7 @@
-"""Conditions on heads and batch entries alone: they part a launch into groups, each planned for its own pattern."""
+"""Conditions on heads and batch entries alone: they part a launch into groups, each planned for its own pattern.
+
+Inside of a document they are the same as outside: its frame moves q, k and kv_len, no head and no batch entry.
+"""
 
 from __future__ import annotations
 
@@ -9,28 +12,28 @@ from numpy.typing import NDArray
 
 from spattn.expressions.algebra import children, subexpressions, substitute_bool, symbols
 from spattn.expressions.evaluation import evaluate
-from spattn.expressions.nodes import Bool, InTable, Member, Node, Read, Relative, SameSegment, Truth
+from spattn.expressions.nodes import Bool, InTable, Member, Node, Read, SameSegment, Truth
 from spattn.expressions.tensors import NOTHING
 
 PAIR = {"h", "b", "num_heads", "batch_size"}
 
 
 def pair_conditions(condition: Bool) -> tuple[Bool, ...]:
-    """The largest parts of `condition` that depend on the head or the batch entry alone, and on no tensor."""
+    """The largest parts of `condition` that depend on heads and batch entries alone, and on no tensor."""
     found: dict[Bool, None] = {}
     todo: list[Node] = [condition]
     while todo:
         node = todo.pop()
         if isinstance(node, Bool) and not isinstance(node, Truth) and _about_pairs(node):
             found[node] = None
-        elif not isinstance(node, Relative):
+        else:
             todo.extend(children(node))
     return tuple(found)
 
 
 def _about_pairs(node: Bool) -> bool:
     names = symbols(node)
-    return bool(names & {"h", "b"}) and names <= PAIR and not any(map(_reads, subexpressions(node)))
+    return bool(names) and names <= PAIR and not any(map(_reads, subexpressions(node)))
 
 
 def _reads(node: Node) -> bool:

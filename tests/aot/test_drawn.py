@@ -41,6 +41,8 @@ LAUNCHES = {
 }
 # the ends of one walk are those of all rows, of the next each row's own
 MIXED_ENDS = "~packed_causal(ids) - (within(ids, prefix(6)) | prefix(1))"
+# what a kernel is told as a constant, and what it is told at each launch
+SIZES = "where(q < num_heads * 4 or k % 3 == min(num_heads, 2) // 2) & where((num_heads + batch_size) % 3 < k - q)"
 
 
 def front_end(source: Any, target: Any, options: dict[str, int]) -> SimpleNamespace:
@@ -73,6 +75,7 @@ def test_types_agree(launch: str, monkeypatch: pytest.MonkeyPatch) -> None:
     @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), phases=WITHOUT_SHRINKING)
     @given(patterns(depth=2))
     @example(parse(MIXED_ENDS))
+    @example(parse(SIZES))
     def sample(node: Node) -> None:
         one = compile_pattern(node)
         for values in pair_groups(one.pair_conditions, 2, 4):

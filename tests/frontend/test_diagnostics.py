@@ -71,6 +71,7 @@ BAD = {
     "wrong_kind_flag": "random(3, past=1)",
     "pattern_needed": "within(ids, 3)",
     "reserved_name": "documents(q)",
+    "reserved_keyword": "local(128) | documents(scale)",
     "arithmetic_outside_where": "local(w - 1)",
     "list_as_pattern": "causal & [0]",
     "two_roles": "global(x) & documents(x)",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from spattn.frontend.syntax import Node
 from tests.kernels import TILES, check_gradients, drawn
-from tests.strategies import patterns, tensors_for
+from tests.strategies import patterns, q_offsets, tensors_for
 
 pytestmark = pytest.mark.interpret
 
@@ -20,7 +20,7 @@ BATCH, HEADS = 1, 2
 
 
 @settings(max_examples=EXAMPLES)
-@given(st.data(), patterns(depth=2), st.integers(0, 34), st.integers(0, 34), st.sampled_from([None, 0, -7, 30]))
+@given(st.data(), patterns(depth=2), st.integers(0, 34), st.integers(0, 34), q_offsets(36))
 def test_drawn_patterns(data: st.DataObject, node: Node, q_len: int, kv_len: int, q_offset: int | None) -> None:
     tensors = data.draw(tensors_for(node, q_len, kv_len, BATCH, HEADS))
     dtype = data.draw(st.sampled_from([torch.float32, torch.float16]))

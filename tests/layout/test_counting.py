@@ -13,7 +13,7 @@ from spattn.frontend.meaning import meaning
 from spattn.frontend.parser import parse
 from spattn.layout.counting import count, count_by_layout, density
 from spattn.relation import counting
-from tests.strategies import patterns, tensors_for
+from tests.strategies import patterns, q_offsets, tensors_for
 
 
 @settings(max_examples=30, suppress_health_check=list(HealthCheck))
@@ -21,13 +21,14 @@ from tests.strategies import patterns, tensors_for
 def test_visits_count_what_the_mask_counts(data: st.DataObject) -> None:
     node = data.draw(patterns(depth=2))
     q_len, kv_len = data.draw(st.integers(1, 150)), data.draw(st.integers(1, 150))
+    q_offset = data.draw(q_offsets())
     batch, heads = data.draw(st.sampled_from([(1, 1), (2, 2)]))
     try:
         tensors = data.draw(tensors_for(node, q_len, kv_len, batch, heads))
-        mask = oracle.mask(node, q_len, kv_len, num_heads=heads, batch_size=batch, tensors=tensors)
+        mask = oracle.mask(node, q_len, kv_len, q_offset=q_offset, num_heads=heads, batch_size=batch, tensors=tensors)
     except SpattnError:
         reject()
-    call = (tensors, None, heads, batch)
+    call = (tensors, q_offset, heads, batch)
     assert count_by_layout(meaning(node), q_len, kv_len, *call) == mask.sum()
     assert density(meaning(node), q_len, kv_len, *call) == mask.mean()
 

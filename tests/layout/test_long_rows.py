@@ -13,6 +13,7 @@ from spattn.layout.coverage import coverage
 from spattn.layout.ir import Layout, Listed
 from spattn.layout.planner import plan
 from spattn.layout.rebuild import layout_mask
+from spattn.relation.lattice import CONTIGUOUS
 from tests.layout.test_rebuild import DIRECTIONS, RUNGS, calculus
 
 LENGTH = 65536
@@ -71,10 +72,26 @@ def test_rows_are_skipped_by_comparisons() -> None:
 
 
 def test_queries_past_the_keys_cost_no_range_where_others_see_as_much() -> None:
-    *_, others = plan(meaning(parse("local(128) | rows([0:64])"))).passes
-    assert [len(walk.ranges) for walk in others.walks] == [1]
-    *_, others = plan(meaning(parse("local(8) | rows([0:64])"))).passes
-    assert [len(walk.ranges) for walk in others.walks] == [2]
+    for pattern, ranges in (("local(128) | {}", 1), ("local(8) | {}", 2)):
+        *_, others = plan(meaning(parse(pattern.format("where(0 <= q and q < 64)")))).passes
+        assert [len(walk.ranges) for walk in others.walks] == [ranges]
+
+
+@pytest.mark.parametrize("rows", ["rows([0:64])", "tail(64)", "rows([-64:-10])", f"rows({list(range(20))})"])
+def test_no_row_of_a_set_is_past_the_keys(rows: str) -> None:
+    """They are owned, and the other rows have nothing of them."""
+    *_, others = plan(meaning(parse(f"local(8) | {rows}"))).passes
+    assert [len(walk.ranges) for walk in others.walks if walk.keys == CONTIGUOUS] == [1]
+
+
+@pytest.mark.parametrize(
+    "pattern", ["rows([10:200:16]) | local(3)", "rows([0:64:2]) | last(9)", "local(3) | rows([5:90:9])"]
+)
+def test_keys_walk_over_few_rows_with_steps(pattern: str) -> None:
+    """Where their ends take isl too long, they are those of all lengths."""
+    layout = plan(meaning(parse(pattern)), "keys")
+    for one in coverage(layout, LENGTH, LENGTH, 64, 64).passes:
+        assert one.longest < 20
 
 
 OFFSETS = (

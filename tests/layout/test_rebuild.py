@@ -20,7 +20,7 @@ from spattn.layout.planner import plan
 from spattn.layout.rebuild import layout_mask
 from spattn.relation import affine
 from tests.layout.patterns import PICKED, tensors
-from tests.strategies import patterns, tensors_for
+from tests.strategies import patterns, q_offsets, tensors_for
 
 RUNGS = ("sets", "capped sets", "intervals")
 DIRECTIONS = ("queries", "keys")
@@ -90,7 +90,8 @@ def test_drawn_patterns_are_rebuilt(
     data: st.DataObject, node: Node, direction: str, block: tuple[int, int], rung: str
 ) -> None:
     q_len, kv_len = data.draw(st.integers(0, 70)), data.draw(st.integers(0, 70))
+    q_offset = data.draw(q_offsets())
     drawn = data.draw(tensors_for(node, q_len, kv_len, 2, 2))
     with calculus(rung):
         layout = plan(meaning(node), direction)
-    check(layout, node, q_len, kv_len, block, num_heads=2, batch_size=2, tensors=drawn)
+    check(layout, node, q_len, kv_len, block, num_heads=2, batch_size=2, tensors=drawn, q_offset=q_offset)

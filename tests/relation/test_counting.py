@@ -16,7 +16,7 @@ from spattn.expressions.nodes import Bool
 from spattn.frontend.meaning import meaning
 from spattn.frontend.parser import parse
 from spattn.relation.counting import count, row_counts
-from tests.strategies import patterns, tensors_for
+from tests.strategies import patterns, q_offsets, tensors_for
 
 
 def condition(text: str) -> Bool:
@@ -28,7 +28,7 @@ def condition(text: str) -> Bool:
 def test_the_count_is_the_sum_of_the_mask(data: st.DataObject) -> None:
     node = data.draw(patterns(depth=2))
     q_len, kv_len = data.draw(st.integers(0, 70)), data.draw(st.integers(1, 70))
-    q_offset = data.draw(st.one_of(st.none(), st.integers(-5, 80)))
+    q_offset = data.draw(q_offsets())
     batch, heads = data.draw(st.sampled_from([(1, 1), (2, 3)]))
     try:
         tensors = data.draw(tensors_for(node, q_len, kv_len, batch, heads))

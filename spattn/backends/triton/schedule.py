@@ -17,7 +17,7 @@ from spattn.backends.request import Request
 from spattn.backends.triton.run import MAX_INT32, Step, compile_together
 from spattn.backends.triton.tiles import Tile, padded, unhurried
 from spattn.backends.triton.workspace import Workspace
-from spattn.codegen.kinds import Kind
+from spattn.codegen.kinds import Kind, numbers_of
 from spattn.codegen.module import PassSource
 from spattn.codegen.parameters import Role, TokenList
 from spattn.codegen.parts import COMBINED, SCANNED
@@ -227,7 +227,8 @@ class _Settling:
     def numbers(self, scalars: list[int]) -> list[Any]:
         request = self.job.request
         lengths = [request.q_len, request.kv_len, request.q_offset]
-        return [*self.head_counts, *lengths, *scalars, request.scale * math.log2(math.e)]
+        entries = [request.batch_size] * ("batch_size" in numbers_of(self.job.layout.condition))
+        return [*self.head_counts, *lengths, *scalars, request.scale * math.log2(math.e), *entries]
 
     def add(
         self,

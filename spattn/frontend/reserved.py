@@ -1,0 +1,34 @@
+"""Names that a pattern gives to no integer and no tensor: the language's own, and the keywords of what takes patterns.
+
+A call gives tensors by name beside its own arguments, so a tensor called `scale` could never be given.
+"""
+
+from __future__ import annotations
+
+from lark import Token
+
+from spattn.frontend.arithmetic import SYMBOLS
+from spattn.frontend.context import Context
+
+CONSTANTS = ("inf", "true", "false")
+KEYWORDS = frozenset(
+    (
+        *("self", "q", "k", "v", "pattern", "backend", "layer", "tf32", "tune", "score"),
+        *("scale", "return_lse", "sinks", "prepared", "missing_keys", "dtype"),
+        *("q_len", "kv_len", "q_lens", "kv_lens", "cu_seqlens_q", "cu_seqlens_k", "q_offset", "k_offset"),
+        *("num_heads", "num_kv_heads", "batch_size", "head_dim", "v_head_dim", "head", "batch"),
+    )
+)
+"""Of `compile`, `attention`, `Attention`, `Pattern`, `SparseAttention`, and those that the contract adds."""
+
+
+def is_reserved(context: Context, name: Token) -> bool:
+    """Notes an error where an integer or a tensor has a name that is taken."""
+    if name in SYMBOLS or name in CONSTANTS:
+        context.fail("E027", f"{name!s} has a meaning of its own and names nothing else", name, "reserved")
+    elif name in KEYWORDS:
+        hint = f"choose another name, such as my_{name!s}"
+        context.fail("E043", f"{name!s} is an argument of calls and no name for a pattern", name, "reserved", hint)
+    else:
+        return False
+    return True
