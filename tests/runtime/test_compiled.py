@@ -187,3 +187,21 @@ def test_an_exported_program_runs_in_another_process(strict: bool, tmp_path: Pat
         torch.save((given, wanted), tmp_path / "given.pt")
         paths = [str(tmp_path / name) for name in ("program.pt2", "given.pt")]
         subprocess.run([sys.executable, "-c", LOADS, *paths], check=True, timeout=120)
+
+
+def test_what_is_prepared_in_a_graph_or_before_it() -> None:
+    attn, ids = spattn.compile("documents(ids) & causal", backend="torch"), torch.arange(40) // 9
+    q, k, v = (torch.randn(1, 2, 40, 16, requires_grad=True) for _ in range(3))
+
+    def layers(q: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        prepared = attn.prepare(ids=ids)
+        return attn(attn(q, k, v, prepared=prepared), k, v, prepared=prepared)
+
+    traced = torch.compile(layers, fullgraph=True, backend="aot_eager")
+    for one in (ids, ids.flip(0)):
+        found, want = traced(q, one), layers(q, one)
+        assert torch.equal(found, want)
+        assert torch.equal(*(torch.autograd.grad(x.square().sum(), q)[0] for x in (found, want)))
+    before = attn.prepare(ids=ids)
+    once = torch.compile(lambda q: attn(q, k, v, prepared=before), fullgraph=True, backend="aot_eager")
+    assert torch.equal(once(q), attn(q, k, v, ids=ids))
