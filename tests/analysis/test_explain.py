@@ -9,7 +9,7 @@ import pytest
 
 import spattn
 from spattn import oracle
-from spattn.analysis.explain import explain
+from spattn.analysis.explanation import Explanation
 from spattn.analysis.remarks import remarks
 from spattn.analysis.samples import sample_tensors
 from spattn.frontend.parser import parse as parse_node
@@ -36,10 +36,14 @@ PATTERNS = (
 )
 
 
+def explain(pattern: str, *lengths: int, **sizes: int) -> Explanation:
+    return spattn.compile(pattern).explain(*lengths, **sizes)
+
+
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_pairs_are_the_oracle_s(pattern):
     parsed = parse(pattern)
-    found = explain(parsed, 150, 200, num_heads=4, batch_size=2, head_dim=16)
+    found = explain(pattern, 150, 200, num_heads=4, batch_size=2, head_dim=16)
     tensors = sample_tensors(parsed.condition, parsed.free_names, 200)
     mask = oracle.mask(parsed.syntax, 150, 200, num_heads=4, batch_size=2, tensors=tensors)
     whole = np.broadcast_to(mask, (2, 4, 150, 200))
@@ -53,7 +57,7 @@ def test_pairs_are_the_oracle_s(pattern):
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_it_can_be_said_and_sent(pattern):
-    found = explain(parse(pattern), 100)
+    found = explain(pattern, 100)
     assert f"pattern     {found.pattern}\n" in str(found)
     assert json.loads(json.dumps(found.to_dict()))["pattern"] == found.pattern
 
@@ -68,7 +72,7 @@ def test_attention_explains_itself():
 
 
 def test_tiles():
-    found = explain(parse("causal"), 256, head_dim=64)
+    found = explain("causal", 256, head_dim=64)
     [group] = found.groups
     [one] = group.passes
     tiling = one.tiling
@@ -78,7 +82,7 @@ def test_tiles():
 
 
 def test_costs():
-    found = explain(parse("last(1024)"), 16384, num_heads=16)
+    found = explain("last(1024)", 16384, num_heads=16)
     [one] = found.groups[0].passes
     cost = one.cost
     assert cost.candidates[0].tile == cost.tile
@@ -95,14 +99,14 @@ def test_costs():
 
 
 def test_few_programs_share_their_keys():
-    first, _ = explain(parse("local(128) | global([0, 7])"), 65536, num_heads=16, head_dim=64).groups[0].passes
+    first, _ = explain("local(128) | global([0, 7])", 65536, num_heads=16, head_dim=64).groups[0].passes
     assert first.cost.splits > 1
     assert "16 programs alone" in first.cost.reason
 
 
 @pytest.mark.parametrize(("length", "classes"), [(512, False), (65536, True)])
 def test_the_plan_that_is_not_taken_is_told(length, classes):
-    found = explain(parse("strided(1024) & causal"), length, num_heads=16)
+    found = explain("strided(1024) & causal", length, num_heads=16)
     [group] = found.groups
     assert group.other is not None
     assert group.other.classes != classes
@@ -112,7 +116,7 @@ def test_the_plan_that_is_not_taken_is_told(length, classes):
 
 
 def test_a_pass_that_is_not_launched_costs_nothing():
-    found = explain(parse("neighborhood(grid=[64, 64], kernel=[5, 5])"), 4096)
+    found = explain("neighborhood(grid=[64, 64], kernel=[5, 5])", 4096)
     _, left = found.groups[0].passes
     assert left.cost is None
     assert "not launched" in str(found)
@@ -131,12 +135,12 @@ def test_data_that_is_known_is_counted():
 
 
 def test_what_adds_nothing_is_named():
-    found = explain(parse("local(8) | last(4) | columns([0])"), 64)
+    found = explain("local(8) | last(4) | columns([0])", 64)
     assert found.dead_terms == ("last(4)",)
 
 
 def test_rows_without_keys_are_named():
-    assert explain(parse("causal & ~last(2)"), 64).empty_row == "row 0 of 1 has no key"
+    assert explain("causal & ~last(2)", 64).empty_row == "row 0 of 1 has no key"
 
 
 @pytest.mark.parametrize(
@@ -161,7 +165,7 @@ def test_remarks(pattern, codes):
 
 
 def test_long_calls_are_counted_short():
-    found = explain(parse("causal"), 10**6)
+    found = explain("causal", 10**6)
     assert found.pairs == 10**6 * (10**6 + 1) // 2
     assert found.tiled_len == (2**15, 2**15)
 
