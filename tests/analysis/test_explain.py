@@ -12,6 +12,7 @@ from spattn import oracle
 from spattn.analysis.explanation import Explanation
 from spattn.analysis.remarks import remarks
 from spattn.analysis.samples import sample_tensors
+from spattn.errors import ArgumentError
 from spattn.frontend.parser import parse as parse_node
 from spattn.pattern import parse
 
@@ -185,3 +186,42 @@ def test_samples_of_short_calls(kv_len):
         parsed = parse(pattern)
         tensors = sample_tensors(parsed.condition, parsed.free_names, kv_len)
         oracle.mask(parsed.syntax, kv_len, kv_len, tensors=tensors)
+
+
+def test_widths_and_heads_are_counted():
+    found = spattn.compile("full").explain(
+        64, 128, num_heads=6, num_kv_heads=2, batch_size=3, head_dim=32, v_head_dim=48, dtype="float32"
+    )
+    assert found.bytes == 4 * 3 * (32 + 48) * (6 * 64 + 2 * 128)
+    assert found.flops == 2 * (32 + 48) * 3 * 6 * 64 * 128
+    assert "6 heads on 2 of keys, batch 3" in str(found)
+    assert "float32, head dimension 32, 48 of v and out" in str(found)
+
+
+@pytest.mark.parametrize("pattern", ["causal", "last(20)", "strided(8) & causal", "where((q * k) % 7 == 1)"])
+@pytest.mark.parametrize("q_offset", [0, 3, 40, 150])
+def test_pairs_are_those_of_the_offset(pattern, q_offset):
+    found = spattn.compile(pattern).explain(64, 64, q_offset=q_offset)
+    assert found.pairs == oracle.mask(parse(pattern).syntax, 64, 64, q_offset=q_offset).sum()
+    assert (f"the first query at {q_offset}" in str(found)) == bool(q_offset)
+
+
+@pytest.mark.parametrize("q_offset", [None, 0, 1 << 19, 1 << 20])
+def test_a_long_call_is_counted_where_it_stands(q_offset):
+    found = spattn.compile("causal").explain(1 << 19, 1 << 20, q_offset=q_offset)
+    first = 1 << 19 if q_offset is None else q_offset
+    assert found.pairs == sum(min(first + row + 1, 1 << 20) for row in range(1 << 19))
+    assert found.tiled_len == (1 << 15, 1 << 15)
+    assert 1.0 <= found.computed < 1.1
+
+
+def test_key_heads_that_do_not_divide():
+    with pytest.raises(ArgumentError, match="k has 3 heads, which do not divide q's 4") as raised:
+        spattn.compile("causal").explain(num_heads=4, num_kv_heads=3)
+    assert raised.value.code == "E060"
+
+
+@pytest.mark.parametrize("dtype", ["int8", "torch.int8", "half"])
+def test_a_dtype_that_is_not_served(dtype):
+    with pytest.raises(ArgumentError, match="float16, bfloat16, float32 and float64 are served"):
+        spattn.compile("causal").explain(dtype=dtype)
