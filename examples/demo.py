@@ -28,7 +28,7 @@ def main() -> None:
     torch.manual_seed(0)
     attn = spattn.compile(PATTERN, cls=7, backend="torch")
     title(f"spattn.compile({PATTERN!r}, cls=7)")
-    print(attn.explain(q_len=SHAPE[2], num_heads=SHAPE[1], head_dim=SHAPE[3]))
+    print(spattn.compile(PATTERN, cls=7).explain(q_len=SHAPE[2], num_heads=SHAPE[1], head_dim=SHAPE[3]))
     title("its mask")
     picture(attn)
     title("the kernel it becomes (the head)")

@@ -40,12 +40,14 @@ class Attention:
         pattern: What it computes.
         backend: "auto", "triton" or "torch".
         tune: Are tiles measured, at the first call of each kind?
+        tf32: May float32 products use TF32?
     """
 
     def __init__(self, pattern: Pattern, compiled: Compiled, plan: Plan) -> None:
         self.pattern = pattern
         self.backend = plan.backend
         self.tune = plan.tune
+        self.tf32 = plan.tf32
         self._compiled, self._plan = compiled, plan
         # here if torch is, since a compiler that traces the first call would guard what that call makes
         self._calls: Calls | None = self.calls() if sys.modules.get("torch") else None
@@ -168,8 +170,12 @@ class Attention:
         kv_len: int | None = None,
         *,
         num_heads: int = 1,
+        num_kv_heads: int | None = None,
         batch_size: int = 1,
         head_dim: int = 128,
+        v_head_dim: int | None = None,
+        dtype: torch.dtype | str = "bfloat16",
+        q_offset: int | None = None,
         **tensors: Any,
     ) -> Explanation:
         """What the pattern means and what the kernels do at these lengths; `print` it.
@@ -178,14 +184,24 @@ class Attention:
             q_len: Queries, in tokens.
             kv_len: Keys, as many as queries if not given.
             num_heads: Query heads.
+            num_kv_heads: Heads of k and v, as many as query heads if not given.
             batch_size: Batch entries.
             head_dim: Width of a head.
+            v_head_dim: Width of a head of v and out, as wide if not given.
+            dtype: Of q, k, v and out, torch's or its name.
+            q_offset: Position of the first query among the keys; kv_len - q_len if not given.
             tensors: The pattern's free names; example tensors stand in if none is given.
+
+        Raises:
+            ArgumentError: E060, the heads of k and v do not divide those of q, or the dtype is not served.
         """
         from spattn.analysis.explain import explain
+        from spattn.backends.shape import Shape, dtype_name
 
-        sizes = {"num_heads": num_heads, "batch_size": batch_size, "head_dim": head_dim}
-        return explain(self.pattern, q_len, kv_len, tensors=tensors, backend=self.backend, **sizes)
+        keys, kv_heads = q_len if kv_len is None else kv_len, num_kv_heads or num_heads
+        first, v_width = keys - q_len if q_offset is None else q_offset, v_head_dim or head_dim
+        widths = head_dim, v_width, dtype_name(dtype), self.tf32
+        return explain(self, Shape(batch_size, num_heads, kv_heads, q_len, keys, first, *widths), tensors)
 
     def _values(self, group: int) -> tuple[bool, ...]:
         return list(self.groups(1, 64))[group] if self._compiled.pair_conditions else ()

@@ -8,6 +8,7 @@ from math import isqrt
 from typing import Any
 
 from spattn.analysis.samples import sample_tensors
+from spattn.backends.shape import Shape
 from spattn.expressions.nodes import Bool
 from spattn.expressions.tensors import Tensors
 from spattn.oracle import is_spread
@@ -18,13 +19,35 @@ MAX_ROWS = 1 << 21  # queries whose keys are counted one by one
 
 @dataclass(frozen=True)
 class Call:
-    """Lengths, and arrays for the pattern's free names."""
+    """Sizes, and arrays for the pattern's free names."""
 
-    q_len: int
-    kv_len: int
-    num_heads: int
-    batch_size: int
+    shape: Shape
     tensors: Mapping[str, Any]
+
+    @property
+    def q_len(self) -> int:
+        """Queries, in tokens."""
+        return self.shape.q_len
+
+    @property
+    def kv_len(self) -> int:
+        """Keys, in tokens."""
+        return self.shape.kv_len
+
+    @property
+    def q_offset(self) -> int:
+        """Position of the first query among the keys."""
+        return self.shape.q_offset
+
+    @property
+    def num_heads(self) -> int:
+        """Query heads."""
+        return self.shape.num_q_heads
+
+    @property
+    def batch_size(self) -> int:
+        """Batch entries."""
+        return self.shape.batch_size
 
     @property
     def entries(self) -> int:
@@ -49,4 +72,9 @@ class Call:
         return self._capped(MAX_TILED // isqrt(self.entries)).with_samples(condition, names)
 
     def _capped(self, most: int) -> Call:
-        return replace(self, q_len=min(self.q_len, most), kv_len=min(self.kv_len, most))
+        """No longer than that; the last query stays at the last key, or about as far before or behind it."""
+        q_len, kv_len = min(self.q_len, most), min(self.kv_len, most)
+        beyond = self.q_offset + self.q_len - self.kv_len
+        if kv_len < self.kv_len:
+            beyond = beyond * kv_len // self.kv_len
+        return replace(self, shape=replace(self.shape, q_len=q_len, kv_len=kv_len, q_offset=kv_len - q_len + beyond))

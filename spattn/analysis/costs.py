@@ -14,6 +14,8 @@ from spattn.backends.triton.cost.choice import predicted, ranked
 from spattn.backends.triton.cost.keeping import Keeping, keepings
 from spattn.backends.triton.cost.prediction import Prediction
 from spattn.backends.triton.cost.sizes import Sizes
+from spattn.backends.triton.suited import Asked, sizes_of, tiles_of
+from spattn.backends.triton.tile_records import Measured
 from spattn.backends.triton.tiles import Device, Tile
 from spattn.errors import SpattnError
 from spattn.expressions.evaluation import evaluate
@@ -22,7 +24,7 @@ from spattn.expressions.tensors import Tensors
 from spattn.layout.ir import Blocks, FrameClamp, Layout, Pass, SegmentClamp, Walk
 
 SHOWN = 4
-ITEMSIZE = 2
+MEASURED = "it was measured, and none that was tried is faster"
 
 
 @dataclass(frozen=True)
@@ -38,34 +40,34 @@ class Costed:
     cost: Cost | None
 
 
-def costs(layout: Layout, members: int, call: Call, head_dim: int, device: Device) -> list[Costed]:
-    """Of each pass, for `members` (batch, head) pairs."""
-    usual = usual_sizes(members, call, head_dim)
-    known = replace(usual, **_known(layout, call))
-    passes = zip(layout.passes, keepings(layout), strict=True)
-    return [_costed(one, keeping, usual, known, device) for one, keeping in passes]
+def costs(asked: Asked, call: Call, measured: Measured | None) -> list[Costed]:
+    """Of each pass of a question about this call, with the tiles that were measured, where some were."""
+    usual = sizes_of(asked.shape, asked.count, asked.tokens)
+    known = replace(usual, **_known(asked.layout, call))
+    tiles = measured.tiles if measured else tiles_of(asked)
+    passes = zip(asked.layout.passes, keepings(asked.layout), tiles, strict=True)
+    reached = [_costed(one, keeping, tile, usual, known, asked.device) for one, keeping, tile in passes]
+    return [_as_measured(one) for one in reached] if measured else reached
 
 
-def usual_sizes(members: int, call: Call, head_dim: int) -> Sizes:
-    """What is known of a call without its tensors."""
-    return Sizes(call.q_len, call.kv_len, call.kv_len - call.q_len, members, 1, head_dim, ITEMSIZE)
+def _as_measured(found: Costed) -> Costed:
+    return replace(found, cost=found.cost and replace(found.cost, reason=MEASURED))
 
 
-def _costed(one: Pass, keeping: Keeping, usual: Sizes, known: Sizes, device: Device) -> Costed:
+def _costed(one: Pass, keeping: Keeping, tile: Tile, usual: Sizes, known: Sizes, device: Device) -> Costed:
     """What is chosen knows no data; what is predicted does."""
-    order = ranked(one, usual.bucketed(), device)
-    tile = order[0].tile
     if one.skips(usual.first, usual.first + usual.q_len) or not usual.q_len * usual.kv_len * usual.count:
         return Costed(tile, None)
-    considered = _different(order)
-    found = [predicted(one, known, each.tile, device, keeping) for each in considered]
+    others = [each for each in _different(ranked(one, usual.bucketed(), device)) if each.tile != tile]
+    found = [predicted(one, known, each, device, keeping) for each in (tile, *(each.tile for each in others))][:SHOWN]
+    chosen = predicted(one, usual.bucketed(), tile, device)
     best, work = found[0], found[0].work
     return Costed(
         tile,
         Cost(
             tile=str(tile),
             microseconds=rounded(best.total),
-            reason=reason(considered[0], considered[1:], device),
+            reason=reason(chosen, others, device),
             bound=best.bound,
             programs=work.programs,
             resident=best.resident,

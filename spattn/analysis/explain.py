@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from spattn.analysis.calls import Call
-from spattn.analysis.explanation import Explanation, Group
+from spattn.analysis.explanation import Cost, Explanation, Group
 from spattn.analysis.machine import device_here
 from spattn.analysis.pairs import allowed_pairs, known_formula
-from spattn.analysis.plans import Asked, groups
+from spattn.analysis.plans import About, groups
 from spattn.analysis.remarks import remarks
-from spattn.errors import SpattnError
+from spattn.attend import Attention
+from spattn.backends.shape import Shape
+from spattn.backends.triton.limits import beyond
+from spattn.errors import ArgumentError, SpattnError
 from spattn.expressions.text import text
 from spattn.pattern import Pattern
 from spattn.relation.terms import disjunction
@@ -19,37 +22,27 @@ from spattn.relation.terms import disjunction
 T = TypeVar("T")
 
 
-def explain(
-    pattern: Pattern,
-    q_len: int = 4096,
-    kv_len: int | None = None,
-    *,
-    num_heads: int = 1,
-    batch_size: int = 1,
-    head_dim: int = 128,
-    tensors: Mapping[str, Any] | None = None,
-    backend: str = "auto",
-) -> Explanation:
-    """What a pattern means, and what it costs at these lengths.
+def explain(attn: Attention, shape: Shape, tensors: Mapping[str, Any]) -> Explanation:
+    """What a pattern means, and what a call of this shape costs.
 
     Args:
-        pattern: The pattern.
-        q_len: Queries, in tokens.
-        kv_len: Keys, as many as queries if not given.
-        num_heads: Query heads.
-        batch_size: Batch entries.
-        head_dim: Width of a head.
+        attn: The pattern, compiled.
+        shape: Of the call.
         tensors: The free names; example tensors stand in if none is given.
-        backend: The backend that was asked for.
+
+    Raises:
+        ArgumentError: E060, the heads of k and v do not divide those of q.
     """
+    pattern = attn.pattern
     condition, names = pattern.condition, pattern.free_names
-    asked = Call(q_len, q_len if kv_len is None else kv_len, num_heads, batch_size, dict(tensors or {}))
+    _heads_fit(shape)
+    served, refusal = _served(attn.backend, shape)
+    asked = Call(shape, dict(tensors))
     call = asked if tensors else asked.with_samples(condition, names)
     tiled = asked if tensors else asked.shortened(condition, names)
     pairs = allowed_pairs(condition, call)
     device = device_here()
-    parts = groups(condition, Asked(call, tiled, head_dim, device))
-    costs = [one.cost for group in parts for one in group.passes if one.cost is not None]
+    parts = groups(attn, About(call, tiled, device), in_triton=served == "triton")
     found = known_formula(condition)
     return Explanation(
         pattern=str(pattern),
@@ -60,24 +53,62 @@ def explain(
         empty_row=_decided(lambda: _empty_row(pattern)),
         q_len=call.q_len,
         kv_len=call.kv_len,
-        num_heads=num_heads,
-        batch_size=batch_size,
-        head_dim=head_dim,
+        q_offset=call.q_offset,
+        num_heads=shape.num_q_heads,
+        num_kv_heads=shape.num_kv_heads,
+        batch_size=shape.batch_size,
+        head_dim=shape.head_dim,
+        v_head_dim=shape.v_head_dim,
+        dtype=shape.dtype,
         pairs=pairs,
         density=None if pairs is None else pairs / max(call.q_len * call.kv_len * call.entries, 1),
         formula=None if found is None else str(found),
         sampled=bool(names) and not tensors,
         tiled_len=(tiled.q_len, tiled.kv_len),
         computed=_computed(parts, allowed_pairs(condition, tiled)),
-        flops=None if pairs is None else 4 * head_dim * pairs,
-        bytes=4 * call.entries * head_dim * (call.q_len + call.kv_len),
+        flops=None if pairs is None else 2 * (shape.head_dim + shape.v_head_dim) * pairs,
+        bytes=_bytes(shape),
         device=device.name,
-        microseconds=round(sum(cost.microseconds for cost in costs), 3),
-        launches=sum(cost.launches for cost in costs),
+        microseconds=round(sum(map(_microseconds, parts)), 3),
+        launches=sum(cost.launches for group in parts for cost in _costs(group)),
         groups=parts,
         remarks=remarks(pattern),
-        backend=backend,
+        backend=attn.backend,
+        served=served,
+        refusal=refusal,
+        tune=attn.tune,
     )
+
+
+def _heads_fit(shape: Shape) -> None:
+    if shape.num_q_heads % shape.num_kv_heads:
+        raise ArgumentError(
+            "E060",
+            f"k has {shape.num_kv_heads} heads, which do not divide q's {shape.num_q_heads}",
+            hint="with GQA num_q_heads is a multiple of num_kv_heads",
+        )
+
+
+def _served(backend: str, shape: Shape) -> tuple[str | None, str | None]:
+    """Who serves such a call where there is a GPU, and why Triton does not."""
+    why = beyond(shape)
+    if backend == "torch" or why is None:
+        return ("torch" if backend == "torch" else "triton"), why
+    return ("torch" if backend == "auto" else None), why
+
+
+def _bytes(shape: Shape) -> int:
+    """q, k, v and out once."""
+    rows = shape.num_q_heads * shape.q_len + shape.num_kv_heads * shape.kv_len
+    return shape.itemsize * shape.batch_size * rows * (shape.head_dim + shape.v_head_dim)
+
+
+def _costs(group: Group) -> list[Cost]:
+    return [one.cost for one in group.passes if one.cost is not None]
+
+
+def _microseconds(group: Group) -> float:
+    return sum(cost.microseconds for cost in _costs(group)) if group.measured is None else group.measured
 
 
 def _decided(question: Callable[[], T]) -> T | None:
@@ -99,6 +130,7 @@ def _empty_row(pattern: Pattern) -> str | None:
 
 def _computed(parts: tuple[Group, ...], allowed: int | None) -> float | None:
     """Pairs that the chosen tiles compute for each allowed one."""
-    if not allowed:
+    tilings = [(group.members, one.tiling) for group in parts for one in group.passes if one.tiling]
+    if not allowed or not tilings:
         return None
-    return sum(group.members * one.tiling.pairs for group in parts for one in group.passes) / allowed
+    return sum(members * tiling.pairs for members, tiling in tilings) / allowed

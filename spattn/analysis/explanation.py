@@ -83,12 +83,13 @@ class PassPart:
     """A pass in words and in tiles.
 
     Attributes:
-        cost: None where there is nothing to do.
+        tiling: None where no Triton kernel serves the call.
+        cost: None there, and where there is nothing to do.
     """
 
     title: str
     walks: tuple[WalkPart, ...]
-    tiling: Tiling
+    tiling: Tiling | None
     cost: Cost | None
 
 
@@ -115,6 +116,7 @@ class Group:
         notes: What the planner approximated; masks stay exact.
         planning_ms: How long planning took.
         other: The plan not taken, where there are two.
+        measured: Microseconds of all passes, as measured with their tiles; None where these are predicted.
     """
 
     members: int
@@ -123,6 +125,7 @@ class Group:
     notes: tuple[str, ...]
     planning_ms: float
     other: OtherPlan | None
+    measured: float | None
 
 
 @dataclass(frozen=True)
@@ -139,11 +142,15 @@ class Explanation:
         sampled: The counts hold for example tensors.
         tiled_len: (q_len, kv_len) at which tiles were counted: shorter than asked where that would take too long.
         computed: Pairs that the chosen tiles compute for each allowed one, at `tiled_len`.
-        flops: Of the allowed pairs, forward: 4 * head_dim each.
-        bytes: q, k, v and out once, in two bytes an element.
+        flops: Of the allowed pairs, forward: 2 * (head_dim + v_head_dim) each.
+        bytes: q, k, v and out once.
         device: What times are predicted for.
-        microseconds: Predicted for the call's kernels.
+        microseconds: Of the call's kernels: as measured where they were, else predicted.
         launches: Of kernels.
+        backend: What was asked for.
+        served: What serves such a call on a GPU; None where what was asked for cannot.
+        refusal: Why Triton does not.
+        tune: Does a call measure tiles that nobody has measured yet?
     """
 
     pattern: str
@@ -154,9 +161,13 @@ class Explanation:
     empty_row: str | None
     q_len: int
     kv_len: int
+    q_offset: int
     num_heads: int
+    num_kv_heads: int
     batch_size: int
     head_dim: int
+    v_head_dim: int
+    dtype: str
     pairs: int | None
     density: float | None
     formula: str | None
@@ -171,6 +182,9 @@ class Explanation:
     groups: tuple[Group, ...]
     remarks: tuple[Remark, ...]
     backend: str
+    served: str | None
+    refusal: str | None
+    tune: bool
 
     def __str__(self) -> str:
         from spattn.analysis.report import report

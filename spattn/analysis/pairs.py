@@ -17,7 +17,7 @@ def allowed_pairs(condition: Bool, call: Call) -> int | None:
     """Allowed pairs of all heads and batch entries; None where counting would take too long."""
     if call.q_len > MAX_ROWS or (call.is_spread(condition) and call.q_len * call.entries > MAX_ROWS):
         return _by_formula(condition, call)
-    arguments = (condition, call.q_len, call.kv_len, call.tensors, None, call.num_heads, call.batch_size)
+    arguments = (condition, call.q_len, call.kv_len, call.tensors, call.q_offset, call.num_heads, call.batch_size)
     found = row_counting.count(*arguments)
     if found is None:
         if max(call.q_len, call.kv_len) > MAX_UNCUT:
@@ -28,7 +28,7 @@ def allowed_pairs(condition: Bool, call: Call) -> int | None:
 
 def _by_formula(condition: Bool, call: Call) -> int | None:
     found = known_formula(condition)
-    if found is None or call.q_len != call.kv_len:
+    if found is None or call.q_len != call.kv_len or call.q_offset:
         return None
     try:
         return found.at(call.q_len) * call.entries

@@ -6,72 +6,99 @@ import time
 from dataclasses import dataclass, replace
 
 from spattn.analysis.calls import Call
-from spattn.analysis.costs import Costed, costs, rounded, usual_sizes
+from spattn.analysis.costs import Costed, costs, rounded
 from spattn.analysis.explanation import Group, OtherPlan, PassPart, Tiling, WalkPart
-from spattn.backends.triton.cost.plans import prefers_classes, total
+from spattn.attend import Attention
+from spattn.backends.triton.cost.plans import total
+from spattn.backends.triton.suited import Asked, plan_sizes, suits_classes
+from spattn.backends.triton.tile_records import key_of, known
 from spattn.backends.triton.tiles import Device, Tile
+from spattn.backends.triton.token_counts import token_counts
+from spattn.codegen.kinds import FORWARD
 from spattn.expressions.nodes import Bool
 from spattn.expressions.text import text
 from spattn.layout.coverage import coverage
 from spattn.layout.describe import pass_title, walk_lines, walk_title
 from spattn.layout.ir import Layout, Pass
 from spattn.layout.planner import plan
-from spattn.relation.heads import pair_conditions, pair_groups, specialised
+from spattn.relation.heads import pair_conditions, specialised
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a plan is asked about.
+class About:
+    """What plans are asked about.
 
     Attributes:
         call: The call whose cost is predicted.
         tiled: The call whose tiles are counted, perhaps shorter.
-        head_dim: Width of a head.
         device: Where it runs.
     """
 
     call: Call
     tiled: Call
-    head_dim: int
     device: Device
 
 
-def groups(condition: Bool, asked: Asked) -> tuple[Group, ...]:
-    """The plan of each group of heads and batch entries, and its work."""
-    parts, call = pair_conditions(condition), asked.call
-    members = pair_groups(parts, call.batch_size, call.num_heads) if parts else {(): range(call.entries)}
+def groups(attn: Attention, about: About, *, in_triton: bool) -> tuple[Group, ...]:
+    """The plan of each group of heads and batch entries, and its work where Triton does it."""
+    shape = about.call.shape
+    each = _tiled_group if in_triton else _plain_group
     return tuple(
-        _group(specialised(condition, dict(zip(parts, values, strict=True))), len(found), asked)
-        for values, found in members.items()
+        each(attn, values, len(pairs), about)
+        for values, pairs in attn.groups(shape.batch_size, shape.num_q_heads).items()
     )
 
 
-def _group(condition: Bool, members: int, asked: Asked) -> Group:
+def _plain_group(attn: Attention, values: tuple[bool, ...], members: int, about: About) -> Group:
+    """A group whose plan no kernel follows."""
+    condition, milliseconds = _planned(attn, values)
+    layout = attn.layout_of(values)
+    passes = tuple(PassPart(pass_title(one), _walks(one), None, None) for one in layout.passes)
+    return Group(members, text(condition), passes, layout.notes, milliseconds, None, None)
+
+
+def _tiled_group(attn: Attention, values: tuple[bool, ...], members: int, about: About) -> Group:
+    condition, milliseconds = _planned(attn, values)
+    call, device = about.call, about.device
+    classes = suits_classes(attn, values, call.shape, members, device)
+    layout, source = attn.layout_of(values, classes), attn.module_of(values, classes)
+    roles = [role for one in source.of(FORWARD) for role in one.roles]
+    tokens = token_counts(roles, call.tensors, call.kv_len)
+    asked = Asked(FORWARD, layout, call.shape, members, tokens, device)
+    records = attn.records
+    measured = known(key_of(asked, source.text), records, len(layout.passes)) if records is not None else None
+    found = zip(layout.passes, costs(asked, call, measured), strict=True)
+    passes = tuple(_part(layout, one, costed, about.tiled) for one, costed in found)
+    other = _other(attn, values, members, about, taken=classes)
+    took = measured.microseconds if measured else None
+    return Group(members, text(condition), passes, layout.notes, milliseconds, other, took)
+
+
+def _planned(attn: Attention, values: tuple[bool, ...]) -> tuple[Bool, float]:
+    """The condition of a group, and the milliseconds that it takes to plan it, which is known by now."""
+    whole = attn.pattern.condition
+    condition = specialised(whole, dict(zip(pair_conditions(whole), values, strict=True)))
     begin = time.perf_counter()
-    layout = plan(condition)
-    planning = (time.perf_counter() - begin) * 1e3
-    layout, other = _chosen(condition, layout, members, asked)
-    found = costs(layout, members, asked.call, asked.head_dim, asked.device)
-    passes = (_part(layout, one, costed, asked.tiled) for one, costed in zip(layout.passes, found, strict=True))
-    return Group(members, text(condition), tuple(passes), layout.notes, round(planning, 2), other)
+    plan(condition)
+    return condition, round((time.perf_counter() - begin) * 1e3, 2)
 
 
-def _chosen(condition: Bool, classes: Layout, members: int, asked: Asked) -> tuple[Layout, OtherPlan | None]:
-    """The plan that a call takes, and the one that it does not, where rows may be tiled by residue classes."""
-    call = asked.call
-    if not classes.in_classes or not call.q_len * call.kv_len * members:
-        return classes, None
-    masked = plan(condition, classes=False)
-    sizes = usual_sizes(members, call, asked.head_dim).bucketed()
-    preferred = prefers_classes(classes, masked, sizes, asked.device)
-    taken, other = (classes, masked) if preferred else (masked, classes)
-    return taken, OtherPlan(not preferred, rounded(total(other, sizes, asked.device)))
+def _other(attn: Attention, values: tuple[bool, ...], members: int, about: About, *, taken: bool) -> OtherPlan | None:
+    """The plan that a call does not take, where rows may be tiled by residue classes."""
+    shape = about.call.shape
+    if not attn.layout_of(values).in_classes or not shape.q_len * shape.kv_len * members:
+        return None
+    other = attn.layout_of(values, not taken)
+    return OtherPlan(not taken, rounded(total(other, plan_sizes(shape, members), about.device)))
 
 
 def _part(layout: Layout, one: Pass, costed: Costed, tiled: Call) -> PassPart:
-    walks = tuple(WalkPart(walk_title(walk), tuple(walk_lines(walk))) for walk in one.walks)
     tiling = _tiling(replace(layout, passes=(one,)), tiled, costed.tile)
-    return PassPart(pass_title(one), walks, tiling, costed.cost)
+    return PassPart(pass_title(one), _walks(one), tiling, costed.cost)
+
+
+def _walks(one: Pass) -> tuple[WalkPart, ...]:
+    return tuple(WalkPart(walk_title(walk), tuple(walk_lines(walk))) for walk in one.walks)
 
 
 def _tiling(layout: Layout, call: Call, tile: Tile) -> Tiling:
@@ -82,6 +109,7 @@ def _tiling(layout: Layout, call: Call, tile: Tile) -> Tiling:
         call.kv_len,
         tile.block_m,
         tile.block_n,
+        q_offset=call.q_offset,
         num_heads=call.num_heads,
         batch_size=call.batch_size,
         tensors=call.tensors,

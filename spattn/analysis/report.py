@@ -46,9 +46,13 @@ def _meaning(explained: Explanation) -> Iterator[str]:
 
 def _cost(explained: Explanation) -> Iterator[str]:
     heads = f", {explained.num_heads} heads" if explained.num_heads > 1 else ""
+    if explained.num_kv_heads != explained.num_heads:
+        heads += f" on {explained.num_kv_heads} of keys"
     batch = f", batch {explained.batch_size}" if explained.batch_size > 1 else ""
     example = ", with example tensors" if explained.sampled else ""
-    yield f"at          {explained.q_len} queries, {explained.kv_len} keys{heads}{batch}{example}"
+    yield f"at          {explained.q_len} queries, {explained.kv_len} keys{heads}{batch}{_offset(explained)}{example}"
+    yield f"of          {explained.dtype}, {_widths(explained)}"
+    yield f"backend     {_backend(explained)}"
     if explained.pairs is None:
         yield "pairs       not counted at this length"
     else:
@@ -56,15 +60,35 @@ def _cost(explained: Explanation) -> Iterator[str]:
     if explained.formula:
         yield f"formula     {explained.formula}"
     if explained.flops is not None:
-        yield f"forward     {_scaled(explained.flops, 1000)}FLOP at head dimension {explained.head_dim}"
-    yield f"memory      {_scaled(explained.bytes, 1024)}B of q, k, v and out, two bytes an element"
+        yield f"forward     {_scaled(explained.flops, 1000)}FLOP"
+    yield f"memory      {_scaled(explained.bytes, 1024)}B of q, k, v and out"
     if explained.computed is not None:
         yield f"computed    {explained.computed:.2f} pairs for each allowed one, in the tiles that are chosen"
     if explained.launches:
         launches = _count(explained.launches, "launch", "launches")
-        yield f"predicted   {_time(explained.microseconds)} on one {explained.device}, {launches}"
-    if explained.tiled_len != (explained.q_len, explained.kv_len):
+        how = "measured" if all(group.measured is not None for group in explained.groups) else "predicted"
+        yield f"{how:<12}{_time(explained.microseconds)} on one {explained.device}, {launches}"
+    if explained.computed is not None and explained.tiled_len != (explained.q_len, explained.kv_len):
         yield f"tiles       counted at {explained.tiled_len[0]} queries and {explained.tiled_len[1]} keys"
+
+
+def _offset(explained: Explanation) -> str:
+    usual = explained.q_offset == explained.kv_len - explained.q_len
+    return "" if usual else f", the first query at {explained.q_offset}"
+
+
+def _widths(explained: Explanation) -> str:
+    own = f", {explained.v_head_dim} of v and out" if explained.v_head_dim != explained.head_dim else ""
+    return f"head dimension {explained.head_dim}{own}"
+
+
+def _backend(explained: Explanation) -> str:
+    """Who serves the call, and why not Triton."""
+    if explained.served is None:
+        return f"none: backend {explained.backend!r}: {explained.refusal}"
+    if explained.served == "torch":
+        return f"torch, since Triton does not: {explained.refusal}" if explained.backend == "auto" else "torch"
+    return "triton, on a GPU"
 
 
 def _group(group: Group, explained: Explanation, number: int) -> Iterator[str]:
@@ -76,6 +100,10 @@ def _group(group: Group, explained: Explanation, number: int) -> Iterator[str]:
     if group.other:
         how = "rows by residue classes" if group.other.classes else "no residue classes, rows masked as they come"
         yield f"  not taken: {how}, {_time(group.other.microseconds)}"
+    if group.measured is not None:
+        yield f"  measured: {_time(group.measured)} of all passes with these tiles; what each takes is predicted"
+    elif explained.tune and explained.launches:
+        yield "  not measured yet: the first call of this kind tries the best of these tiles"
     for i, one in enumerate(group.passes):
         yield from _pass(one, i)
     for note in group.notes:
@@ -90,6 +118,8 @@ def _pass(one: PassPart, number: int) -> Iterator[str]:
             yield f"      {line}"
     if not one.walks:
         yield "    no keys"
+    if one.tiling is None:
+        return
     yield f"    {_tiles(one.tiling)}"
     yield from _tile_cost(one.cost) if one.cost else ["    not launched: earlier passes own every row"]
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from spattn.backends.prepared import Prepared
+from spattn.backends.shape import Shape, dtype_name
 from spattn.codegen.module import ModuleSource
 from spattn.layout.ir import Layout
 
@@ -66,6 +67,22 @@ class Request:
     def kv_len(self) -> int:
         """Keys, in tokens."""
         return self.k.shape[2]
+
+    @property
+    def shape(self) -> Shape:
+        """The call without its tensors."""
+        return Shape(
+            batch_size=self.batch_size,
+            num_q_heads=self.num_q_heads,
+            num_kv_heads=self.num_kv_heads,
+            q_len=self.q_len,
+            kv_len=self.kv_len,
+            q_offset=self.q_offset,
+            head_dim=self.q.shape[3],
+            v_head_dim=self.v.shape[3],
+            dtype=dtype_name(self.q.dtype),
+            tf32=self.tf32,
+        )
 
 
 def wants_gradient(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> bool:

@@ -8,9 +8,9 @@ import typer
 
 from spattn.cli.options import (
     BatchOption,
-    HeadDimOption,
     HeadsOption,
     JsonOption,
+    KvHeadsOption,
     KvLenOption,
     LayerOption,
     PatternArgument,
@@ -26,16 +26,42 @@ def explain(
     kv_len: KvLenOption = None,
     heads: HeadsOption = 1,
     batch: BatchOption = 1,
-    head_dim: HeadDimOption = 128,
+    kv_heads: KvHeadsOption = None,
+    head_dim: Annotated[int, typer.Option("--head-dim", min=1, help="Width of a head.")] = 128,
+    v_head_dim: Annotated[
+        int | None, typer.Option("--v-head-dim", min=1, help="Width of a head of v and out; as wide if not given.")
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option("--dtype", metavar="DTYPE", help="Of q, k, v and out: fp16, bf16, fp32 or fp64.")
+    ] = "bf16",
+    q_offset: Annotated[
+        int | None,
+        typer.Option(
+            "--q-offset", help="Position of the first query among the keys; the last is at the last if not given."
+        ),
+    ] = None,
+    tuned: Annotated[
+        bool, typer.Option("--tuned", help="As compiled with tune=True: by the tiles that were measured, if any were.")
+    ] = False,
     settings: SetOption = None,
     layer: LayerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a pattern means, how many pairs it allows, and what its kernels do for them."""
     parsed = read_pattern(pattern, settings, layer)
-    from spattn.analysis.explain import explain as explained
+    from spattn.attend import compile as compiled
 
-    found = explained(parsed, q_len, kv_len, num_heads=heads, batch_size=batch, head_dim=head_dim)
+    found = compiled(parsed, tune=tuned).explain(
+        q_len,
+        kv_len,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        batch_size=batch,
+        head_dim=head_dim,
+        v_head_dim=v_head_dim,
+        dtype=dtype,
+        q_offset=q_offset,
+    )
     if as_json:
         write_json("explain", found.to_dict())
     else:

@@ -21,5 +21,6 @@ OutputOption = Annotated[
 ]
 KvLenOption = Annotated[int | None, typer.Option("--kv-len", min=0, help="Keys; as many as queries if not given.")]
 HeadsOption = Annotated[int, typer.Option("--heads", min=1, help="Query heads.")]
+KvHeadsOption = Annotated[int | None, typer.Option("--kv-heads", min=1, help="Key heads; as many if not given.")]
 BatchOption = Annotated[int, typer.Option("--batch", min=1, help="Batch entries.")]
 HeadDimOption = Annotated[int, typer.Option("--head-dim", min=1, max=256, help="Width of a head.")]

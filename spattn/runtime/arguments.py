@@ -9,10 +9,9 @@ import torch
 
 from spattn.backends.prepared import Prepared
 from spattn.backends.request import Request
+from spattn.backends.shape import dtype_name
 from spattn.errors import ArgumentError, BindError
 from spattn.expressions.width import FIRST, LONGEST
-
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def checked(
@@ -74,8 +73,7 @@ def _same_kind(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
             raise ArgumentError("E060", f"{name} is {tensor.dtype} and q is {q.dtype}", hint="give all three one dtype")
         if tensor.device != q.device:
             raise ArgumentError("E060", f"{name} is on {tensor.device} and q on {q.device}")
-    if q.dtype not in DTYPES:
-        raise ArgumentError("E060", f"q is {q.dtype}; float16, bfloat16, float32 and float64 are served")
+    dtype_name(q.dtype)
 
 
 def _shapes_fit(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:

@@ -12,7 +12,7 @@ import torch
 import spattn
 from spattn.backends.prepared import NONE
 from spattn.backends.request import Request
-from spattn.backends.triton import tuning
+from spattn.backends.triton import tile_records, tuning
 from spattn.backends.triton.backward import Gradients, differentiate
 from spattn.backends.triton.cost.choice import ranked
 from spattn.backends.triton.forward import attend
@@ -32,9 +32,9 @@ TWO = "last(64) | strided(16) & causal"
 
 @pytest.fixture(autouse=True)
 def _forgetful() -> Iterator[None]:
-    tuning._known.clear()
+    tile_records._known.clear()
     yield
-    tuning._known.clear()
+    tile_records._known.clear()
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_it_is_measured_once_a_bucket(cache):
 def test_another_process_reads_what_was_found(cache):
     clock = Clock(lambda tiles: float(tiles[0].block_n))
     first = found(cache, clock)
-    tuning._known.clear()
+    tile_records._known.clear()
     silent = Clock(lambda tiles: 1 / 0)
     assert found(Cache(cache.root), silent) == first
     assert not silent.asked
@@ -133,7 +133,7 @@ def test_a_record_that_makes_no_sense_is_measured_anew(cache, record):
     wanted = found(cache, clock)
     [entry] = cache.entries()
     cache.write_json(entry.path.stem, record)
-    tuning._known.clear()
+    tile_records._known.clear()
     assert found(cache, clock) == wanted
     assert len(clock.asked) == 14
     assert cache.read_json(entry.path.stem) == record_of(wanted, 1.0)
@@ -144,7 +144,7 @@ def test_a_damaged_record_is_measured_anew(cache):
     wanted = found(cache, clock)
     [entry] = cache.entries()
     entry.path.write_bytes(entry.path.read_bytes().replace(b"64", b"32"))
-    tuning._known.clear()
+    tile_records._known.clear()
     assert found(cache, clock) == wanted
     assert len(clock.asked) == 14
 

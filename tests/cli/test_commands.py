@@ -9,6 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+import spattn
+
 
 class TestCheck:
     def test_a_pattern(self, spattnc):
@@ -115,6 +117,37 @@ class TestExplain:
         answer = spattnc("explain", "last(8)", "-n", "1000000000", "--json").json
         assert answer["pairs"] == 8 * 10**9 - 28
         assert answer["tiled_len"] == [32768, 32768]
+
+    def test_the_call(self, spattnc):
+        sizes = ("--heads", "8", "--kv-heads", "2", "--head-dim", "96", "--v-head-dim", "64", "--q-offset", "5")
+        arguments = ("explain", "last(8)", "-n", "100", "--kv-len", "200", "--dtype", "fp32", *sizes)
+        answer = spattnc(*arguments, "--json").json
+        found = spattn.compile("last(8)").explain(
+            100, 200, num_heads=8, num_kv_heads=2, head_dim=96, v_head_dim=64, dtype="float32", q_offset=5
+        )
+        wanted = json.loads(json.dumps(found.to_dict()))
+        for one in (*answer["groups"], *wanted["groups"]):
+            del one["planning_ms"]
+        assert answer == {"schema": "spattn/explain/1", **wanted}
+        assert "float32, head dimension 96, 64 of v and out" in spattnc(*arguments).out
+        assert "8 heads on 2 of keys, the first query at 5" in spattnc(*arguments).out
+
+    def test_tiles_that_are_not_measured(self, spattnc):
+        assert "not measured yet" not in spattnc("explain", "last(8)", "-n", "100").out
+        answer = spattnc("explain", "last(8)", "-n", "100", "--tuned")
+        assert "not measured yet" in answer.out
+
+    def test_a_call_that_triton_does_not_serve(self, spattnc):
+        answer = spattnc("explain", "last(8)", "-n", "100", "--dtype", "fp64", "--json").json
+        assert (answer["served"], answer["microseconds"]) == ("torch", 0)
+        assert answer["refusal"] == "the kernels serve float16, bfloat16 and float32, not float64"
+        text = spattnc("explain", "last(8)", "-n", "100", "--head-dim", "320").out
+        assert "backend     torch, since Triton does not: head dimensions go up to 256, not 320" in text
+
+    def test_a_dtype_that_is_none(self, spattnc):
+        answer = spattnc("explain", "last(8)", "--dtype", "int8")
+        assert answer.status == 2
+        assert answer.err.startswith("error E060: q is int8; float16, bfloat16, float32 and float64 are served")
 
 
 class TestShow:

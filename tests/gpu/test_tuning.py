@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import spattn
-from spattn.backends.triton import launch, tuning
+from spattn.backends.triton import launch, tile_records
 from spattn.runtime.cache import Cache
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
@@ -21,9 +21,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cache]:
     made = Cache(tmp_path / "cache")
     monkeypatch.setattr("spattn.attend.default_cache", lambda: made)
     monkeypatch.setattr(launch, "_schedules", OrderedDict())  # calls that are known measure nothing
-    tuning._known.clear()
+    tile_records._known.clear()
     yield made
-    tuning._known.clear()
+    tile_records._known.clear()
 
 
 def records(cache: Cache) -> list[Path]:

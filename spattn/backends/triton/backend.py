@@ -12,24 +12,19 @@ from spattn.backends.triton.bound import bound
 from spattn.backends.triton.forward import attend
 from spattn.backends.triton.function import Differentiable, attention
 from spattn.backends.triton.launch import Outputs
+from spattn.backends.triton.limits import beyond
 from spattn.backends.triton.tiles import Tile
-
-MAX_HEAD_DIM = 256
 
 
 def refusal(request: Request) -> str | None:
     """Why Triton cannot serve the request, as a sentence; None if it can."""
-    q, v = request.q, request.v
+    q = request.q
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if not q.is_cuda and not interpreted:
         return f"q is on {q.device.type}, and Triton's kernels run on GPUs"
     if interpreted and q.dtype == torch.bfloat16:
         return "Triton's interpreter (TRITON_INTERPRET=1) computes bfloat16 wrongly; use float16 or float32"
-    if q.dtype == torch.float64:
-        return "the kernels serve float16, bfloat16 and float32, not float64"
-    if max(q.shape[-1], v.shape[-1]) > MAX_HEAD_DIM:
-        return f"head dimensions go up to {MAX_HEAD_DIM}, not {max(q.shape[-1], v.shape[-1])}"
-    return missing()
+    return beyond(request.shape) or missing()
 
 
 @cache

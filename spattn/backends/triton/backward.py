@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from spattn.backends.request import Plans, Request
+from spattn.backends.triton.devices import described
 from spattn.backends.triton.forward import current
 from spattn.backends.triton.heads import key_heads, key_pairs, query_heads, sent
 from spattn.backends.triton.launch import Launch, Outputs, launched
@@ -155,8 +156,8 @@ class _Backward:
 
     def classes(self, values: tuple[bool, ...], pairs: NDArray[np.int64] | None) -> bool:
         """Are the rows of a group tiled by residue classes? As those of its forward pass."""
-        count = query_heads(self.request, pairs).count
-        return self.tile is not None or suits_classes(self.plans, values, self.request, count)
+        count, device = query_heads(self.request, pairs).count, described(self.request.q.device)
+        return self.tile is not None or suits_classes(self.plans, values, self.request.shape, count, device)
 
     def kernels(self, source: ModuleSource) -> dict[str, Any]:
         return load(self.plans.publish(source.text), source.text)

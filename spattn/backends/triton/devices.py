@@ -1,16 +1,12 @@
-"""A device and a call as the choice of tiles sees them."""
+"""A device as the choice of tiles sees it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
 
-from spattn.backends.request import Request
-from spattn.backends.triton.cost.sizes import Sizes
 from spattn.backends.triton.tiles import H200, Device
-from spattn.codegen.parameters import Role, TokenList
 
 SPEEDS = {"8.0": 0.42, "8.6": 0.15, "8.9": 0.28, "9.0": 1.0, "10.0": 1.8, "10.3": 1.8, "12.0": 0.3, "gfx942": 0.6}
 """Dense bf16 products of one processor beside an H200's, from vendors' tables."""
@@ -35,28 +31,4 @@ def described(device: torch.device) -> Device:
         speed=SPEEDS.get(architecture, UNKNOWN_SPEED),
         registers=int(getattr(found, "regs_per_multiprocessor", H200.registers)),
         threads=int(getattr(found, "max_threads_per_multi_processor", H200.threads)),
-    )
-
-
-def sizes_of(request: Request, roles: Sequence[Role], given: Sequence[Sequence[Sequence[int]]], count: int) -> Sizes:
-    """The sizes of a call.
-
-    Args:
-        request: The call.
-        roles: The run-time tensors of all passes.
-        given: For each pass, the numbers that go with each of its run-time tensors.
-        count: (batch, head) pairs.
-    """
-    q, v = request.q, request.v
-    each = zip(roles, (numbers for own in given for numbers in own), strict=True)
-    tokens = {role.tokens: numbers[2] for role, numbers in each if isinstance(role, TokenList)}
-    return Sizes(
-        q_len=request.q_len,
-        kv_len=request.kv_len,
-        first=request.q_offset,
-        count=count,
-        group=max(request.group_size, 1),
-        head_dim=max(q.shape[-1], v.shape[-1]),
-        itemsize=q.dtype.itemsize,
-        tokens=tuple(tokens.items()),
     )

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from spattn.backends.request import Plans, Request
+from spattn.backends.triton.devices import described
 from spattn.backends.triton.launch import Launch, Outputs, launch
 from spattn.backends.triton.load import load
 from spattn.backends.triton.suited import suits_classes
@@ -33,11 +34,11 @@ def attend(
     if tuner is None and tile is None and plans.records is not None:
         tuner = Tuner(plans.records)
     groups = plans.groups(request.batch_size, request.num_q_heads)
-    launches = []
+    shape, device, launches = request.shape, described(request.q.device), []
     with current(request.q.device):
         for values, pairs in groups.items():
             only = pairs if len(groups) > 1 else None
-            classes = tile is not None or suits_classes(plans, values, request, len(pairs))
+            classes = tile is not None or suits_classes(plans, values, shape, len(pairs), device)
             source, layout = plans.module_of(values, classes), plans.layout_of(values, classes)
             kernels = load(plans.publish(source.text), source.text)
             launches.append(launch(layout, source, kernels, request, outputs, only, tile, tuner))

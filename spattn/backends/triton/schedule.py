@@ -14,13 +14,16 @@ from typing import Any
 import torch
 
 from spattn.backends.request import Request
+from spattn.backends.shape import Shape
+from spattn.backends.triton.devices import described
 from spattn.backends.triton.run import MAX_INT32, Step, compile_together
-from spattn.backends.triton.tiles import Tile, padded, unhurried
+from spattn.backends.triton.tiles import Device, Tile, padded, unhurried
 from spattn.backends.triton.workspace import Workspace
 from spattn.codegen.kinds import Kind, numbers_of
 from spattn.codegen.module import PassSource
 from spattn.codegen.parameters import Role, TokenList
 from spattn.codegen.parts import COMBINED, SCANNED
+from spattn.expressions.nodes import Tokens
 from spattn.layout.boxes import sides_of
 from spattn.layout.ir import Blocks, Grid, Layout, Listed, Pass, Walk, box_sides
 from spattn.relation.lattice import Affine, Runs
@@ -91,6 +94,23 @@ class Job:
     given: tuple[tuple[tuple[int, ...], ...], ...]
     count: int
     paired: bool
+
+    @property
+    def shape(self) -> Shape:
+        """The call's sizes."""
+        return self.request.shape
+
+    @property
+    def tokens(self) -> tuple[tuple[Tokens, int], ...]:
+        """How long each list of tokens is that passes read."""
+        own = zip(self.texts, self.given, strict=True)
+        each = [pair for text, numbers in own for pair in zip(text.roles, numbers, strict=True)]
+        return tuple({role.tokens: found[2] for role, found in each if isinstance(role, TokenList)}.items())
+
+    @property
+    def device(self) -> Device:
+        """Where it runs."""
+        return described(self.request.q.device)
 
     @property
     def rows(self) -> tuple[int, int]:

@@ -1,36 +1,69 @@
-"""Measured tiles as records: what they depend on, and what of a record is believed."""
+"""Measured tiles as records: what they depend on, and what of a record is believed. Torch is not needed."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import astuple, fields
+from contextlib import suppress
+from dataclasses import astuple, dataclass, fields
 from functools import cache
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from spattn.backends.triton.devices import described
-from spattn.backends.triton.schedule import Job
-from spattn.backends.triton.suited import bucket
+from spattn.backends.triton.suited import Question, bucket
 from spattn.backends.triton.tiles import Tile
+
+if TYPE_CHECKING:
+    from spattn.backends.request import Records
 
 SIDES = frozenset((16, 32, 64, 128, 256))
 
 
-def key_of(job: Job, text: str) -> str:
-    """What a measured tile depends on, as a digest."""
-    request = job.request
-    widths = request.q.shape[-1], request.v.shape[-1]
-    device = described(request.q.device).name
+@dataclass(frozen=True)
+class Measured:
+    """What was found of passes.
+
+    Attributes:
+        tiles: The best of each.
+        microseconds: With these, all passes; None where a record does not say.
+    """
+
+    tiles: tuple[Tile, ...]
+    microseconds: float | None
+
+
+_known: dict[str, Measured] = {}
+
+
+def known(key: str, records: Records, passes: int) -> Measured | None:
+    """What was measured of so many passes, in this process or before it; None where nothing was."""
+    return _known.get(key) or measured_in(records.read_json(key), passes)
+
+
+def keep(key: str, found: Measured) -> None:
+    """Remembers in this process."""
+    _known[key] = found
+
+
+def file(key: str, found: Measured, records: Records) -> None:
+    """Remembers beyond it."""
+    with suppress(OSError):  # a cache may cost time, never an answer
+        records.write_json(key, record_of(found.tiles, found.microseconds))
+
+
+def key_of(asked: Question, text: str) -> str:
+    """What a measured tile depends on, as a digest; `text` is the module's source."""
+    shape = asked.shape
     parts = (
         "tiles",
         text,
-        job.kind.name,
-        device,
+        asked.kind.name,
+        asked.device.name,
         _triton_version(),
-        request.q.dtype,
-        request.tf32,
-        *widths,
-        bucket(job),
+        shape.dtype,
+        shape.tf32,
+        shape.head_dim,
+        shape.v_head_dim,
+        bucket(asked),
     )
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
 
@@ -52,13 +85,18 @@ def _numbers(tile: Tile) -> list[int]:
     return [*map(int, astuple(tile))]
 
 
-def tiles_in(record: dict[str, Any] | None, passes: int) -> tuple[Tile, ...] | None:
-    """The tiles of a record; None where there is none, or it holds something else."""
+def measured_in(record: dict[str, Any] | None, passes: int) -> Measured | None:
+    """What a record says; None where there is none, or it holds something else."""
     rows = record.get("tiles") if record else None
-    if not isinstance(rows, list) or len(rows) != passes:
+    if record is None or not isinstance(rows, list) or len(rows) != passes:
         return None
     tiles = tuple(map(Tile.of, rows)) if all(map(_is_numbers, rows)) else ()
-    return tiles if tiles and all(map(_is_sound, tiles)) else None
+    return Measured(tiles, _time_in(record)) if tiles and all(map(_is_sound, tiles)) else None
+
+
+def _time_in(record: dict[str, Any]) -> float | None:
+    time = record.get("microseconds")
+    return float(time) if isinstance(time, int | float) and time >= 0 else None
 
 
 def _is_numbers(row: Any) -> bool:

@@ -16,12 +16,11 @@ from spattn.backends.request import Records
 from spattn.backends.triton.clock import Clock, by_events
 from spattn.backends.triton.schedule import Job, Schedule, schedule_of
 from spattn.backends.triton.suited import Candidate, candidates
-from spattn.backends.triton.tile_records import key_of, record_of, tiles_in
+from spattn.backends.triton.tile_records import Measured, file, keep, key_of, known
 from spattn.backends.triton.tiles import Tile
 
 CANDIDATES = 4  # of each pass
 BETTER = 0.98  # of the best time that a tile must reach to take its place: less is noise
-_known: dict[str, tuple[Tile, ...]] = {}
 
 
 @dataclass(frozen=True)
@@ -86,21 +85,23 @@ class Tuner:
             run: Runs a schedule on the call's tensors.
         """
         key = key_of(job, text)
-        found = None if self._fresh else _known.get(key) or tiles_in(self._records.read_json(key), len(job.texts))
+        found = None if self._fresh else known(key, self._records, len(job.texts))
         if found is None and not _is_captured(job):
             report = self._measured(job, run)
-            found = self._kept(key, report)
-        if found is not None:
-            _known[key] = found
-        return found
+            found = self._filed(key, report)
+        if found is None:
+            return None
+        keep(key, found)
+        return found.tiles
 
-    def _kept(self, key: str, report: Report) -> tuple[Tile, ...] | None:
+    def _filed(self, key: str, report: Report) -> Measured | None:
         if self._heard is not None:
             self._heard(report)
-        if report.tiles is not None:
-            with suppress(OSError):  # a cache may cost time, never an answer
-                self._records.write_json(key, record_of(report.tiles, report.microseconds))
-        return report.tiles
+        if report.tiles is None:
+            return None
+        found = Measured(report.tiles, report.microseconds)
+        file(key, found, self._records)
+        return found
 
     def _measured(self, job: Job, run: Callable[[Schedule], None]) -> Report:
         """One pass after the other, the others as good as is known."""
