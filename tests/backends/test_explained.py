@@ -63,6 +63,7 @@ def taken() -> Iterator[Taken]:
         patched.setattr(launch, "schedule_of", settle)
         patched.setattr(launch, "_schedules", OrderedDict())
         patched.setattr(calls, "MAX_TILED", 64)
+        patched.setattr(Schedule, "run", lambda schedule, tensors: None)  # nor is anything derived
         yield found
 
 

@@ -12,7 +12,7 @@ from spattn.expressions.nodes import Tokens
 
 
 def token_counts(roles: Iterable[Role], tensors: Mapping[str, Any], kv_len: int) -> tuple[tuple[Tokens, int], ...]:
-    """The length of each list whose tensors are given: of the lists that `prepare.Prepared` makes."""
+    """The length of each list whose tensors are given: those that `inputs.Inputs` has."""
     lists = dict.fromkeys(role.tokens for role in roles if isinstance(role, TokenList))
     return tuple((one, _count(one, tensors, kv_len)) for one in lists if all(name in tensors for name in one.tensors))
 
