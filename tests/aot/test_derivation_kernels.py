@@ -20,7 +20,7 @@ KERNELS = {
     "mark_tokens": {"BLOCK": 1024},
     "clear": {"BLOCK": 1024},
     "enter_documents": {"SLOTS": 4096, "BLOCK": 1024},
-    "find_documents": {"SLOTS": 4096, "BLOCK": 1024},
+    "find_documents": {"SLOTS": 4096, "PLACED": True, "BLOCK": 1024},
     "number_segments": {"BLOCK": 1024},
     "find_segments": {"BLOCK": 1024},
 }

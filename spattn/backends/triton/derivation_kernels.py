@@ -20,11 +20,11 @@ def list_blocks(
     stride_b, stride_h, stride_m, stride_n, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Of each row of a table how many of the columns from first to before stop it marks, then these, ascending."""
-    row = first_row + tl.program_id(0)
-    bh = tl.program_id(1)
+    row = first_row + tl.program_id(0) % rows
+    bh = tl.program_id(0) // rows
     table_ptr += (bh // num_heads).to(tl.int64) * stride_b + (bh % num_heads).to(tl.int64) * stride_h
     table_ptr += row.to(tl.int64) * stride_m
-    lists_ptr += (bh.to(tl.int64) * rows + tl.program_id(0)) * (width + 1)
+    lists_ptr += tl.program_id(0).to(tl.int64) * (width + 1)
     there = (row >= 0) & (row < height)
     count = 0
     for start in range(0, width, BLOCK):
@@ -135,9 +135,12 @@ def enter_documents(
 def find_documents(
     seen_ptr, ids_ptr, owner_ptr, first_ptr, last_ptr, count_ptr, ends_ptr,
     seen_length, length, seen_stride_b, seen_stride_n, stride_b, stride_n, part,
-    SLOTS: tl.constexpr, BLOCK: tl.constexpr,
+    SLOTS: tl.constexpr, PLACED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """For each id that is seen, what `enter_documents` noted of it: its ends, and again if it lies in one piece."""
+    """For each id that is seen, what `enter_documents` noted of it: its ends, and again if it lies in one piece.
+
+    With PLACED an id below 0 is no document.
+    """
     b = tl.program_id(1).to(tl.int64)
     seen_ptr += b * seen_stride_b
     ids_ptr += b * stride_b
@@ -147,7 +150,7 @@ def find_documents(
     own = tl.load(seen_ptr + mine.to(tl.int64) * seen_stride_n, mask=inside, other=0)
     slot = _slot(own, SLOTS)
     at = slot
-    waits = inside
+    waits = inside & (own >= 0) if PLACED else inside
     found = inside & (mine < 0)
     while tl.max(waits.to(tl.int32), 0) != 0:
         owner = tl.load(owner_ptr + table + slot, mask=waits, other=FREE)

@@ -66,12 +66,12 @@ def block_lists(
         along, across = table.stride()[-2:]
         if transposed:
             height, width, along, across = width, height, across, along
-        strides = [0] * (2 - len(outer)) + _strides(table, len(outer))
+        strides = [0] * (2 - len(outer)) + [0 if table.shape[i] == 1 else table.stride(i) for i in range(len(outer))]
         heads, batch = (*reversed(outer), 1, 1)[:2]
         count = rows[1] - rows[0]
         numbers = (heads, height, width, rows[0], count, *columns, *strides, along, across)
         block = _block(width)
-        grid = (count, batch * heads, 1)
+        grid = (count * batch * heads, 1, 1)
         launch = _step(
             _kernels().list_blocks, grid, (0, 1), numbers, (block,), (*strides, along, across), _warps(block)
         )
@@ -89,16 +89,13 @@ def token_list(tokens: torch.Tensor, length: int) -> Derivation:
     """
 
     def made() -> Derivation:
-        *outer, count = tokens.shape
-        strides = (*(_strides(tokens, 1) if outer else (0,)), tokens.stride(-1))
-        batch = outer[0] if outer else 1
-        schedule = Schedule()
-        places = schedule.workspace.add(batch * count, torch.int32)
+        batch, count, strides = _sequence(tokens)
+        schedule, kernels = Schedule(), _kernels()
+        places = 2 + schedule.workspace.add(batch * count, torch.int32)
         grid = (-(-count // COMPARED), batch, 1)
-        kernels = _kernels()
-        schedule.steps += [
-            _step(kernels.place_tokens, grid, (0, 2 + places), (count, length, *strides), (COMPARED,), strides),
-            _step(kernels.sort_places, grid, (2 + places, 1), (count,), (COMPARED,), ()),
+        schedule.steps = [
+            _step(kernels.place_tokens, grid, (0, places), (count, length, *strides), (COMPARED,), strides),
+            _step(kernels.sort_places, grid, (places, 1), (count,), (COMPARED,), ()),
         ]
         return Derivation(schedule, Blank(tokens.shape, torch.int32, tokens.device))
 
@@ -109,13 +106,11 @@ def membership(tokens: torch.Tensor, length: int) -> Derivation:
     """int8 [.., length]: is the position one of the tokens? Arguments as of `token_list`."""
 
     def made() -> Derivation:
-        *outer, count = tokens.shape
-        strides = (*(_strides(tokens, 1) if outer else (0,)), tokens.stride(-1))
-        steps = []
-        if count:
-            grid = (-(-count // BLOCK), outer[0] if outer else 1, 1)
-            steps = [_step(_kernels().mark_tokens, grid, (0, 1), (count, length, *strides), (BLOCK,), strides)]
-        return Derivation(_scheduled(steps), Blank((*outer, length), torch.int8, tokens.device), zeroed=True)
+        batch, count, strides = _sequence(tokens)
+        grid = (-(-count // BLOCK), batch, 1)
+        launch = _step(_kernels().mark_tokens, grid, (0, 1), (count, length, *strides), (BLOCK,), strides)
+        blank = Blank((*tokens.shape[:-1], length), torch.int8, tokens.device)
+        return Derivation(Schedule([launch] if count else []), blank, zeroed=True)
 
     return _settled(("membership", length), (tokens,), made)
 
@@ -130,8 +125,8 @@ def segment_numbers(starts: torch.Tensor, length: int, outside: int) -> Derivati
     """
 
     def made() -> Derivation:
-        numbers = (length, starts.shape[0] - 1, outside, starts.stride(0))
         alike = (outside, starts.stride(0))
+        numbers = (length, starts.shape[0] - 1, *alike)
         launch = _step(_kernels().number_segments, (-(-length // BLOCK), 1, 1), (0, 1), numbers, (BLOCK,), alike)
         return _derivation(starts, [launch], (length,))
 
@@ -142,23 +137,22 @@ def segment_ends(seen: torch.Tensor, starts: torch.Tensor, length: int) -> Deriv
     """int32 [4, .., n]: where the segment of each number starts and stops, and twice the same again: it is one run.
 
     Args:
-        seen: `[.., n]`, numbers of segments.
+        seen: `[.., n]`, numbers of segments; for those below 0 all is 0.
         starts: `[segments + 1]`, ascending.
         length: Of the sequence that is cut into segments.
     """
 
     def made() -> Derivation:
-        *outer, count = seen.shape
-        strides = (*(_strides(seen, 1) if outer else (0,)), seen.stride(-1), starts.stride(0))
-        numbers = (count, length, starts.shape[0] - 1, *strides, seen.numel())
-        grid = (-(-count // BLOCK), outer[0] if outer else 1, 1)
-        launch = _step(_kernels().find_segments, grid, (0, 1, 2), numbers, (BLOCK,), strides)
+        batch, count, strides = _sequence(seen)
+        alike = (*strides, starts.stride(0))
+        numbers = (count, length, starts.shape[0] - 1, *alike, batch * count)
+        launch = _step(_kernels().find_segments, (-(-count // BLOCK), batch, 1), (0, 1, 2), numbers, (BLOCK,), alike)
         return _derivation(seen, [launch], (4, *seen.shape))
 
     return _settled(("segment ends", length), (seen, starts), made)
 
 
-def document_ends(seen: torch.Tensor, ids: torch.Tensor) -> Derivation:
+def document_ends(seen: torch.Tensor, ids: torch.Tensor, *, placed: bool = False) -> Derivation:
     """int32 [4, .., n]: first place of each id, the one after the last; the same if they are neighbours, else 0 and 0.
 
     An id that is nowhere has 0 and 0.
@@ -166,44 +160,37 @@ def document_ends(seen: torch.Tensor, ids: torch.Tensor) -> Derivation:
     Args:
         seen: `[.., n]`, the ids that are asked for.
         ids: `[.., m]`, where they are looked for.
+        placed: Is an id below 0 no document?
     """
 
     def made() -> Derivation:
-        batch = max(seen.shape[0] if seen.dim() > 1 else 1, ids.shape[0] if ids.dim() > 1 else 1)
-        count, length = seen.shape[-1], ids.shape[-1]
-        seen_strides, strides = (
-            ((0, *x.stride())[-2:] if x.shape[0] > 1 or x.dim() == 1 else (0, x.stride(-1))) for x in (seen, ids)
-        )
-        slots = max(2 << (max(length, 1) - 1).bit_length(), BLOCK)
-        schedule = Schedule()
+        seen_batch, count, seen_strides = _sequence(seen)
+        ids_batch, length, strides = _sequence(ids)
+        batch, slots = max(seen_batch, ids_batch), max(2 << (max(length, 1) - 1).bit_length(), BLOCK)
+        schedule, kernels = Schedule(), _kernels()
         # one after the other, so that one launch clears all
-        parts = [schedule.workspace.add(batch * slots, torch.int32) for _ in range(4)]
-        table = tuple(3 + part for part in parts)
-        kernels, constants = _kernels(), (slots, BLOCK)
-        size = 4 * batch * slots
-        schedule.steps += [
+        table = [3 + schedule.workspace.add(batch * slots, torch.int32) for _ in range(4)]
+        size = len(table) * batch * slots
+        entered, found = ((-(-n // BLOCK), batch, 1) for n in (length, count))
+        alike = (*seen_strides, *strides)
+        numbers = (count, length, *alike, batch * count)
+        schedule.steps = [
             _step(kernels.clear, (-(-size // BLOCK), 1, 1), table[:1], (size, -1), (BLOCK,), ()),
-            _step(
-                kernels.enter_documents,
-                (-(-length // BLOCK), batch, 1),
-                (1, *table),
-                (length, *strides),
-                constants,
-                strides,
-            ),
-            _step(
-                kernels.find_documents,
-                (-(-count // BLOCK), batch, 1),
-                (0, 1, *table, 2),
-                (count, length, *seen_strides, *strides, batch * count),
-                constants,
-                (*seen_strides, *strides),
-            ),
+            _step(kernels.enter_documents, entered, (1, *table), (length, *strides), (slots, BLOCK), strides),
+            _step(kernels.find_documents, found, (0, 1, *table, 2), numbers, (slots, placed, BLOCK), alike),
         ]
         outer = (batch,) if max(seen.dim(), ids.dim()) > 1 else ()
         return Derivation(schedule, Blank((4, *outer, count), torch.int32, seen.device))
 
-    return _settled(("document ends",), (seen, ids), made)
+    return _settled(("document ends", placed), (seen, ids), made)
+
+
+def _sequence(tensor: torch.Tensor) -> tuple[int, int, tuple[int, int]]:
+    """Of `[n]` or `[batch, n]`: batch, n, and their strides; 0 where one entry serves all."""
+    if tensor.dim() == 1:
+        return 1, tensor.shape[0], (0, tensor.stride(0))
+    batch, count = tensor.shape
+    return batch, count, (0 if batch == 1 else tensor.stride(0), tensor.stride(1))
 
 
 def _settled(what: tuple[Any, ...], sources: Sequence[torch.Tensor], make: Callable[[], Derivation]) -> Derivation:
@@ -219,11 +206,7 @@ def _settled(what: tuple[Any, ...], sources: Sequence[torch.Tensor], make: Calla
 
 
 def _derivation(source: torch.Tensor, steps: list[Step], shape: Sequence[int]) -> Derivation:
-    return Derivation(_scheduled(steps), Blank(shape, torch.int32, source.device))
-
-
-def _scheduled(steps: list[Step]) -> Schedule:
-    return Schedule(steps=steps)
+    return Derivation(Schedule(steps), Blank(shape, torch.int32, source.device))
 
 
 def _step(
@@ -238,11 +221,6 @@ def _step(
     """A launch on tensors of these places, with numbers and constants; those `alike` are compiled in."""
     arguments = [*map(Pointer, tensors), *numbers]
     return step(kernel, grid, arguments, constants, Tile(0, 0, warps, 1), alike)
-
-
-def _strides(tensor: torch.Tensor, outer: int) -> list[int]:
-    """Of batch and head; 0 where one entry serves all."""
-    return [0 if tensor.shape[i] == 1 else tensor.stride(i) for i in range(outer)]
 
 
 def _block(width: int) -> int:
