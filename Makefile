@@ -61,13 +61,12 @@ test-triton36: $(OLD_STAMP) ## the same, by the oldest Triton we support, withou
 test-gpu: ## generated kernels on the GPU that is here, with the Python that has its torch
 	$(COMPILED) $(or $(PYTHON),python3) -m pytest -q -p no:benchmark -n $(GPU_WORKERS) -m gpu tests/gpu
 
-# torch and Triton first, pinned: their newest releases bring gigabytes of CUDA along
-$(STAMP): pyproject.toml constraints/cpu.txt
+# torch's newest release for Linux brings CUDA along: about six gigabytes, GPU or none
+$(STAMP): pyproject.toml constraints/main.txt
 	$(call need_python)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -qq -c constraints/cpu.txt torch==2.13.0 "triton==3.7.1; sys_platform == 'linux'"
-	$(BIN)/python -m pip install -qq -c constraints/cpu.txt hatchling editables
-	$(BIN)/python -m pip install -qq -c constraints/cpu.txt --no-build-isolation -e ".[viz,dev]"
+	$(BIN)/python -m pip install -qq -c constraints/main.txt hatchling editables
+	$(BIN)/python -m pip install -qq -c constraints/main.txt --no-build-isolation -e ".[gpu,viz,dev]"
 	@touch $@
 
 $(OLD_STAMP): pyproject.toml constraints/triton36.txt

@@ -17,7 +17,7 @@ from spattn.backends.triton.cost.choice import choose
 from spattn.backends.triton.cost.sizes import Sizes
 from spattn.backends.triton.needs import needs
 from spattn.backends.triton.targets import Target
-from spattn.backends.triton.tiles import Device, Tile, padded, unhurried
+from spattn.backends.triton.tiles import Device, Tile, compiler_options, padded, unhurried
 from spattn.codegen.kinds import D_KEYS, D_QUERIES
 from spattn.codegen.module import ModuleSource, PassSource
 from spattn.codegen.parameters import Membership
@@ -170,6 +170,8 @@ def _compiled(
     constants |= zip(filter(SIDE.fullmatch, kernel.arg_names), sides, strict=True)
     signature = {name: _type(name, one, dtype, constants) for name in kernel.arg_names}
     aligned = [i for i, name in enumerate(kernel.arg_names) if ALIGNED.fullmatch(name)]
+    goal = GPUTarget(target.backend, target.architecture, target.warp_size)
+    options = compiler_options(tile, target.backend == "cuda")
     found = triton.compile(
         ASTSource(
             fn=kernel,
@@ -177,17 +179,12 @@ def _compiled(
             constexprs={name: value for name, value in constants.items() if name in signature},
             attrs={(i,): [["tt.divisibility", 16]] for i in aligned},
         ),
-        target=GPUTarget(target.backend, target.architecture, target.warp_size),
-        options=_options(tile, target),
+        target=goal,
+        options=options,
     )
-    need = needs(found.asm)
+    need = needs(found.asm, goal, options)
     shared = int(found.metadata.shared)
     return Artefact(one.name, tile, found.asm, need.registers, need.spills, shared, need.warnings)
-
-
-def _options(tile: Tile, target: Target) -> dict[str, int]:
-    options = {"num_warps": tile.num_warps, "num_stages": tile.num_stages}
-    return {**options, "maxnreg": tile.registers} if tile.registers and target.backend == "cuda" else options
 
 
 def _type(name: str, one: PassSource, dtype: str, constants: Mapping[str, Any]) -> str:

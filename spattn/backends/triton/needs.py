@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import tempfile
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from triton.backends.compiler import GPUTarget
 
 
 @dataclass(frozen=True)
@@ -27,37 +28,39 @@ class Needs:
     warnings: tuple[str, ...] = ()
 
 
-def needs(asm: Mapping[str, Any]) -> Needs:
-    """What a kernel needs, by its assembly."""
+def needs(asm: Mapping[str, Any], target: GPUTarget, options: Mapping[str, Any]) -> Needs:
+    """What a kernel needs.
+
+    Args:
+        asm: Its assembly.
+        target: What it was compiled for, Triton's.
+        options: What Triton was told of it.
+    """
     if "ptx" in asm:
-        return _of_ptx(str(asm["ptx"]))
+        return _of_ptx(_ptxas(str(asm["ptx"]), target, options))
     code = str(asm.get("amdgcn", ""))
     registers, spills = (re.search(rf"\.{name}:\s*(\d+)", code) for name in ("vgpr_count", "vgpr_spill_count"))
     # a spilled register is four bytes, stored and loaded
     return Needs(_number(registers), None if spills is None else 8 * int(spills[1]))
 
 
-def _of_ptx(ptx: str) -> Needs:
-    said = _ptxas(ptx)
+def _of_ptx(said: str) -> Needs:
     stores, loads = (re.search(rf"(\d+) bytes spill {what}", said) for what in ("stores", "loads"))
     spills = None if stores is None or loads is None else int(stores[1]) + int(loads[1])
     warnings = tuple(line.strip() for line in said.splitlines() if "wgmma" in line.lower())
     return Needs(_number(re.search(r"Used (\d+) registers", said)), spills, warnings)
 
 
-def _ptxas(ptx: str) -> str:
-    """What ptxas says of a text; its version for Blackwell reads the texts for that."""
+def _ptxas(ptx: str, target: GPUTarget, options: Mapping[str, Any]) -> str:
+    """What ptxas says of a text, assembled once more as Triton does: which ptxas, and its options, vary by version."""
     import triton
+    from triton.compiler import make_backend
 
-    architecture = re.search(r"\.target\s+(sm_\w+)", ptx)
-    name = architecture[1] if architecture else "sm_90a"
-    tools = triton.knobs.nvidia
-    tool = tools.ptxas_blackwell if int(re.sub(r"\D", "", name)) >= 100 else tools.ptxas
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kernel.ptx"
-        path.write_text(ptx)
-        command = [tool.path, "-v", f"--gpu-name={name}", "-o", os.devnull, str(path)]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    backend = make_backend(target)
+    with triton.knobs.nvidia.scope(), redirect_stdout(StringIO()) as said:
+        triton.knobs.nvidia.dump_ptxas_log = True
+        backend.make_cubin(ptx, {}, backend.parse_options(dict(options)), target.arch)
+    return said.getvalue()
 
 
 def _number(found: re.Match[str] | None) -> int | None:

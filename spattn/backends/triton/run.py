@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from spattn.backends.triton.tiles import Tile
+from spattn.backends.triton.tiles import Tile, compiler_options
 
 MAX_INT32 = 2**31 - 1
 MAX_KERNELS = 4096
@@ -84,10 +84,7 @@ class Step:
         return arguments
 
     def _options(self, tensors: list[torch.Tensor]) -> dict[str, int]:
-        options = {"num_warps": self.tile.num_warps, "num_stages": self.tile.num_stages}
-        if self.tile.registers and tensors[0].is_cuda and torch.version.hip is None:
-            options["maxnreg"] = self.tile.registers
-        return options
+        return compiler_options(self.tile, tensors[0].is_cuda and torch.version.hip is None)
 
 
 def compile_together(steps: Sequence[Step], tensors: list[torch.Tensor]) -> None:

@@ -72,6 +72,16 @@ def unhurried(tile: Tile) -> Tile:
     return replace(tile, num_stages=1, registers=0, apart=False)
 
 
+def compiler_options(tile: Tile, cuda: bool) -> dict[str, int]:
+    """What Triton is told of a kernel, beside its constants; the same for a launch and ahead of time.
+
+    A product and the sum that it goes into are one operation, rounded once: that is a part of the numbers, so it is
+    said, and no version's default.
+    """
+    options = {"num_warps": tile.num_warps, "num_stages": tile.num_stages, "enable_fp_fusion": True}
+    return {**options, "maxnreg": tile.registers} if tile.registers and cuda else options
+
+
 def next_power(n: int) -> int:
     """The least power of two that is at least n and 16, the smallest side of a matrix product."""
     return max(16, 1 << (n - 1).bit_length())
