@@ -71,10 +71,10 @@ def _text(node: Expr | Bool) -> str:
             return f"not ({text(arg)})"
         case Member(position, tokens, _):
             return f"{_bare(position)} in {tokens_text(tokens)}"
-        case SameSegment(ids, left, right):
-            return f"{ids}[{text(left)}] == {ids}[{text(right)}]"
-        case Relative(ids, inner):
-            return f"within({ids}: {text(inner)})"
+        case SameSegment(documents, left, right):
+            return f"{documents.queries}[{text(left)}] == {documents.keys}[{text(right)}]"
+        case Relative(documents, inner):
+            return f"within({documents}: {text(inner)})"
         case InTable(table, row, column):
             return f"{table_text(table)}[{text(row)}, {text(column)}]"
     raise AssertionError(node)

@@ -89,7 +89,8 @@ class Differentiable:
 def _made(
     groups: Iterable[tuple[Layout, IntArray]], q: Tensor, k: Tensor, q_offset: int, tensors: Mapping[str, Tensor]
 ) -> list[Run]:
-    given = Tensors({name: _as_array(x) for name, x in tensors.items()}, k.shape[2], q.shape[0], q.shape[1])
+    arrays = {name: _as_array(x) for name, x in tensors.items()}
+    given = Tensors(arrays, k.shape[2], q.shape[0], q.shape[1], q.shape[2])
     return [run for layout, pairs in groups for run in runs(layout, pairs, q, k, q_offset, given)]
 
 
