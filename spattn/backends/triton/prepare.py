@@ -11,11 +11,22 @@ from typing import Any
 import numpy as np
 import torch
 
+from spattn.backends.triton.documents import document_ids, document_tensors
 from spattn.backends.triton.memory import Memory
-from spattn.codegen.parameters import BlockLists, GivenTokens, Membership, Role, TokenList, Values, dimensions
+from spattn.codegen.parameters import (
+    BlockLists,
+    DocumentBounds,
+    DocumentIds,
+    GivenTokens,
+    Membership,
+    Role,
+    TokenList,
+    Values,
+    dimensions,
+)
 from spattn.errors import ArgumentError
 from spattn.expressions.evaluation import evaluate
-from spattn.expressions.nodes import GivenTable, RandomTable, Tokens
+from spattn.expressions.nodes import Documents, GivenTable, RandomTable, Tokens
 from spattn.expressions.tensors import NOTHING
 from spattn.expressions.width import LONGEST
 from spattn.philox import random_blocks
@@ -28,7 +39,9 @@ def source_names(role: Role) -> tuple[str, ...]:
     """The user's tensors that a role is made of."""
     match role:
         case Values(name, _):
-            return (name.partition(".")[0],)
+            return (name,)
+        case DocumentIds(documents, _) | DocumentBounds(documents, _, _, _):
+            return documents.tensors
         case TokenList(tokens) | Membership(tokens, _):
             return tokens.tensors
         case GivenTokens(name):
@@ -75,8 +88,13 @@ class Prepared:
 
     def _make(self, role: Role) -> tuple[torch.Tensor, int]:
         match role:
-            case Values(name, rank, documents):
-                return self._values(name, rank, documents), 0
+            case Values(name, rank):
+                return self._values(name, rank), 0
+            case DocumentIds(documents, side):
+                length = self._q_len if documents.two_sided and side == "queries" else self._kv_len
+                return document_ids(documents, side, self._tensors, length), 0
+            case DocumentBounds(documents, _, _, _):
+                return self._ends(documents)[role], 0
             case TokenList(tokens):
                 return self._token_list(tokens), 0
             case Membership(tokens, length):
@@ -87,11 +105,8 @@ class Prepared:
             case BlockLists(table, size, transposed):
                 return self._block_lists(table, size, transposed)
 
-    def _values(self, name: str, rank: int, documents: bool) -> torch.Tensor:
-        base, dot, field = name.partition(".")
-        if dot:
-            return self._segment(base)[field]
-        tensor = self._documents(name) if documents else self._tensors[name]
+    def _values(self, name: str, rank: int) -> torch.Tensor:
+        tensor = self._tensors[name]
         if tensor.dtype == torch.bool:
             tensor = tensor.to(torch.int8)
         if 0 in tensor.shape[max(tensor.dim() - rank, 0) :]:
@@ -104,17 +119,15 @@ class Prepared:
             )
         return tensor
 
-    def _documents(self, name: str) -> torch.Tensor:
-        """Ids of a documents tensor: as given, or from cumulative lengths."""
-        tensor = self._tensors[name]
-        if tensor.shape[-1] == self._kv_len or tensor.dim() > 1:
-            return tensor
-        position = torch.arange(self._kv_len, device=self._device)
-        return torch.searchsorted(tensor.to(position.dtype), position, right=True) - 1
+    def _ends(self, documents: Documents) -> dict[DocumentBounds, torch.Tensor]:
+        """All ends of documents, made at once."""
+        key = (documents, self._q_len, self._kv_len, self._device)
+        sources = [self._tensors[name] for name in documents.tensors]
+        return MEMORY.get(key, sources, lambda: document_tensors(documents, self._tensors, self._q_len, self._kv_len))
 
-    def _segment(self, name: str) -> dict[str, torch.Tensor]:
-        key = (name, self._kv_len, self._device)
-        return MEMORY.get(key, [self._tensors[name]], lambda: segments(self._documents(name)))
+    @property
+    def _q_len(self) -> int:
+        return self._queries[1] - self._queries[0]
 
     def _token_list(self, tokens: Tokens) -> torch.Tensor:
         """Ascending; a token that is repeated or outside stands at the end as NOWHERE."""
@@ -223,29 +236,3 @@ def listed(marks: torch.Tensor, rows: tuple[int, int], columns: tuple[int, int])
     count = chosen.sum(-1, keepdim=True)
     order = torch.where(column < count, order, -1)
     return torch.cat([count, order], -1).to(torch.int32).contiguous()
-
-
-def segments(ids: torch.Tensor) -> dict[str, torch.Tensor]:
-    """For each position: first and one past the last occurrence of its id, and the adjacent run that holds it."""
-    position = torch.arange(ids.shape[-1], device=ids.device, dtype=torch.int32).expand(ids.shape)
-    run_start, run_stop = _runs(ids, position)
-    ordered, order = torch.sort(ids, dim=-1, stable=True)
-    group_start, group_stop = _runs(ordered, position)
-    order = order.to(torch.int32)
-    first = order.gather(-1, group_start.long())
-    last = order.gather(-1, (group_stop - 1).long())
-    start = torch.empty_like(order).scatter_(-1, order.long(), first)
-    stop = torch.empty_like(order).scatter_(-1, order.long(), last + 1)
-    return {"start": start, "stop": stop, "run_start": run_start, "run_stop": run_stop}
-
-
-def _runs(values: torch.Tensor, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Start and stop of the run of equal neighbours around each position."""
-    changes = torch.ones_like(values, dtype=torch.bool)
-    changes[..., 1:] = values[..., 1:] != values[..., :-1]
-    start = torch.cummax(torch.where(changes, position, 0), -1).values
-    ends = torch.ones_like(changes)
-    ends[..., :-1] = changes[..., 1:]
-    stops = torch.where(ends, position + 1, values.shape[-1])
-    stop = torch.flip(torch.cummin(torch.flip(stops, [-1]), -1).values, [-1])
-    return start.to(torch.int32), stop.to(torch.int32)
