@@ -206,4 +206,3 @@ def tensors_for(
                 shape = (*leading, *(draw(st.integers(1, 6)) for _ in range(ranks.get(name, 0))))
                 result[name] = random.integers(-9, 30, shape)
     return result
-

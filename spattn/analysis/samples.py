@@ -37,9 +37,7 @@ def sample_tensors(
         )
     random = np.random.default_rng(seed)
     lengths = {"query documents": kv_len if q_len is None else q_len}
-    return {
-        name: _sample(name, role, condition, lengths.get(role, kv_len), random) for name, role in roles.items()
-    }
+    return {name: _sample(name, role, condition, lengths.get(role, kv_len), random) for name, role in roles.items()}
 
 
 def _sample(name: str, role: str, condition: Bool, kv_len: int, random: np.random.Generator) -> Array:

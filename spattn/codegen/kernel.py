@@ -139,11 +139,21 @@ class _Printer:
     def segment(self, documents: Documents) -> SegmentText:
         rows, columns = ("queries", "keys") if self.kind.side.row == "q" else ("keys", "queries")
         framed = any(isinstance(c, FrameClamp) and c.documents == documents for w in self.one.walks for c in w.clamps)
-        ends = [self.bounds(documents, columns, rows, n) for n in ("start", "stop", "run_start", "run_stop")]
         own = framed and documents.two_sided
-        ends += [self.bounds(documents, rows, rows, n) if own else code("") for n in ("start", "stop")]
-        index = code(f"{self.kind.side.row}_pos{' - q_offset' if documents.two_sided and rows == 'queries' else ''}")
-        return SegmentText(self.segment_numbers[documents], index, *ends, framed, documents.plain, documents.two_sided)
+        shift = " - q_offset" if documents.two_sided and rows == "queries" else ""
+        return SegmentText(
+            number=self.segment_numbers[documents],
+            index=code(f"{self.kind.side.row}_pos{shift}"),
+            start=self.bounds(documents, columns, rows, "start"),
+            stop=self.bounds(documents, columns, rows, "stop"),
+            run_start=self.bounds(documents, columns, rows, "run_start"),
+            run_stop=self.bounds(documents, columns, rows, "run_stop"),
+            own_start=self.bounds(documents, rows, rows, "start") if own and rows == "keys" else code(""),
+            own_stop=self.bounds(documents, rows, rows, "stop") if own else code(""),
+            framed=framed,
+            plain=documents.plain,
+            two_sided=documents.two_sided,
+        )
 
     def bounds(self, documents: Documents, of: str, seen_from: str, end: str) -> str:
         """The tensor of an end of documents."""

@@ -280,8 +280,8 @@ class KernelText:
         row = self.side.row
         names = [f"{row}_pos", "row_ok", "u", "u0", "u1", "c", "b", "h", "q_len", "kv_len", "q_offset"]
         for s in self.segments:
-            parts = ("first", "last", "run_first", "run_last", "length", "single", "whole", "run_start", "run_count")
-            parts += ("row", "column", "begin")
+            parts = ["first", "last", "run_first", "run_last", "length", "single", "whole", "run_start", "run_count"]
+            parts += ["row", "column", "begin"]
             names += [f"segment_{s.number}_{part}" for part in parts]
         names += [f"{row}0", f"{row}1"]
         names += [f"{name}_{i}" for i in range(3) for name in (row, "corner", "far")]

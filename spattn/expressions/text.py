@@ -56,7 +56,7 @@ def _text(node: Expr | Bool) -> str:
         case Select(condition, then, otherwise):
             return f"({text(then)} if {text(condition)} else {text(otherwise)})"
         case Read(tensor, index):
-            return f"{tensor}[{', '.join(map(text, index))}]" if index else tensor
+            return f"{tensor}[{', '.join(map(text, index))}]" if index else str(tensor)
         case Truth(value):
             return str(value).lower()
         case Le(left, right):

@@ -18,7 +18,22 @@ from spattn.expressions.algebra import (
     query_index,
     relative_inner,
 )
-from spattn.expressions.nodes import KV_LEN, TRUE, And, Bool, DocumentBound, Expr, K, Member, Not, Or, Q, Read, Relative, SameSegment
+from spattn.expressions.nodes import (
+    KV_LEN,
+    TRUE,
+    And,
+    Bool,
+    DocumentBound,
+    Expr,
+    K,
+    Member,
+    Not,
+    Or,
+    Q,
+    Read,
+    Relative,
+    SameSegment,
+)
 from spattn.expressions.evaluation import IntArray
 from spattn.relation.keys import NoForm
 from spattn.relation.rows import Rows

@@ -103,6 +103,16 @@ def _entry(side: Side, role: str) -> str:
     return f"{side.tensor} {'segments' if side.cumulative else role}"
 
 
+def _documents(role: str, marked: list[int], length: int) -> IntArray:
+    """A tensor of documents: those of one side begin at the indices `marked`, those of two have 1 there and 0 else."""
+    cuts = [i for i in marked if 0 < i < length]
+    if role == "segments":
+        return np.zeros(1, np.int64) if NO_SEGMENT in marked else np.unique([0, *cuts, length])
+    if role == "documents":
+        return np.cumsum(np.isin(np.arange(length), cuts))
+    return np.isin(np.arange(length), marked).astype(np.int64)
+
+
 @dataclass
 class _Tensors:
     """Entries of tensors by name: what guards and numbers ask of them.
@@ -170,14 +180,9 @@ class _Tensors:
         name, _, role = key.partition(" ")
         if role == "tokens":
             return name, np.asarray(sorted(index[0] for index in entries), np.int64)
-        length, marked = self.point["kv_len"], [index[0] for index, value in entries.items() if value]
-        if role == "documents":
-            return name, np.cumsum(np.isin(np.arange(length), [i for i in marked if i > 0]))
-        if role == "segments":
-            cuts = (i for i in marked if 0 < i < length)
-            return name, np.zeros(1, np.int64) if NO_SEGMENT in marked else np.unique([0, *cuts, length])
-        if role == "ids":
-            return name, np.isin(np.arange(length), marked).astype(np.int64)
+        if role:
+            marked = [index[0] for index, value in entries.items() if value]
+            return name, _documents(role, marked, self.point["kv_len"])
         array = np.zeros(tuple(max(axis) + 1 for axis in zip(*entries, strict=True)), np.int64)
         for index, value in entries.items():
             array[index] = value

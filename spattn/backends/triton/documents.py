@@ -105,7 +105,7 @@ def _occurrences(seen: torch.Tensor, of: torch.Tensor, *, placed: bool) -> tuple
 
 def _alike(one: torch.Tensor, other: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """With batch entries both, if one of them has."""
-    batch = torch.broadcast_shapes(one.shape[:-1], other.shape[:-1])
+    batch = max(one.shape[:-1], other.shape[:-1])  # where both have entries, they have as many
     return one.expand(*batch, one.shape[-1]), other.expand(*batch, other.shape[-1])
 
 
