@@ -24,8 +24,8 @@ def sample_tensors(
 ) -> dict[str, Array]:
     """A tensor for each free name, the same for the same seed.
 
-    Documents are eight runs of random lengths on each side, tokens four positions, lengths one number between half and all of
-    kv_len, a quarter of a table's blocks is marked; other tensors hold 0, 1, 2, 3.
+    Documents are eight runs of random lengths on each side, tokens four positions, lengths one number between half and
+    all of kv_len, a quarter of a table's blocks is marked; other tensors hold 0, 1, 2, 3.
 
     Raises:
         UnsupportedError: E094, they would be too long.

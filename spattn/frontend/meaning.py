@@ -131,8 +131,10 @@ def disjuncts(node: Node) -> tuple[Node, ...]:
 
 
 def free_names(node: Node) -> dict[str, str]:
-    """The tensors that a call must give: name -> tokens, documents, query documents, segments, blocks, lengths
-    or tensor.
+    """The tensors that a call must give, and what each is.
+
+    Returns:
+        name -> tokens, documents, query documents, segments, blocks, lengths or tensor.
 
     Raises:
         BindError: E039, a name stands for two kinds of tensors.

@@ -18,6 +18,7 @@ from spattn.expressions.algebra import (
     query_index,
     relative_inner,
 )
+from spattn.expressions.evaluation import IntArray
 from spattn.expressions.nodes import (
     KV_LEN,
     TRUE,
@@ -34,7 +35,6 @@ from spattn.expressions.nodes import (
     Relative,
     SameSegment,
 )
-from spattn.expressions.evaluation import IntArray
 from spattn.relation.keys import NoForm
 from spattn.relation.rows import Rows
 

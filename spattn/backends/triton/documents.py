@@ -28,7 +28,8 @@ def document_tensors(
     Args:
         documents: How they are written.
         tensors: The user's: ids `[n]` or `[batch, n]`, cumulative lengths `[documents + 1]`.
-        q_len, kv_len: Of the call.
+        q_len: Number of queries.
+        kv_len: Number of keys.
 
     Raises:
         ArgumentError: E060, cumulative lengths on a CPU descend.
