@@ -35,7 +35,7 @@ class Compiled:
         text: The pattern as it prints.
         condition: Its meaning.
         pair_conditions: What parts heads and batch entries into groups.
-        roles: Free names and what each is: "tokens", "documents", "blocks", "lengths", "tensor".
+        roles: Free names and what each is, as of `free_names`.
     """
 
     text: str

@@ -51,11 +51,11 @@ def mask(
         SpattnError: A tensor is missing or does not fit.
     """
     condition = meaning(node)
-    given = Tensors(tensors, kv_len, batch_size, num_heads)
+    given = Tensors(tensors, kv_len, batch_size, num_heads, q_len)
     given.require(free_names(node))
     first = kv_len - q_len if q_offset is None else q_offset
     env: dict[str, Any] = {"kv_len": kv_len, "num_heads": num_heads, "batch_size": batch_size, "h": 0, "b": 0}
-    env |= {"q": first + np.arange(q_len)[:, None], "k": np.arange(kv_len)[None, :]}
+    env |= {"q_offset": first, "q": first + np.arange(q_len)[:, None], "k": np.arange(kv_len)[None, :]}
     shape: tuple[int, ...] = (q_len, kv_len)
     if is_spread(condition, given):
         env |= {"h": np.arange(num_heads)[:, None, None], "b": np.arange(batch_size)[:, None, None, None]}
@@ -75,7 +75,7 @@ def is_spread(condition: Bool, tensors: Tensors) -> bool:
                 return True
             case Member(_, tokens, _) if any(tensors.leading(name, 1) for name in tokens.tensors):
                 return True
-            case SameSegment(ids, _, _) | Relative(ids, _) if tensors.document_ids(ids).ndim > 1:
+            case SameSegment() | Relative() if tensors.documents_leading(part.documents):
                 return True
     return False
 

@@ -236,10 +236,10 @@ class Pattern:
         self._check_call(q_len, kv_len, num_heads, batch_size, tensors)
         if not (0 <= q < q_len and 0 <= k < kv_len):
             raise ArgumentError("E060", f"there is no pair ({q}, {k}) among {q_len} queries and {kv_len} keys")
-        position = q + (kv_len - q_len if q_offset is None else q_offset)
-        env = {"q": position, "k": k, "h": head, "b": batch, "kv_len": kv_len}
+        first = kv_len - q_len if q_offset is None else q_offset
+        env = {"q": first + q, "k": k, "h": head, "b": batch, "kv_len": kv_len, "q_offset": first}
         env |= {"num_heads": num_heads, "batch_size": batch_size}
-        given = Tensors(tensors, kv_len, batch_size, num_heads)
+        given = Tensors(tensors, kv_len, batch_size, num_heads, q_len)
         # parsed again, since spans are to be places in what `str` prints
         terms = frontend.disjuncts(parse_text(str(self)))
         holding = (term for term in terms if evaluate(frontend.meaning(term), env, given))
@@ -276,7 +276,7 @@ class Pattern:
 
     def _check_call(self, q_len: int, kv_len: int, num_heads: int, batch_size: int, tensors: Mapping[str, Any]) -> None:
         _check_lengths(q_len, kv_len, num_heads, batch_size)
-        Tensors(tensors, kv_len, batch_size, num_heads).require(self.free_names)
+        Tensors(tensors, kv_len, batch_size, num_heads, q_len).require(self.free_names)
 
 
 def parse(text: str, /, layer: int | None = None, **bindings: int) -> Pattern:

@@ -33,6 +33,7 @@ from spattn.frontend.syntax import (
     Name,
     Node,
     Operation,
+    Segments,
     Slice,
     Union,
     Value,
@@ -85,7 +86,7 @@ def is_guarded(spec: AtomSpec | Word) -> bool:
     """Does its meaning read more than symbols?"""
     if isinstance(spec, Word):
         return True
-    tensors = (Kind.DOCUMENTS, Kind.LENGTHS, Kind.BLOCKS, Kind.CONDITION)
+    tensors = (Kind.DOCUMENTS, Kind.QUERY_DOCUMENTS, Kind.LENGTHS, Kind.BLOCKS, Kind.CONDITION)
     return spec.outermost or any(p.kind in tensors for s in spec.signatures for p in s)
 
 
@@ -112,8 +113,12 @@ def _values(parameter: Parameter, rank: int, depth: int, guards: bool) -> st.Sea
             return index_sets(names=guards)
         case Kind.NUMBERS:
             return index_sets(names=False)
-        case Kind.DOCUMENTS | Kind.LENGTHS | Kind.BLOCKS:
-            return st.just(Name({"DOCUMENTS": "ids", "LENGTHS": "lengths", "BLOCKS": "table"}[parameter.kind.name]))
+        case Kind.DOCUMENTS:
+            return st.sampled_from([Name("ids"), Segments(Name("cu"))])
+        case Kind.QUERY_DOCUMENTS:
+            return st.sampled_from([Name("q_ids"), Segments(Name("cu")), Segments(Name("q_cu"))])
+        case Kind.LENGTHS | Kind.BLOCKS:
+            return st.just(Name({"LENGTHS": "lengths", "BLOCKS": "table"}[parameter.kind.name]))
         case Kind.PATTERN:
             return patterns(depth=max(depth - 1, 0), guards=guards, inner=True)
         case Kind.CONDITION:
@@ -192,8 +197,12 @@ def tensors_for(
             case "tokens":
                 shape = (*leading[:1], draw(st.integers(0, 4)))
                 result[name] = random.integers(-kv_len - 2, kv_len + 3, shape)
-            case "documents":
-                result[name] = _documents(random, (*leading[:1], kv_len), draw(st.integers(0, 2)))
+            case "documents" | "query documents":
+                length = kv_len if role == "documents" else q_len
+                ids = random.integers(-1, 4, (*leading[:1], length))
+                result[name] = ids if draw(st.booleans()) else np.sort(ids, axis=-1)
+            case "segments":
+                result[name] = np.sort(random.integers(-3, kv_len + 4, draw(st.integers(1, 6))))
             case "lengths":
                 result[name] = random.integers(-1, kv_len + 2, leading[:1])
             case "blocks":
@@ -203,15 +212,3 @@ def tensors_for(
                 shape = (*leading, *(draw(st.integers(1, 6)) for _ in range(ranks.get(name, 0))))
                 result[name] = random.integers(-9, 30, shape)
     return result
-
-
-def _documents(random: np.random.Generator, shape: tuple[int, ...], form: int) -> np.ndarray[Any, Any]:
-    """Sorted ids, ids in any order, or cumulative lengths."""
-    ids = random.integers(-1, 4, shape)
-    if form == 0:
-        return ids
-    if form == 1 or len(shape) == 2:
-        return np.sort(ids, axis=-1)
-    cuts = np.sort(random.integers(0, shape[0] + 1, 2))
-    bounds = np.array([0, *cuts, shape[0]])
-    return np.sort(ids) if len(bounds) == shape[0] else bounds

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spattn.errors import SpattnError
+from spattn.errors import ArgumentError, SpattnError
+from spattn.frontend.meaning import free_names
 from spattn.frontend.parser import parse
 from spattn.oracle import attention, mask
 from tests.strategies import patterns, tensors_for
@@ -181,11 +182,65 @@ def test_longnet_shifts_by_head():
 IDS = [3, 3, 3, 1, 1, 0, 0, 0, 0, 7]
 
 
-@pytest.mark.parametrize("ids", [IDS, [0, 3, 5, 9, 10], [2, 1, 2, 1, 1, 0, 2, 0, 5, 5]])
+@pytest.mark.parametrize("ids", [IDS, [2, 1, 2, 1, 1, 0, 2, 0, 5, 5], [0, 2, 4, 6, 8, 8, 8, 9, 10, 10]])
 def test_documents(ids):
-    of = np.repeat([0, 1, 2, 3], np.diff(ids)) if len(ids) == 5 else np.array(ids)
-    given = mask(parse("documents(d)"), 10, 10, tensors={"d": np.array(ids)})
-    np.testing.assert_array_equal(given, of[:, None] == of[None, :])
+    of = np.array(ids)
+    for dtype in (np.uint8, np.int16, np.uint64):
+        given = mask(parse("documents(d)"), 10, 10, tensors={"d": of.astype(dtype)})
+        np.testing.assert_array_equal(given, of[:, None] == of[None, :])
+
+
+@pytest.mark.parametrize(
+    ("cu", "of"),
+    [
+        ([0, 3, 5, 9, 10], [0, 0, 0, 1, 1, 2, 2, 2, 2, 3]),
+        ([0, 3, 5, 9, 10, 10, 10], [0, 0, 0, 1, 1, 2, 2, 2, 2, 3]),
+        ([0, 3, 3, 3, 10], [0, 0, 0, 3, 3, 3, 3, 3, 3, 3]),
+        ([2, 5, 8], [None, None, 0, 0, 0, 1, 1, 1, None, None]),
+        ([-4, 2, 40], [0, 0, 1, 1, 1, 1, 1, 1, 1, 1]),
+        ([0, 1, 2, 3, 4, 5, 6, 7, 8, 10], [0, 1, 2, 3, 4, 5, 6, 7, 8, 8]),
+        ([4], [None] * 10),
+    ],
+)
+def test_segments_are_documents(cu, of):
+    starts = {d: of.index(d) for d in of}
+    given = mask(parse("documents(segments(cu))"), 12, 10, tensors={"cu": np.array(cu)})
+    want = by_hand(lambda q, k, n: q >= 0 and of[q] is not None and of[q] == of[k], 12, 10)
+    np.testing.assert_array_equal(given, want)
+    given = mask(parse("within(segments(cu), sink(1))"), 10, 10, tensors={"cu": np.array(cu)})
+    np.testing.assert_array_equal(
+        given, by_hand(lambda q, k, n: of[q] is not None and of[q] == of[k] and k == starts[of[k]], 10, 10)
+    )
+
+
+Q_IDS, K_IDS = [7, 7, 4, 4, 4, -1, 9], [4, 4, 7, 7, 7, 7, 2, 9]
+
+
+@pytest.mark.parametrize("q_offset", [None, 0, 5, -3])
+def test_documents_on_two_sides(q_offset):
+    given = mask(
+        parse("documents(x, y)"), 7, 8, q_offset=q_offset, tensors={"x": np.array(Q_IDS), "y": np.array(K_IDS)}
+    )
+    np.testing.assert_array_equal(given, np.array(Q_IDS)[:, None] == np.array(K_IDS))
+    # the last query of a document stands at its last key: 7 has rows 0, 1 and keys 2 .. 5, 4 rows 2 .. 4 and keys 0, 1
+    tensors = {"x": np.array([Q_IDS, Q_IDS[::-1]]), "y": np.array(K_IDS)}
+    given = mask(parse("within(x, y, causal)"), 7, 8, q_offset=q_offset, batch_size=2, tensors=tensors)[0, 0]
+    wanted = {0: [2, 3, 4], 1: [2, 3, 4, 5], 2: [], 3: [0], 4: [0, 1], 5: [], 6: [7]}
+    np.testing.assert_array_equal(given, [[k in wanted[row] for k in range(8)] for row in range(7)])
+    given = mask(parse("within(x, y, rows([-2]) & columns([-1]))"), 7, 8, batch_size=2, tensors=tensors)[0, 0]
+    assert np.argwhere(given).tolist() == [[0, 5], [3, 1]]
+
+
+def test_segments_on_two_sides():
+    tensors = {"x": np.array([0, 2, 2, 5, 5]), "y": np.array([1, 4, 6, 8, 8])}
+    given = mask(parse("within(segments(x), segments(y), causal)"), 7, 9, tensors=tensors)
+    wanted = {0: [1, 2], 1: [1, 2, 3], 2: [], 3: [6], 4: [6, 7], 5: [], 6: []}
+    np.testing.assert_array_equal(given, [[k in wanted[row] for k in range(9)] for row in range(7)])
+    # an id beside segments is the number of one; what is in none equals nothing
+    ids = np.array([-1, -2, 0, 2, 2, 1, 3])
+    given = mask(parse("documents(x, segments(y))"), 7, 9, tensors={"x": ids, "y": tensors["y"]})
+    wanted = {2: [1, 2, 3], 3: [6, 7], 4: [6, 7], 5: [4, 5]}
+    np.testing.assert_array_equal(given, [[k in wanted.get(row, []) for k in range(9)] for row in range(7)])
 
 
 def test_within_counts_from_the_document():
@@ -275,8 +330,27 @@ def test_a_call_with_other_tensors_is_refused():
         mask(parse("causal"), 2, 2, tensors={"t": np.array([1])})
     with pytest.raises(SpattnError, match="float64"):
         mask(parse("columns(t)"), 2, 2, tensors={"t": np.array([1.5])})
-    with pytest.raises(SpattnError, match="shape"):
-        mask(parse("documents(t)"), 2, 9, tensors={"t": np.array([1, 5])})
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("documents(t)", [0, 2, 4, 4, 5]),
+        ("documents(t)", [0] * 11),
+        ("documents(t)", [[0] * 12]),
+        ("documents(t)", 3),
+        ("documents(segments(t))", []),
+        ("documents(segments(t))", [[0, 5, 12]]),
+        ("documents(segments(t))", [0, 7, 5, 12]),
+        ("within(t, segments(cu), causal)", [0] * 12),
+        ("documents(segments(cu), t)", [0] * 9),
+    ],
+)
+def test_documents_of_another_shape_are_refused(text, values):
+    given = {"t": np.array(values, np.int64), "cu": np.array([0, 12])}
+    pattern = parse(text)
+    with pytest.raises(ArgumentError, match="^E060"):
+        mask(pattern, 9, 12, batch_size=2, tensors={name: given[name] for name in free_names(pattern)})
 
 
 def test_attention_is_softmax_over_the_allowed_keys():

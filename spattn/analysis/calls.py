@@ -56,13 +56,13 @@ class Call:
 
     def is_spread(self, condition: Bool) -> bool:
         """May heads or batch entries differ?"""
-        return is_spread(condition, Tensors(self.tensors, self.kv_len, self.batch_size, self.num_heads))
+        return is_spread(condition, Tensors(self.tensors, self.kv_len, self.batch_size, self.num_heads, self.q_len))
 
     def with_samples(self, condition: Bool, names: Mapping[str, str]) -> Call:
         """The call with example tensors; none where it is too long for its pairs to be counted with them."""
         if self.q_len > MAX_ROWS:
             return self
-        return replace(self, tensors=sample_tensors(condition, names, self.kv_len))
+        return replace(self, tensors=sample_tensors(condition, names, self.kv_len, q_len=self.q_len))
 
     def shortened(self, condition: Bool, names: Mapping[str, str]) -> Call:
         """The call with example tensors, short enough to count its tiles; shorter where each head counts."""

@@ -79,9 +79,10 @@ def cells(pattern: Pattern, q_len: int, kv_len: int, most: int, head: int = 0, b
     if max(q_len, kv_len) > MAX_LENGTH:
         raise UnsupportedError("E094", f"{max(q_len, kv_len)} tokens are more than a picture shows: {MAX_LENGTH}")
     condition, names = pattern.condition, pattern.free_names
-    given = _SparseTensors(sample_tensors(condition, names, kv_len), kv_len, batch + 1, head + 1)
-    env = {"h": head, "b": batch, "kv_len": kv_len, "num_heads": head + 1, "batch_size": batch + 1}
-    call = _Call(kv_len - q_len, q_len, kv_len, env, given)
+    examples, first = sample_tensors(condition, names, kv_len, q_len=q_len), kv_len - q_len
+    given = _SparseTensors(examples, kv_len, batch + 1, head + 1, q_len)
+    env = {"h": head, "b": batch, "kv_len": kv_len, "num_heads": head + 1, "batch_size": batch + 1, "q_offset": first}
+    call = _Call(first, q_len, kv_len, env, given)
     rows, columns = _edges(q_len, most), _edges(kv_len, most)
     if q_len * kv_len <= MAX_EXACT:
         found = _exact(condition, call, rows, columns)

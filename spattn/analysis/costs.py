@@ -18,8 +18,7 @@ from spattn.backends.triton.suited import Asked, sizes_of, tiles_of
 from spattn.backends.triton.tile_records import Measured
 from spattn.backends.triton.tiles import Device, Tile
 from spattn.errors import SpattnError
-from spattn.expressions.evaluation import evaluate
-from spattn.expressions.nodes import GivenTable, Read, Sym
+from spattn.expressions.nodes import DocumentBound, GivenTable
 from spattn.expressions.tensors import Tensors
 from spattn.layout.ir import Blocks, FrameClamp, Layout, Pass, SegmentClamp, Walk
 
@@ -95,7 +94,7 @@ def rounded(microseconds: float) -> float:
 
 def _known(layout: Layout, call: Call) -> dict[str, Any]:
     """What the call's tensors say of documents and tables; nothing where there are none."""
-    reads = Tensors(call.tensors, call.kv_len, call.batch_size, call.num_heads)
+    reads = Tensors(call.tensors, call.kv_len, call.batch_size, call.num_heads, call.q_len)
     found: dict[str, Any] = {}
     for walk in (walk for one in layout.passes for walk in one.walks):
         try:
@@ -107,9 +106,9 @@ def _known(layout: Layout, call: Call) -> dict[str, Any]:
 
 def _of_documents(walk: Walk, reads: Tensors, kv_len: int) -> dict[str, Any]:
     for clamp in walk.clamps:
-        if isinstance(clamp, SegmentClamp | FrameClamp) and clamp.ids in reads.names and kv_len:
-            env = {"x": np.arange(kv_len), "b": 0, "h": 0}
-            start, stop = (evaluate(Read(f"{clamp.ids}.{end}", (Sym("x"),)), env, reads) for end in ("start", "stop"))
+        if isinstance(clamp, SegmentClamp | FrameClamp) and reads.names.issuperset(clamp.documents.tensors) and kv_len:
+            bounds = (DocumentBound(clamp.documents, "keys", "keys", end) for end in ("start", "stop"))
+            start, stop = map(reads.document_bounds, bounds)
             return {"document": max(int((stop - start).mean()), 1)}
     return {}
 

@@ -46,7 +46,7 @@ def climb(attn: Attention, sizes: Sizes, backends: tuple[str, ...], seed: int = 
     """The layout's mask, then each backend on random tensors, each against the oracle."""
     pattern = attn.pattern
     names = pattern.free_names
-    tensors = sample_tensors(pattern.condition, names, sizes.kv_len, seed)
+    tensors = sample_tensors(pattern.condition, names, sizes.kv_len, seed, sizes.q_len)
     entries = {"num_heads": sizes.num_heads, "batch_size": sizes.batch_size}
     mask = oracle.mask(pattern.syntax, sizes.q_len, sizes.kv_len, tensors=tensors, **entries)
     yield from _layout_rungs(attn, sizes, mask, tensors)

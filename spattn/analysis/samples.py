@@ -19,11 +19,13 @@ TOKENS = 4
 MARKED = 0.25
 
 
-def sample_tensors(condition: Bool, roles: Mapping[str, str], kv_len: int, seed: int = 0) -> dict[str, Array]:
+def sample_tensors(
+    condition: Bool, roles: Mapping[str, str], kv_len: int, seed: int = 0, q_len: int | None = None
+) -> dict[str, Array]:
     """A tensor for each free name, the same for the same seed.
 
-    Documents are eight runs of random lengths, tokens four positions, lengths one number between half and all of
-    kv_len, a quarter of a table's blocks is marked; other tensors hold 0, 1, 2, 3.
+    Documents are eight runs of random lengths on each side, tokens four positions, lengths one number between half and
+    all of kv_len, a quarter of a table's blocks is marked; other tensors hold 0, 1, 2, 3.
 
     Raises:
         UnsupportedError: E094, they would be too long.
@@ -34,14 +36,16 @@ def sample_tensors(condition: Bool, roles: Mapping[str, str], kv_len: int, seed:
             "E094", f"{names}: no example tensor is made for {kv_len} keys", hint=f"try {MAX_LENGTH}"
         )
     random = np.random.default_rng(seed)
-    return {name: _sample(name, role, condition, kv_len, random) for name, role in roles.items()}
+    lengths = {"query documents": kv_len if q_len is None else q_len}
+    return {name: _sample(name, role, condition, lengths.get(role, kv_len), random) for name, role in roles.items()}
 
 
 def _sample(name: str, role: str, condition: Bool, kv_len: int, random: np.random.Generator) -> Array:
     match role:
-        case "documents":
-            cuts = random.choice(max(kv_len, 1), min(DOCUMENTS - 1, kv_len), replace=False)
-            return np.cumsum(np.isin(np.arange(kv_len), cuts[cuts > 0]))
+        case "documents" | "query documents":
+            return np.cumsum(np.isin(np.arange(kv_len), _cuts(kv_len, random)))
+        case "segments":
+            return np.concatenate([[0], np.sort(_cuts(kv_len, random)), [kv_len]])
         case "tokens":
             return np.sort(random.choice(max(kv_len, 1), min(TOKENS, kv_len), replace=False))
         case "lengths":
@@ -51,6 +55,12 @@ def _sample(name: str, role: str, condition: Bool, kv_len: int, random: np.rando
             return np.asarray(random.random((blocks, blocks)) < MARKED)
     rank = _rank(name, condition)
     return random.integers(0, 4, (kv_len,) * rank) if rank else np.asarray(kv_len // 2)
+
+
+def _cuts(length: int, random: np.random.Generator) -> Array:
+    """Where documents begin, besides the first."""
+    cuts = random.choice(max(length, 1), min(DOCUMENTS - 1, length), replace=False)
+    return cuts[cuts > 0]
 
 
 def _block_size(name: str, condition: Bool) -> int:

@@ -59,7 +59,7 @@ def tune(
     keys = length if kv_len is None else kv_len
     shape = Shape(batch, heads, kv_heads or heads, length, keys, head_dim, dtype.value)
     roles, cache = parsed.free_names, default_cache()
-    tensors = sample_tensors(parsed.condition, roles, keys)
+    tensors = sample_tensors(parsed.condition, roles, keys, q_len=length)
     found = tuned(compiled(parsed, backend="triton", tune=True), roles, tensors, shape, cache, backward=backward)
     if as_json:
         write_json("tune", {"pattern": str(parsed), **asdict(found)})

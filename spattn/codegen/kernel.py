@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from spattn.codegen.boxes import Line, axis_names, box_text, row_ends, row_lines
 from spattn.codegen.environment import code, comment
 from spattn.codegen.kinds import FORWARD, Kind, numbers_of
-from spattn.codegen.parameters import BlockLists, Parameters, TokenList, Values, dimensions
+from spattn.codegen.parameters import BlockLists, DocumentBounds, Parameters, TokenList, dimensions
 from spattn.codegen.parts import ClampText, KernelText, LoopText, RangeText, SegmentText, TensorText, WalkText
 from spattn.codegen.triton_text import TritonText
 from spattn.expressions.algebra import add, maximum, minimum, sub, subexpressions, substitute
-from spattn.expressions.nodes import FALSE, TRUE, Bool, Expr, Int, Node, SameSegment, Sym, Truth
+from spattn.expressions.nodes import FALSE, TRUE, Bool, Documents, Expr, Int, Node, SameSegment, Sym, Truth
 from spattn.expressions.width import KNOWN, Width
 from spattn.layout.certain import certain
 from spattn.layout.describe import pass_title, walk_title
@@ -70,8 +70,9 @@ class _Printer:
 
     def kernel(self, name: str, resume: bool, final: bool, turned: bool, numbers: tuple[str, ...]) -> KernelText:
         one, side = self.one, self.kind.side
-        segments = {c.ids: None for w in one.walks for c in w.clamps if isinstance(c, SegmentClamp | FrameClamp)}
-        self.segment_numbers = {ids: i for i, ids in enumerate(segments)}
+        clamps = (c for w in one.walks for c in w.clamps if isinstance(c, SegmentClamp | FrameClamp))
+        segments = {c.documents: None for c in clamps}
+        self.segment_numbers = {documents: i for i, documents in enumerate(segments)}
         self.width = self.measured(self.one.rows)
         begin = end = position = listed = ""
         shape: tuple[int, ...] = ()
@@ -90,7 +91,7 @@ class _Printer:
         title = pass_title(one, self.kind.direction)
         if len(title) > MAX_TITLE:
             title = pass_title(replace(one, skip=FALSE), self.kind.direction) + ", less those of earlier passes"
-        seen = tuple(self.segment(ids) for ids in segments)
+        seen = tuple(self.segment(documents) for documents in segments)
         return KernelText(
             name=code(name),
             title=comment(title[:1].upper() + title[1:] + "."),
@@ -137,11 +138,29 @@ class _Printer:
         conditions = enumerate(box.axes)
         return [self.text(axis_names(i, self.kind.side), axis) for i, axis in conditions if axis != TRUE]
 
-    def segment(self, ids: str) -> SegmentText:
-        names = (self.parameters.name(Values(f"{ids}.{n}", 1)) for n in ("start", "stop", "run_start", "run_stop"))
-        framed = any(isinstance(c, FrameClamp) and c.ids == ids for w in self.one.walks for c in w.clamps)
-        start, stop, run_start, run_stop = map(code, names)
-        return SegmentText(self.segment_numbers[ids], start, stop, run_start, run_stop, framed)
+    def segment(self, documents: Documents) -> SegmentText:
+        rows, columns = ("queries", "keys") if self.kind.side.row == "q" else ("keys", "queries")
+        framed = any(isinstance(c, FrameClamp) and c.documents == documents for w in self.one.walks for c in w.clamps)
+        own = framed and documents.two_sided
+        shift = " - q_offset" if documents.two_sided and rows == "queries" else ""
+        return SegmentText(
+            number=self.segment_numbers[documents],
+            index=code(f"{self.kind.side.row}_pos{shift}"),
+            start=self.bounds(documents, columns, rows, "start"),
+            stop=self.bounds(documents, columns, rows, "stop"),
+            run_start=self.bounds(documents, columns, rows, "run_start"),
+            run_stop=self.bounds(documents, columns, rows, "run_stop"),
+            own_start=self.bounds(documents, rows, rows, "start") if own and rows == "keys" else code(""),
+            own_stop=self.bounds(documents, rows, rows, "stop") if own else code(""),
+            framed=framed,
+            plain=documents.plain,
+            two_sided=documents.two_sided,
+        )
+
+    def bounds(self, documents: Documents, of: str, seen_from: str, end: str) -> str:
+        """The tensor of an end of documents."""
+        sides = (of, seen_from) if documents.two_sided else ("keys", "keys")
+        return code(self.parameters.name(DocumentBounds(documents, *sides, end)))
 
     def loops(self, walks: tuple[Walk, ...]) -> tuple[LoopText, ...]:
         """Neighbours whose keys have steps share a loop."""
@@ -206,7 +225,7 @@ class _Printer:
         in_runs = ""
         if runs and isinstance(walk.residual, SameSegment) and walk.interval and keys == CONTIGUOUS:
             own = row_lo or self.text({}, begin), row_hi or f"last{tag}"
-            row_lo, row_hi = _within_run(runs[walk.residual.ids], *own)
+            row_lo, row_hi = _within_run(runs[walk.residual.documents], *own)
         elif runs:
             in_runs = TritonText(self.kind.side.pair, self.parameters, self.width, runs).of(walk.residual)
         start = keys.position(Sym("start"))
@@ -237,10 +256,10 @@ class _Printer:
         lo = "" if r.lo == BEGIN else self.text(ROW, substitute(r.lo, ends))
         return lo, "" if r.hi == LAST else self.text(ROW, minimum(substitute(r.hi, ends), inside))
 
-    def runs(self, residual: Bool) -> dict[str, int]:
+    def runs(self, residual: Bool) -> dict[Documents, int]:
         """The documents that a mask speaks of, where the tile knows where each row's run of them ends."""
-        spoken = {part.ids for part in subexpressions(residual) if isinstance(part, SameSegment)}
-        return {ids: self.segment_numbers[ids] for ids in sorted(spoken) if ids in self.segment_numbers}
+        spoken = {part.documents for part in subexpressions(residual) if isinstance(part, SameSegment)}
+        return {one: self.segment_numbers[one] for one in sorted(spoken, key=str) if one in self.segment_numbers}
 
     def range_text(self, number: int, r: Range, inside: Sym, ends: dict[Node, Node]) -> RangeText:
         lo = maximum(substitute(r.lo, ends), substitute(BEGIN, ends))
@@ -261,27 +280,30 @@ class _Printer:
                 hi = final(name)
                 limit = code(f"narrowed({self.scalar(last)})")
                 return ClampText((Line(code(name), limit),), code(""), hi, code(""), hi)
-            case SegmentClamp(ids):
-                s = f"segment_{self.segment_numbers[ids]}"
+            case SegmentClamp(documents):
+                s = f"segment_{self.segment_numbers[documents]}"
                 bounds = first(f"{s}_first"), final(f"{s}_last"), first(f"{s}_run_first"), final(f"{s}_run_last")
                 return ClampText((), *bounds)
-            case FrameClamp(ids, r):
-                return self.frame(number, f"segment_{self.segment_numbers[ids]}", r, first, final)
+            case FrameClamp(documents, _, r):
+                s = f"segment_{self.segment_numbers[documents]}"
+                return self.frame(number, s, r, first, final, two_sided=documents.two_sided)
         raise AssertionError(clamp)
 
-    def frame(self, number: str, s: str, r: Range, first: object, final: object) -> ClampText:
+    def frame(self, number: str, s: str, r: Range, first: object, final: object, *, two_sided: bool) -> ClampText:
         """A range counted from the document's start, where all rows are in one; else the whole document."""
         row = self.kind.side.row
+        rows_from, columns_from = (f"{s}_row", f"{s}_column") if two_sided else (f"{s}_first", f"{s}_first")
         names = {
-            "u0": f"({row}0 - {s}_first)",
-            "u1": f"({row}1 - {s}_first)",
+            "u0": f"({row}0 - {rows_from})",
+            "u1": f"({row}1 - {rows_from})",
             "kv_len": f"{s}_length",
+            "begin": f"{s}_begin",
             "last": f"({s}_length - 1)",
         }
         lines = []
         for end, whole in (("lo", f"{s}_first"), ("hi", f"{s}_last"), ("full_lo", "0"), ("full_hi", "-1")):
-            inner = substitute(getattr(r, end), {BEGIN: Int(0)})
-            value = f"tl.where({s}_single, {s}_first + {TritonText(names, self.parameters).of(inner)}, {whole})"
+            inner = substitute(getattr(r, end), {} if two_sided else {BEGIN: Int(0)})
+            value = f"tl.where({s}_single, {columns_from} + {TritonText(names, self.parameters).of(inner)}, {whole})"
             lines.append(Line(code(f"frame{number}_{end}"), code(value)))
         bounds = (first(f"frame{number}_lo"), final(f"frame{number}_hi"))  # type: ignore[operator]
         fulls = (first(f"frame{number}_full_lo"), final(f"frame{number}_full_hi"))  # type: ignore[operator]

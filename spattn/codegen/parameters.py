@@ -8,20 +8,37 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from spattn.expressions.frozen import frozen
-from spattn.expressions.nodes import Expr, GivenTable, RandomTable, Tokens
+from spattn.expressions.nodes import Documents, Expr, GivenTable, RandomTable, Tokens
 
 
 @frozen
 class Values:
-    """A tensor by name, with as many dimensions as it is indexed by: `ids.start`, `lengths`, a user's own.
-
-    Attributes:
-        documents: Holds documents: ids, or cumulative lengths to make them of.
-    """
+    """A tensor by name, with as many dimensions as it is indexed by: `lengths`, a user's own."""
 
     name: str
     rank: int
-    documents: bool = False
+
+
+@frozen
+class DocumentIds:
+    """[n] or [batch, n]: ids of a side's indices, "queries" or "keys".
+
+    Of a plain list the user's tensor; one list has the side "keys" alone. An index outside of all segments has -1 among
+    queries and -2 among keys; where one side is segments, so has a negative id of the other.
+    """
+
+    documents: Documents
+    side: str
+
+
+@frozen
+class DocumentBounds:
+    """int32 [n] or [batch, n]: what a `DocumentBound` of the expressions stands for."""
+
+    documents: Documents
+    of: str
+    seen_from: str
+    end: str
 
 
 @frozen
@@ -55,7 +72,7 @@ class GivenTokens:
     name: str
 
 
-Role = Values | TokenList | Membership | BlockLists | GivenTokens
+Role = Values | DocumentIds | DocumentBounds | TokenList | Membership | BlockLists | GivenTokens
 
 
 def dimensions(role: Role) -> int:

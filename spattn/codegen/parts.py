@@ -283,7 +283,8 @@ class KernelText:
         names = [f"{row}_pos", "row_ok", "u", "u0", "u1", "c", "b", "h", "num_heads", "batch_size"]
         names += ["q_len", "kv_len", "q_offset"]
         for s in self.segments:
-            parts = ("first", "last", "run_first", "run_last", "length", "single", "whole", "run_start", "run_count")
+            parts = ["first", "last", "run_first", "run_last", "length", "single", "whole", "run_start", "run_count"]
+            parts += ["row", "column", "begin"]
             names += [f"segment_{s.number}_{part}" for part in parts]
         names += [f"{row}0", f"{row}1"]
         names += [f"{name}_{i}" for i in range(3) for name in (row, "corner", "far")]
@@ -307,11 +308,24 @@ class TensorText:
 
 @dataclass(frozen=True)
 class SegmentText:
-    """The four tensors of a document tensor, and the number that its scalars carry."""
+    """Tensors that say where the documents of rows end, and the number that their scalars carry.
+
+    Attributes:
+        start, stop, run_start, run_stop: Of columns.
+        index: Of a row, in these.
+        own_start, own_stop: Of rows, "" where they are not asked for.
+        plain: Is each position of a document?
+        two_sided: Are queries counted by rows?
+    """
 
     number: int
+    index: str
     start: str
     stop: str
     run_start: str
     run_stop: str
+    own_start: str
+    own_stop: str
     framed: bool
+    plain: bool
+    two_sided: bool

@@ -10,11 +10,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from spattn.codegen.parameters import BlockLists, GivenTokens, Membership, Parameters, Values
-from spattn.expressions.algebra import add, conj, le, relative_inner, sub, subexpressions, symbols
+from spattn.codegen.parameters import (
+    BlockLists,
+    DocumentBounds,
+    DocumentIds,
+    GivenTokens,
+    Membership,
+    Parameters,
+    Values,
+)
+from spattn.expressions.algebra import add, conj, is_about_pair, le, relative_inner, sub, subexpressions, symbols
 from spattn.expressions.nodes import (
+    KV_LEN,
     And,
     Bool,
+    DocumentBound,
+    Documents,
     Eq,
     Expr,
     FloorDiv,
@@ -30,7 +41,6 @@ from spattn.expressions.nodes import (
     Mul,
     Not,
     Or,
-    Q,
     RandomTable,
     Read,
     Relative,
@@ -60,7 +70,7 @@ class TritonText:
     names: Mapping[str, str]
     parameters: Parameters
     width: Width = Width()
-    runs: Mapping[str, int] = field(default_factory=dict)
+    runs: Mapping[Documents, int] = field(default_factory=dict)
     wide: bool = False
 
     def of(self, node: Expr | Bool) -> str:
@@ -95,7 +105,9 @@ class TritonText:
                 return self._nested("tl.maximum", args)
             case Select(condition, then, otherwise):
                 return f"tl.where({self.of(condition)}, {self.of(then)}, {self.of(otherwise)})"
-            case Read(tensor, index):
+            case Read(DocumentBound(documents, of, seen_from, end), index):
+                return self._read(DocumentBounds(documents, of, seen_from, end), index)
+            case Read(str() as tensor, index):
                 return self._read(Values(tensor, len(index)), index)
             case Bool():
                 return self._bool(node)
@@ -130,16 +142,11 @@ class TritonText:
                 return f"(~{self._term(arg)})"
             case Member(position, tokens, length):
                 return self._member(position, tokens, length)
-            case SameSegment(ids, left, right) if ids in self.runs and {left, right} == {Q, K}:
-                run = f"segment_{self.runs[ids]}_run"
+            case SameSegment(documents, _, _) if documents in self.runs and is_about_pair(node):
+                run = f"segment_{self.runs[documents]}_run"
                 return f"below({self._term(K)} - {run}_start[:, None], {run}_count[:, None])"
-            case SameSegment(ids, left, right):
-                placed = conj(
-                    le(0, left), le(add(left, 1), Sym("kv_len")), le(0, right), le(add(right, 1), Sym("kv_len"))
-                )
-                role = Values(ids, 1, documents=True)
-                same = f"{self._read(role, (left,))} == {self._read(role, (right,))}"
-                return f"({self._term(placed)} & ({same}))"
+            case SameSegment():
+                return self._same_segment(node)
             case Relative():
                 return self._term(relative_inner(node))
             case InTable(table, row, column):
@@ -188,7 +195,17 @@ class TritonText:
             text = f"{function}({text}, {self.of(arg)})"
         return text
 
-    def _read(self, role: Values, index: tuple[Expr, ...]) -> str:
+    def _same_segment(self, node: SameSegment) -> str:
+        documents, left, right = node.documents, node.left, node.right
+        sides = ("keys", "keys") if documents.plain else ("queries", "keys")
+        ids = (DocumentIds(documents, side) for side in sides)
+        same = " == ".join(self._read(role, (index,)) for role, index in zip(ids, (left, right), strict=True))
+        if documents.two_sided:
+            return f"({same})"  # of the call's rows and columns there is no index outside
+        ends = (le(0, left), le(add(left, 1), KV_LEN), le(0, right), le(add(right, 1), KV_LEN))
+        return f"({self._term(conj(*ends))} & ({same}))"
+
+    def _read(self, role: Values | DocumentIds | DocumentBounds, index: tuple[Expr, ...]) -> str:
         t = self.parameters.name(role)
         parts = [f"{t}_ptr"]
         for i, expr in enumerate(index):

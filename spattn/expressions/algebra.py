@@ -13,14 +13,19 @@ from functools import lru_cache
 
 from spattn.expressions.nodes import (
     FALSE,
+    KV_LEN,
+    Q_OFFSET,
     TRUE,
     And,
     Bool,
+    DocumentBound,
+    Documents,
     Eq,
     Expr,
     FloorDiv,
     Int,
     InTable,
+    K,
     Le,
     Max,
     Member,
@@ -30,6 +35,7 @@ from spattn.expressions.nodes import (
     Node,
     Not,
     Or,
+    Q,
     RandomTable,
     Read,
     Relative,
@@ -368,13 +374,13 @@ def _substitute(node: Node, values: Mapping[Node, Node]) -> Node:
             if isinstance(table, RandomTable):
                 table = replace(table, key_blocks=expr(table.key_blocks))
             return InTable(table, expr(row), expr(column))
-        case SameSegment(ids, left, right):
-            return SameSegment(ids, expr(left), expr(right))
-        case Relative(ids, inner):
+        case SameSegment(documents, left, right):
+            return SameSegment(documents, expr(left), expr(right))
+        case Relative(documents, inner, rows):
             # the frame moves some symbols: what speaks of these means something else inside
             same = {old: new for old, new in values.items() if not _is_framed(old) and not _is_framed(new)}
             inner = substitute_bool(inner, same)
-            return Relative(ids, inner) if _is_framed(inner) else inner
+            return Relative(documents, inner, rows) if _is_framed(inner) else inner
     raise AssertionError(f"no rule for {node!r}")
 
 
@@ -382,9 +388,41 @@ def _is_framed(node: Node) -> bool:
     return bool(symbols(node) & {"q", "k", "kv_len"})
 
 
+def query_index(documents: Documents, position: Expr) -> Expr:
+    """The index of the query at a position in the list of its side."""
+    return sub(position, Q_OFFSET) if documents.two_sided else position
+
+
+def same_document(documents: Documents, q: Expr = Q, k: Expr = K) -> SameSegment:
+    """The query at position q and the key at position k are of one document."""
+    return SameSegment(documents, query_index(documents, q), k)
+
+
+def pair_of(node: SameSegment) -> tuple[Expr, Expr]:
+    """The positions (of the query, of the key) that a test asks about."""
+    return add(node.left, Q_OFFSET) if node.documents.two_sided else node.left, node.right
+
+
+def is_about_pair(node: SameSegment) -> bool:
+    """Does a test ask about q and k themselves, in whichever order?"""
+    return set(pair_of(node)) == {Q, K}
+
+
+def document_end(documents: Documents, of: str, seen_from: str, end: str, index: Expr) -> Read:
+    """An end of a document; one list has one side."""
+    sides = (of, seen_from) if documents.two_sided else ("keys", "keys")
+    return Read(DocumentBound(documents, *sides, end), (index,))
+
+
 def relative_inner(node: Relative) -> Bool:
-    """`node` in absolute positions: reads of `<ids>.start` and `<ids>.stop` at q take the place of the frame."""
-    q, k = Sym("q"), Sym("k")
-    start = Read(f"{node.ids}.start", (q,))
-    stop = Read(f"{node.ids}.stop", (q,))
-    return substitute_bool(node.inner, {q: sub(q, start), k: sub(k, start), Sym("kv_len"): sub(stop, start)})
+    """`node` in absolute positions: ends of the row's document take the place of the frame."""
+    documents, rows = node.documents, node.rows
+    query, key = (Q, K) if rows == "queries" else (K, Q)
+    index = query_index(documents, Q) if rows == "queries" else Q
+    start, stop = (document_end(documents, "keys", rows, end, index) for end in ("start", "stop"))
+    length = sub(stop, start)
+    first: Expr = start
+    if documents.two_sided:
+        last = add(document_end(documents, "queries", rows, "stop", index), Q_OFFSET)
+        first = sub(last, length)
+    return substitute_bool(node.inner, {query: sub(query, first), key: sub(key, start), KV_LEN: length})

@@ -13,6 +13,8 @@ from spattn.expressions.algebra import relative_inner
 from spattn.expressions.nodes import (
     And,
     Bool,
+    DocumentBound,
+    Documents,
     Eq,
     Expr,
     FloorDiv,
@@ -47,8 +49,8 @@ Env = Mapping[str, Any]
 class Reads(Protocol):
     """What the expressions read besides symbols. `env` gives `b` and `h` where a tensor has such dimensions."""
 
-    def read(self, tensor: str, index: tuple[IntArray, ...], env: Env) -> IntArray:
-        """Entries of a tensor, `<ids>.start` and `<ids>.stop` included, each index clipped into it."""
+    def read(self, tensor: str | DocumentBound, index: tuple[IntArray, ...], env: Env) -> IntArray:
+        """Entries of a tensor or of the ends of documents, each index clipped into it."""
 
     def has_token(self, tensor: str, position: IntArray, length: IntArray, env: Env) -> BoolArray:
         """Is `position` among the tensor's tokens, negative ones counted from `length`?"""
@@ -59,8 +61,8 @@ class Reads(Protocol):
     def in_random(self, table: RandomTable, key_blocks: int, row: IntArray, column: IntArray, env: Env) -> BoolArray:
         """Is block `column` among those drawn for block `row`?"""
 
-    def same_segment(self, ids: str, left: IntArray, right: IntArray, env: Env) -> BoolArray:
-        """Do both positions lie in one document?"""
+    def same_segment(self, documents: Documents, left: IntArray, right: IntArray, env: Env) -> BoolArray:
+        """Are a query's index and a key's of one document?"""
 
 
 @overload
@@ -123,8 +125,8 @@ def _boolean(node: Bool, env: Env, reads: Reads) -> BoolArray:
             return reads.in_given(tensor, value(row), value(column), env)
         case InTable(RandomTable() as table, row, column):
             return reads.in_random(table, int(value(table.key_blocks)), value(row), value(column), env)
-        case SameSegment(ids, left, right):
-            return reads.same_segment(ids, value(left), value(right), env)
+        case SameSegment(documents, left, right):
+            return reads.same_segment(documents, value(left), value(right), env)
         case Relative():
             return _boolean(relative_inner(node), env, reads)
     raise AssertionError(f"no truth for {node!r}")

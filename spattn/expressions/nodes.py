@@ -23,7 +23,7 @@ class Int(Expr):
 
 @frozen
 class Sym(Expr):
-    """A named integer: `q`, `k`, `h`, `b` (a pair), `u0`, `u1`, `c` (a tile), `kv_len` (a launch)."""
+    """A named integer: `q`, `k`, `h`, `b` (a pair), `u0`, `u1`, `c` (a tile), `kv_len`, `q_offset` (a launch)."""
 
     name: str
 
@@ -84,10 +84,82 @@ class Select(Expr):
 
 
 @frozen
+class Side:
+    """One side's documents: a tensor with an id for each index, or cumulative lengths.
+
+    Attributes:
+        by_rows: Queries as given, index q - q_offset; else positions.
+    """
+
+    tensor: str
+    cumulative: bool = False
+    by_rows: bool = False
+
+    def __str__(self) -> str:
+        return f"segments({self.tensor})" if self.cumulative else self.tensor
+
+
+@frozen
+class Documents:
+    """What says which document a query and a key are of. On one side both are positions, and the sides are equal."""
+
+    queries: Side
+    keys: Side
+
+    @property
+    def two_sided(self) -> bool:
+        """Have queries a list of their own, counted by rows?"""
+        return self.queries.by_rows
+
+    @property
+    def cumulative(self) -> bool:
+        """Is a side written as cumulative lengths? Then an index may be in no document."""
+        return self.queries.cumulative or self.keys.cumulative
+
+    @property
+    def plain(self) -> bool:
+        """Is it one list of ids, so that each position is of its own document?"""
+        return not self.two_sided and not self.cumulative
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The tensors that are read."""
+        return tuple(dict.fromkeys((self.queries.tensor, self.keys.tensor)))
+
+    def side(self, name: str) -> Side:
+        """The side "queries" or "keys"."""
+        return self.queries if name == "queries" else self.keys
+
+    def __str__(self) -> str:
+        return f"{self.queries}, {self.keys}" if self.two_sided else str(self.keys)
+
+
+@frozen
+class DocumentBound:
+    """An array over the indices of side `seen_from`: an end of the index's document on side `of`.
+
+    Attributes:
+        end: "start" or "stop", the first index of the document and the one past its last; "run_start", "run_stop": of
+            the neighbours of one document around the index, on two sides of the whole document where its indices are
+            neighbours, else nothing. An index without document on side `of` has 0 for each.
+    """
+
+    documents: Documents
+    of: str
+    seen_from: str
+    end: str
+
+    def __str__(self) -> str:
+        if not self.documents.two_sided:
+            return f"{self.documents}.{self.end}"
+        return f"({self.documents}).{self.of}.{self.end}"
+
+
+@frozen
 class Read(Expr):
     """`tensor[index]`, each index clipped into the tensor; dimensions before the indexed ones are batch, then head."""
 
-    tensor: str
+    tensor: str | DocumentBound
     index: tuple[Expr, ...]
 
 
@@ -188,21 +260,28 @@ class InTable(Bool):
 
 @frozen
 class SameSegment(Bool):
-    """Positions `left` and `right` lie in `0 .. length-1` and in one document of tensor `ids`."""
+    """Index `left` of the queries' side and index `right` of the keys' lie inside of these and are of one document."""
 
-    ids: str
+    documents: Documents
     left: Expr
     right: Expr
 
 
 @frozen
 class Relative(Bool):
-    """`inner` with `q`, `k` counted from the start of q's document and `kv_len` that document's length."""
+    """`inner` with `q`, `k` counted from the start of a document and `kv_len` the number of its keys.
 
-    ids: str
+    On two sides a query is counted from the end of its document's keys, as in a call.
+
+    Attributes:
+        rows: "queries", or "keys" where `q` and `k` are exchanged; on one side always "queries".
+    """
+
+    documents: Documents
     inner: Bool
+    rows: str = "queries"
 
 
 Node = Expr | Bool
-Q, K, H, B, KV_LEN = Sym("q"), Sym("k"), Sym("h"), Sym("b"), Sym("kv_len")
+Q, K, H, B, KV_LEN, Q_OFFSET = Sym("q"), Sym("k"), Sym("h"), Sym("b"), Sym("kv_len"), Sym("q_offset")
 TRUE, FALSE = Truth(True), Truth(False)

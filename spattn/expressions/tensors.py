@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spattn.errors import ArgumentError, BindError
+from spattn.expressions.documents import DocumentArrays
 from spattn.expressions.evaluation import BoolArray, Env, IntArray
-from spattn.expressions.nodes import RandomTable, Tokens
+from spattn.expressions.nodes import DocumentBound, Documents, RandomTable, Tokens
 from spattn.philox import random_blocks
 
 Array = NDArray[Any]
@@ -24,21 +25,30 @@ class Tensors:
     """The tensors of a call; implements `Reads`.
 
     Args:
-        values: Arrays by name: integers or truth values. Documents are ids `[kv_len]` or `[batch, kv_len]`, or
-            cumulative lengths (not kv_len of them, from 0 to kv_len); tokens are 0-D, `[n]` or `[batch, n]`; lengths
-            0-D or `[batch]`; tables `[.., query blocks, key blocks]`.
+        values: Arrays by name: integers or truth values. Documents are ids, one a key or a row, with batch entries
+            before; segments are cumulative lengths `[n]`; tokens are 0-D, `[n]` or `[batch, n]`; lengths 0-D or
+            `[batch]`; tables `[.., query blocks, key blocks]`.
         kv_len: Number of keys.
         batch_size: Number of batch entries.
         num_heads: Number of query heads.
+        q_len: Number of queries; as many as keys where it is not given.
 
     Raises:
         BindError: E031, a tensor of another type.
     """
 
-    def __init__(self, values: Mapping[str, Any], kv_len: int, batch_size: int = 1, num_heads: int = 1) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        kv_len: int,
+        batch_size: int = 1,
+        num_heads: int = 1,
+        q_len: int | None = None,
+    ) -> None:
         self._values = {name: _array(name, value) for name, value in values.items()}
         self._kv_len, self._sizes = kv_len, (batch_size, num_heads)
-        self._documents: dict[str, tuple[IntArray, ...]] = {}
+        self._q_len = kv_len if q_len is None else q_len
+        self._documents: dict[object, IntArray] = {}
         self._random: dict[tuple[RandomTable, int, int, int, int], BoolArray] = {}
 
     @property
@@ -55,16 +65,14 @@ class Tensors:
             hint = f"it reads {', '.join(sorted(wanted))}" if wanted else "it reads none"
             raise BindError("E038", f"the pattern reads no tensor {', '.join(extra)}", hint=hint)
 
-    def read(self, tensor: str, index: tuple[IntArray, ...], env: Env) -> IntArray:
-        """Entries of a tensor, each index clipped into it."""
-        name, dot, field = tensor.partition(".")
-        if dot:
-            array = self._segments(name)[("ids", "start", "stop", "run_start", "run_stop").index(field)]
-        else:
-            array = self._get(tensor)
-            if array.ndim == 0:
-                # one number serves for a list, as one length for all batch entries
-                return array.astype(np.int64)
+    def read(self, tensor: str | DocumentBound, index: tuple[IntArray, ...], env: Env) -> IntArray:
+        """Entries of a tensor or of the ends of documents, each index clipped into it."""
+        if isinstance(tensor, DocumentBound):
+            return self._entries(str(tensor), self.document_bounds(tensor), index, env)
+        array = self._get(tensor)
+        if array.ndim == 0:
+            # one number serves for a list, as one length for all batch entries
+            return array.astype(np.int64)
         return self._entries(tensor, array, index, env).astype(np.int64)
 
     def tokens(self, tokens: Tokens, length: int, env: Env) -> IntArray:
@@ -75,13 +83,18 @@ class Tensors:
         found = np.unique(np.where(named < 0, named + length, named))
         return found[(found >= 0) & (found < length)]
 
-    def spread(self, tensor: str, indexed: int) -> tuple[bool, bool]:
+    def spread(self, tensor: str | DocumentBound, indexed: int) -> tuple[bool, bool]:
         """Whether the tensor differs between batch entries, and between heads."""
-        name, dot, _ = tensor.partition(".")
-        array = self._segments(name)[0] if dot else self._get(tensor)
+        if isinstance(tensor, DocumentBound):
+            return self.documents_spread(tensor.documents), False
+        array = self._get(tensor)
         leading = array.shape[: max(array.ndim - indexed, 0)]
         batch, heads = (*(size > 1 for size in leading), False, False)[:2]
         return batch, heads
+
+    def documents_spread(self, documents: Documents) -> bool:
+        """Whether documents differ between batch entries."""
+        return any(self._get(name).ndim > 1 for name in documents.tensors) and self._sizes[0] > 1
 
     def has_token(self, tensor: str, position: IntArray, length: IntArray, env: Env) -> BoolArray:
         """Is `position` among the tensor's tokens, negative ones counted from `length`?"""
@@ -114,22 +127,45 @@ class Tensors:
         inside = (column >= 0) & (column < key_blocks)
         return np.asarray(inside & drawn[head, row - first, np.clip(column, 0, key_blocks - 1)])
 
-    def same_segment(self, ids: str, left: IntArray, right: IntArray, env: Env) -> BoolArray:
-        """Do both positions lie in one document?"""
-        documents = self._segments(ids)[0]
-        inside = (left >= 0) & (left < self._kv_len) & (right >= 0) & (right < self._kv_len)
-        if not self._kv_len:
+    def same_segment(self, documents: Documents, left: IntArray, right: IntArray, env: Env) -> BoolArray:
+        """Are a query's index and a key's of one document?"""
+        queries, keys = self.document_ids(documents, "queries"), self.document_ids(documents, "keys")
+        rows, columns = queries.shape[-1], keys.shape[-1]
+        inside = (left >= 0) & (left < rows) & (right >= 0) & (right < columns)
+        if not rows or not columns:
             return np.asarray(inside)
-        same = self._entries(ids, documents, (left,), env) == self._entries(ids, documents, (right,), env)
-        return np.asarray(inside & same)
+        name = str(documents)
+        return np.asarray(
+            inside & (self._entries(name, queries, (left,), env) == self._entries(name, keys, (right,), env))
+        )
 
-    def leading(self, tensor: str, indexed: int) -> int:
+    def leading(self, tensor: str | DocumentBound, indexed: int) -> int:
         """How many dimensions the tensor has before the indexed ones."""
+        if isinstance(tensor, DocumentBound):
+            return self.documents_leading(tensor.documents)
         return max(self._get(tensor).ndim - indexed, 0)
 
-    def document_ids(self, ids: str) -> IntArray:
-        """The documents as ids, `[kv_len]` or `[batch, kv_len]`."""
-        return self._segments(ids)[0]
+    def documents_leading(self, documents: Documents) -> int:
+        """1 where each batch entry has documents of its own."""
+        return int(any(self._get(name).ndim > 1 for name in documents.tensors))
+
+    def document_ids(self, documents: Documents, side: str) -> IntArray:
+        """The documents of a side's indices as ids, `[length]` or `[batch, length]`."""
+        key = (documents, side)
+        if key not in self._documents:
+            self._documents[key] = self._arrays(documents).ids(side)
+        return self._documents[key]
+
+    def document_bounds(self, bound: DocumentBound) -> IntArray:
+        """The ends of documents that `bound` stands for, `[length]` or `[batch, length]`."""
+        if bound not in self._documents:
+            self._documents[bound] = self._arrays(bound.documents).bounds(bound)
+        return self._documents[bound]
+
+    def _arrays(self, documents: Documents) -> DocumentArrays:
+        arrays = {name: self._get(name).astype(np.int64) for name in documents.tensors}
+        lengths = {"queries": self._q_len if documents.two_sided else self._kv_len, "keys": self._kv_len}
+        return DocumentArrays(documents, arrays, lengths, self._sizes[0])
 
     def _drawn(self, table: RandomTable, key_blocks: int, first: int, stop: int, heads: int) -> BoolArray:
         """`[heads, stop - first, key_blocks]`: the whole table, kept for the next reader."""
@@ -157,30 +193,11 @@ class Tensors:
                 raise ArgumentError("E060", f"{name} has {size} {what}, the call has {self._sizes[axis]}")
             outer.append(np.asarray(env[symbol] if size > 1 else 0, np.int64))
         if 0 in array.shape[leading:]:
-            if self._kv_len == 0:
+            if 0 in (self._kv_len, self._q_len):
                 return np.zeros(np.broadcast_shapes(*(i.shape for i in index)), array.dtype)
             raise ArgumentError("E060", f"{name} is empty, shape {list(array.shape)}")
         inner = [np.clip(i, 0, size - 1) for i, size in zip(index, array.shape[leading:], strict=True)]
         return np.asarray(array[(*outer, *inner)])
-
-    def _segments(self, name: str) -> tuple[IntArray, ...]:
-        """(id, first position of that id, last one + 1, first of its adjacent run, last one + 1) at each position."""
-        if name not in self._documents:
-            ids = self._ids(name)
-            bounds = [(*_bounds(row), *_run(row)) for row in np.atleast_2d(ids)]
-            columns = (np.array([b[i] for b in bounds], np.int64).reshape(ids.shape) for i in range(4))
-            self._documents[name] = ids, *columns
-        return self._documents[name]
-
-    def _ids(self, name: str) -> IntArray:
-        given = self._get(name).astype(np.int64)
-        if given.ndim in (1, 2) and given.shape[-1] == self._kv_len:
-            return given
-        if given.ndim == 1 and _is_cumulative(given, self._kv_len):
-            return np.repeat(np.arange(len(given) - 1), np.diff(given))
-        message = f"{name} has shape {list(given.shape)}, but there are {self._kv_len} keys"
-        hint = "give an id for each key, or cumulative lengths from 0 to the number of keys"
-        raise ArgumentError("E060", message, hint=hint)
 
     def _get(self, name: str) -> Array:
         if name not in self._values:
@@ -199,27 +216,8 @@ NOTHING = Tensors({}, 0)
 """For expressions that read none."""
 
 
-def _is_cumulative(given: IntArray, total: int) -> bool:
-    """Is it `0, .., total` and nowhere descending?"""
-    return len(given) > 0 and given[0] == 0 and given[-1] == total and bool((np.diff(given) >= 0).all())
-
-
 def _array(name: str, value: Any) -> Array:
     array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
     if array.dtype.kind not in "biu":
         raise BindError("E031", f"{name} has dtype {array.dtype}, integers or truth values are needed")
     return array
-
-
-def _bounds(ids: IntArray) -> tuple[IntArray, IntArray]:
-    """Of each position's id the first place and the place after the last; ids need not be sorted."""
-    _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
-    _, last = np.unique(ids[::-1], return_index=True)
-    return first[inverse].astype(np.int64), (len(ids) - last)[inverse].astype(np.int64)
-
-
-def _run(ids: IntArray) -> tuple[IntArray, IntArray]:
-    """Of each position the first place of the run of equal, adjacent ids that holds it, and the place after it."""
-    edges = np.flatnonzero(np.diff(ids)) + 1
-    edges = np.concatenate([[0], edges, [len(ids)]]).astype(np.int64)
-    return np.repeat(edges[:-1], np.diff(edges)), np.repeat(edges[1:], np.diff(edges))

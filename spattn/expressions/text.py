@@ -56,7 +56,7 @@ def _text(node: Expr | Bool) -> str:
         case Select(condition, then, otherwise):
             return f"({text(then)} if {text(condition)} else {text(otherwise)})"
         case Read(tensor, index):
-            return f"{tensor}[{', '.join(map(text, index))}]" if index else tensor
+            return f"{tensor}[{', '.join(map(text, index))}]" if index else str(tensor)
         case Truth(value):
             return str(value).lower()
         case Le(left, right):
@@ -71,10 +71,10 @@ def _text(node: Expr | Bool) -> str:
             return f"not ({text(arg)})"
         case Member(position, tokens, _):
             return f"{_bare(position)} in {tokens_text(tokens)}"
-        case SameSegment(ids, left, right):
-            return f"{ids}[{text(left)}] == {ids}[{text(right)}]"
-        case Relative(ids, inner):
-            return f"within({ids}: {text(inner)})"
+        case SameSegment(documents, left, right):
+            return f"{documents.queries}[{text(left)}] == {documents.keys}[{text(right)}]"
+        case Relative(documents, inner):
+            return f"within({documents}: {text(inner)})"
         case InTable(table, row, column):
             return f"{table_text(table)}[{text(row)}, {text(column)}]"
     raise AssertionError(node)

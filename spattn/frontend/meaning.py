@@ -23,6 +23,7 @@ from spattn.frontend.syntax import (
     Name,
     Node,
     Operation,
+    Segments,
     Union,
     Value,
 )
@@ -130,7 +131,10 @@ def disjuncts(node: Node) -> tuple[Node, ...]:
 
 
 def free_names(node: Node) -> dict[str, str]:
-    """The tensors that a call must give: name -> tokens, documents, blocks, lengths or tensor.
+    """The tensors that a call must give, and what each is.
+
+    Returns:
+        name -> tokens, documents, query documents, segments, blocks, lengths or tensor.
 
     Raises:
         BindError: E039, a name stands for two kinds of tensors.
@@ -176,6 +180,8 @@ def _uses_of_value(value: Value, role: str | None) -> Iterator[tuple[Name, str]]
             yield from _uses(value)
         case Name(name) if role is not None and name not in SYMBOLS:
             yield value, role
+        case Segments(tensor):
+            yield tensor, "segments"
         case IndexSet(items) if role is not None:
             yield from ((item, role) for item in items if isinstance(item, Name))
         case Operation(_, args):

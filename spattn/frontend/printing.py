@@ -16,6 +16,7 @@ from spattn.frontend.syntax import (
     Name,
     Node,
     Operation,
+    Segments,
     Slice,
     Syntax,
     Union,
@@ -49,6 +50,8 @@ def text(node: Syntax) -> str:
             return _operation(node)
         case Lookup(tensor, index):
             return f"{text(tensor)}[{', '.join(map(text, index))}]"
+        case Segments(tensor):
+            return f"segments({text(tensor)})"
         case Integer(value):
             return str(value)
         case Infinity():

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from spattn.errors import BindError, PatternError
-from spattn.expressions.nodes import Bool
-from spattn.frontend.syntax import Atom, Flag, IndexSet, Infinity, Integer, Name, Node, Slice, Value
+from spattn.expressions.nodes import Bool, Documents, Side
+from spattn.frontend.syntax import Atom, Flag, IndexSet, Infinity, Integer, Name, Node, Segments, Slice, Value
 
 
 class Kind(Enum):
@@ -26,7 +26,8 @@ class Kind(Enum):
     INDICES = "a set such as [0, -1, 10:20, ::512]"
     OFFSETS = "a set of distances q - k"
     NUMBERS = "a set of integers"
-    DOCUMENTS = "the name of a tensor of document ids"
+    DOCUMENTS = "the name of a tensor of document ids, or segments(..) of cumulative lengths"
+    QUERY_DOCUMENTS = "the name of a tensor of the queries' document ids, or segments(..) of cumulative lengths"
     LENGTHS = "the name of a tensor of lengths"
     BLOCKS = "the name of a tensor of blocks"
     PATTERN = "a pattern"
@@ -37,6 +38,7 @@ ROLES = {
     Kind.INDICES: "tokens",
     Kind.OFFSETS: "tokens",
     Kind.DOCUMENTS: "documents",
+    Kind.QUERY_DOCUMENTS: "query documents",
     Kind.LENGTHS: "lengths",
     Kind.BLOCKS: "blocks",
 }
@@ -151,6 +153,17 @@ class Arguments:
         if not isinstance(value, Name):
             raise self.wrong(f"{name} is a name")
         return value.name
+
+    def documents(self) -> Documents:
+        """The documents of `ids`, or those of `q_ids` and `k_ids`."""
+        if "ids" in self:
+            side = self._side("ids")
+            return Documents(side, side)
+        return Documents(replace(self._side("q_ids"), by_rows=True), self._side("k_ids"))
+
+    def _side(self, name: str) -> Side:
+        value = self.values[name]
+        return Side(value.tensor.name, True) if isinstance(value, Segments) else Side(self.word(name))
 
     def pattern(self, name: str, block: int = 1) -> Bool:
         """The meaning of a pattern; with `block`, on block indices (q//block, k//block)."""

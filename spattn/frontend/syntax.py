@@ -81,6 +81,13 @@ class Lookup(Syntax):
 
 
 @dataclass(frozen=True)
+class Segments(Syntax):
+    """`segments(cu)`: documents as cumulative lengths, where a list of ids may stand."""
+
+    tensor: Name
+
+
+@dataclass(frozen=True)
 class Argument(Syntax):
     """One argument of an atom under its parameter's name, whether it was written with a keyword or not."""
 
@@ -130,4 +137,4 @@ class Union(Node):
     operands: tuple[Node, ...]
 
 
-Value = Integer | Infinity | Flag | Name | IndexSet | Operation | Lookup | Node
+Value = Integer | Infinity | Flag | Name | IndexSet | Operation | Lookup | Segments | Node

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spattn.expressions.algebra import add, conj, floordiv, lt
+from spattn.expressions.algebra import add, conj, floordiv, lt, same_document
 from spattn.expressions.nodes import (
     KV_LEN,
     B,
@@ -14,7 +14,6 @@ from spattn.expressions.nodes import (
     RandomTable,
     Read,
     Relative,
-    SameSegment,
 )
 from spattn.frontend.arithmetic import condition
 from spattn.frontend.spec import Arguments, AtomSpec, Kind, Parameter
@@ -29,8 +28,8 @@ def _random(a: Arguments) -> Bool:
 
 
 def _within(a: Arguments) -> Bool:
-    ids = a.word("ids")
-    return conj(SameSegment(ids, Q, K), Relative(ids, a.pattern("A")))
+    documents = a.documents()
+    return conj(same_document(documents), Relative(documents, a.pattern("A")))
 
 
 def _blocks(a: Arguments) -> Bool:
@@ -38,6 +37,8 @@ def _blocks(a: Arguments) -> Bool:
     return InTable(GivenTable(a.word("table")), floordiv(Q, size), floordiv(K, size))
 
 
+IDS = Parameter("ids", Kind.DOCUMENTS)
+SIDES = (Parameter("q_ids", Kind.QUERY_DOCUMENTS), Parameter("k_ids", Kind.DOCUMENTS))
 TABLES = (
     AtomSpec(
         "random",
@@ -56,16 +57,18 @@ TABLES = (
     ),
     AtomSpec(
         "documents",
-        ((Parameter("ids", Kind.DOCUMENTS),),),
-        lambda a: SameSegment(a.word("ids"), Q, K),
-        "Tokens of one document: ids[q] = ids[k]; ids is a tensor of ids or of cumulative lengths.",
+        ((IDS,), SIDES),
+        lambda a: same_document(a.documents()),
+        "Tokens of one document: ids[q] = ids[k], or q_ids[i] = k_ids[k] for row i; ids are one a key (a row), or "
+        "segments(cu), by which document i is cu[i] .. cu[i+1]-1 and what is outside of all sees nothing.",
         outermost=True,
     ),
     AtomSpec(
         "within",
-        ((Parameter("ids", Kind.DOCUMENTS), Parameter("A", Kind.PATTERN)),),
+        ((IDS, Parameter("A", Kind.PATTERN)), (*SIDES, Parameter("A", Kind.PATTERN))),
         _within,
-        "Tokens of one document, and A on positions counted from the document's start.",
+        "Tokens of one document, and A on positions counted from the document's start; with two lists the last query "
+        "of a document stands at its last key.",
         outermost=True,
     ),
     AtomSpec(

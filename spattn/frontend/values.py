@@ -9,10 +9,11 @@ from spattn.frontend.grammar import Item, parts
 from spattn.frontend.limits import MAX_DIGITS, MAX_INTEGER, MAX_ITEMS, span_of
 from spattn.frontend.reserved import KEYWORDS, is_reserved
 from spattn.frontend.spec import CHOICES, ROLES, Kind, Parameter
-from spattn.frontend.syntax import Flag, IndexSet, Infinity, Integer, Name, Slice, Value
+from spattn.frontend.syntax import Flag, IndexSet, Infinity, Integer, Name, Segments, Slice, Value
 
 _SETS = (Kind.INDICES, Kind.OFFSETS, Kind.NUMBERS)
 _LISTS = (*_SETS, Kind.AXES, Kind.FLAGS)
+_DOCUMENTS = (Kind.DOCUMENTS, Kind.QUERY_DOCUMENTS)
 _ENTRY = {Kind.FLAGS: Kind.FLAG, Kind.AXES: Kind.INTEGER}
 
 
@@ -25,6 +26,8 @@ def read_value(context: Context, item: Item, parameter: Parameter) -> Value | No
             return _read_number(context, item, parameter)
         case Tree(data="list"):
             return _read_list(context, item, parameter)
+        case Tree("call", [Token() as name, *given]) if name == "segments" and parameter.kind in _DOCUMENTS:
+            return _read_segments(context, item, given)
     _wrong(context, item, parameter)
     return None
 
@@ -112,9 +115,19 @@ def _read_name(context: Context, name: Token, parameter: Parameter) -> Value | N
         case Kind.INDICES | Kind.OFFSETS | Kind.NUMBERS:
             entry = _read_entry(context, name, parameter)
             return IndexSet((entry,), span=span) if entry else None
-        case Kind.DOCUMENTS | Kind.LENGTHS | Kind.BLOCKS:
+        case Kind.DOCUMENTS | Kind.QUERY_DOCUMENTS | Kind.LENGTHS | Kind.BLOCKS:
             return _read_tensor(context, name)
     _wrong(context, name, parameter)
+    return None
+
+
+def _read_segments(context: Context, item: Item, given: list[Item]) -> Segments | None:
+    match given:
+        case [Token() as name]:
+            tensor = _read_tensor(context, name)
+            return None if tensor is None else Segments(tensor, span=span_of(item))
+    message = "segments(..) has one argument, the name of a tensor of cumulative lengths"
+    context.fail("E027", message, item, "one name", "write segments(cu)")
     return None
 
 

@@ -65,7 +65,7 @@ def density(
 ) -> float:
     """Allowed pairs over all pairs, 0.0 where there are none; arguments as those of `count`."""
     pairs = q_len * kv_len
-    if is_spread(condition, Tensors(tensors or {}, kv_len, batch_size, num_heads)):
+    if is_spread(condition, Tensors(tensors or {}, kv_len, batch_size, num_heads, q_len)):
         pairs *= batch_size * num_heads
     allowed = count(condition, q_len, kv_len, tensors, q_offset, num_heads, batch_size)
     return allowed / pairs if pairs else 0.0
@@ -81,7 +81,7 @@ def count_by_layout(
     batch_size: int = 1,
 ) -> int:
     """`count` by the visits of the plan: full tiles whole, partial ones by their mask."""
-    given = Tensors(tensors or {}, kv_len, batch_size, num_heads)
+    given = Tensors(tensors or {}, kv_len, batch_size, num_heads, q_len)
     layout = plan(condition)
     over = spread(condition, given)
     launch = calls(layout, q_len, kv_len, given, q_offset=q_offset, batch_size=batch_size, num_heads=num_heads)

@@ -77,7 +77,7 @@ def coverage(
     tensors: Mapping[str, Any] = _NOTHING,
 ) -> LayoutCoverage:
     """The work of a layout; where no head or batch entry differs, that of one."""
-    given = Tensors(tensors, kv_len, batch_size, num_heads)
+    given = Tensors(tensors, kv_len, batch_size, num_heads, q_len)
     made = calls(layout, q_len, kv_len, given, q_offset=q_offset, batch_size=batch_size, num_heads=num_heads)
     counted = [[_pass_coverage(one, call, block_m, block_n) for one in layout.passes] for call in made]
     passes = tuple(sum(column, Coverage()) for column in zip(*counted, strict=True))

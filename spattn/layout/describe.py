@@ -74,10 +74,10 @@ def range_text(r: Range) -> str:
 def clamp_text(clamp: Clamp, direction: str = "queries") -> str:
     """What a clamp leaves."""
     match clamp:
-        case SegmentClamp(ids):
-            return f"the documents {ids} of the tile's rows"
-        case FrameClamp(ids, r):
-            return f"{range_text(r)} from the document's start in {ids}"
+        case SegmentClamp(documents):
+            return f"the documents {documents} of the tile's rows"
+        case FrameClamp(documents, _, r):
+            return f"{range_text(r)} from the document's start in {documents}"
         case LimitClamp(last):
             return f"{'k' if direction == 'queries' else 'q'} <= {text(last)}"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from spattn.expressions.evaluation import BoolArray
 from spattn.expressions.frozen import frozen
-from spattn.expressions.nodes import FALSE, And, Bool, Expr, GivenTable, Int, Le, RandomTable, Sym, Tokens
+from spattn.expressions.nodes import FALSE, And, Bool, Documents, Expr, GivenTable, Int, Le, RandomTable, Sym, Tokens
 from spattn.relation.bounds import Range
 from spattn.relation.lattice import IndexMap
 
@@ -66,16 +66,26 @@ def box_sides(block: int, rank: int) -> tuple[int, ...]:
 
 @frozen
 class SegmentClamp:
-    """Keys from the first to the last of the rows' documents; full inside the run that holds all rows."""
+    """Columns from the first to the last of the rows' documents; full inside the run that all rows share.
 
-    ids: str
+    Attributes:
+        rows: "queries" or "keys": which side the rows are, on one side always "queries".
+    """
+
+    documents: Documents
+    rows: str
 
 
 @frozen
 class FrameClamp:
-    """The range that a pattern counted from the document's start allows; the whole document where rows have several."""
+    """The range that a pattern counted from the document's start allows; the whole document where rows have several.
 
-    ids: str
+    Attributes:
+        rows: As of a `SegmentClamp`.
+    """
+
+    documents: Documents
+    rows: str
     range: Range
 
 

@@ -39,6 +39,7 @@ class Call:
     head: int = 0
     batch_size: int = 1
     num_heads: int = 1
+    q_offset: int = 0
 
     @property
     def env(self) -> dict[str, int]:
@@ -49,6 +50,7 @@ class Call:
             "column_begin": self.columns[0],
             "column_end": self.columns[1],
             "kv_len": self.kv_len,
+            "q_offset": self.q_offset,
             "h": self.head,
             "b": self.batch,
             "num_heads": self.num_heads,
@@ -97,8 +99,8 @@ def spread(condition: Bool, tensors: Tensors) -> Spread:
                 axes = tensors.spread(tensor, len(index))
             case Member(_, tokens, _):
                 axes = (any(tensors.spread(name, 1)[0] for name in tokens.tensors), False)
-            case SameSegment(ids, _, _) | Relative(ids, _):
-                axes = tensors.spread(f"{ids}.start", 1)
+            case SameSegment() | Relative():
+                axes = (tensors.documents_spread(part.documents), False)
             case _:
                 continue
         batch, heads = batch or axes[0], heads or axes[1]
@@ -122,4 +124,4 @@ def calls(
     over = spread(layout.condition, tensors)
     for batch in range(batch_size if over.batch else min(batch_size, 1)):
         for head in range(num_heads if over.heads else min(num_heads, 1)):
-            yield Call(rows, columns, kv_len, tensors, batch, head, batch_size, num_heads)
+            yield Call(rows, columns, kv_len, tensors, batch, head, batch_size, num_heads, first)

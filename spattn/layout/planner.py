@@ -146,7 +146,12 @@ def swapped(condition: Bool) -> Bool:
 
 def _swap_frames(condition: Bool) -> Bool:
     frames = {part for part in subexpressions(condition) if isinstance(part, Relative)}
-    return substitute_bool(condition, {frame: Relative(frame.ids, swapped(frame.inner)) for frame in frames})
+    return substitute_bool(condition, {frame: _swapped_frame(frame) for frame in frames})
+
+
+def _swapped_frame(frame: Relative) -> Relative:
+    rows = "keys" if frame.documents.two_sided and frame.rows == "queries" else "queries"
+    return Relative(frame.documents, swapped(frame.inner), rows)
 
 
 def _plan_rest(condition: Bool, skip: Bool, direction: str, classes: bool) -> tuple[list[Pass], list[str]]:

@@ -39,7 +39,7 @@ def layout_mask(
     Raises:
         AssertionError: Two visits claim one pair, or one claims a pair that is not the call's.
     """
-    given = Tensors(tensors, kv_len, batch_size, num_heads)
+    given = Tensors(tensors, kv_len, batch_size, num_heads, q_len)
     mask = np.zeros((batch_size, num_heads, q_len, kv_len), np.bool_)
     over = spread(layout.condition, given)
     for call in calls(layout, q_len, kv_len, given, q_offset=q_offset, batch_size=batch_size, num_heads=num_heads):

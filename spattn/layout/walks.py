@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from spattn.expressions.algebra import (
     conj,
     disj,
+    is_about_pair,
     le,
     maximum,
     minimum,
     negate,
+    pair_of,
     select,
     sub,
     subexpressions,
@@ -186,11 +188,12 @@ def _ranges(sets: Sets, lattice: Sublattice, maps: list[IslMap], masked: bool) -
 
 def _clamp(guard: Bool) -> list[Clamp]:
     match guard:
-        case SameSegment(ids, left, right) if {left, right} == {Q, K}:
-            return [SegmentClamp(ids)]
-        case Relative(ids, inner):
-            walks, _ = plan_walks(inner, "queries")
-            return [FrameClamp(ids, _hull(walks))]
+        case SameSegment(documents, _, _) if is_about_pair(guard):
+            rows = "keys" if documents.two_sided and pair_of(guard) == (K, Q) else "queries"
+            return [SegmentClamp(documents, rows)]
+        case Relative(documents, inner, rows):
+            walks, _ = plan_walks(inner, rows)
+            return [FrameClamp(documents, rows, _hull(walks))]
         case Le(left, right) if symbols(guard) & {"q", "k"} == {"k"}:
             last = sub(right, sub(left, K))
             return [] if "k" in symbols(last) else [LimitClamp(last)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from spattn.errors import UnsupportedError
 from spattn.expressions.algebra import (
@@ -17,6 +17,7 @@ from spattn.expressions.algebra import (
     children,
     conj,
     disj,
+    document_end,
     eq,
     le,
     lt,
@@ -29,9 +30,11 @@ from spattn.expressions.algebra import (
 )
 from spattn.expressions.nodes import (
     KV_LEN,
+    Q_OFFSET,
     TRUE,
     And,
     Bool,
+    DocumentBound,
     Expr,
     FloorDiv,
     GivenTable,
@@ -92,7 +95,7 @@ class Abstraction:
         Raises:
             UnsupportedError: More guards or numbers than MAX_GUARDS, MAX_NUMBERS.
         """
-        plain = tuple(map(resolved, conditions))
+        plain = tuple(substitute_bool(resolved(condition), {Q_OFFSET: Int(0)}) for condition in conditions)
         guards = tuple(dict.fromkeys(guard for condition in plain for guard in _guards(condition)))
         nodes: list[Node] = [*plain, *(arg for guard in guards for arg in arguments(guard))]
         numbers = dict.fromkeys(number for node in nodes for number in _numbers(node))
@@ -137,14 +140,14 @@ class Abstraction:
     def _number_facts(self) -> Iterator[Bool]:
         for number in self.numbers:
             match number:
-                case Read(tensor, (index,)) if "." in tensor:
-                    yield self._known(_document_end(tensor, number, index))
+                case Read(DocumentBound() as bound, (index,)):
+                    yield self._known(_document_end(bound, number, index))
         for one, other in itertools.combinations(self.numbers, 2):
             match one, other:
                 case Read(a, i), Read(b, j) if a == b and len(i) == len(j):
                     yield self._known(disj(*(_differ(x, y) for x, y in zip(i, j, strict=True)), eq(one, other)))
-                case Read(a, i), Read(b, j) if i == j and (a, b) == (_stem(b) + ".stop", _stem(a) + ".start"):
-                    yield self._known(lt(other, one))
+                case Read(DocumentBound() as a, i), Read(DocumentBound() as b, j) if i == j:
+                    yield self._known(_in_order(a, one, b, other))
 
     def _guard_facts(self, values: Mapping[Guard, bool]) -> Bool:
         facts = [self._known(fact) for guard, value in values.items() for fact in self._guard_fact(guard, value)]
@@ -161,13 +164,13 @@ class Abstraction:
             case InTable(RandomTable(), _, _):
                 there, every = random_blocks_known(guard)
                 yield conj(there, Truth(_count(guard) > 0)) if value else negate(conj(there, every))
-            case SameSegment(ids, left, right) if value:
+            case SameSegment(documents, left, right) if value:
                 yield conj(is_position(left), is_position(right))
-                for side, other in ((left, right), (right, left)):
-                    start, stop = Read(f"{ids}.start", (side,)), Read(f"{ids}.stop", (side,))
+                for seen_from, side, of, other in (("queries", left, "keys", right), ("keys", right, "queries", left)):
+                    start, stop = (document_end(documents, of, seen_from, end, side) for end in ("start", "stop"))
                     yield le(start, other) if start in self.numbers else TRUE
                     yield lt(other, stop) if stop in self.numbers else TRUE
-            case SameSegment(_, left, right):
+            case SameSegment(documents, left, right) if documents.plain:
                 yield disj(negate(is_position(left)), _differ(left, right))
 
     def _known(self, fact: Bool) -> Bool:
@@ -195,14 +198,21 @@ def _check(count: int, limit: int, what: str) -> None:
         raise UnsupportedError("E096", message, hint=f"the limit is {limit}")
 
 
-def _document_end(tensor: str, number: Expr, index: Expr) -> Bool:
-    start = conj(le(0, number), le(number, index))
-    inside = start if tensor.endswith("start") else conj(lt(index, number), le(number, KV_LEN))
-    return disj(negate(is_position(index)), inside)
+def _document_end(bound: DocumentBound, number: Expr, index: Expr) -> Bool:
+    somewhere = conj(le(0, number), le(number, KV_LEN))
+    if not bound.documents.plain:
+        return somewhere
+    inside = le(number, index) if bound.end == "start" else lt(index, number)
+    return disj(negate(is_position(index)), conj(somewhere, inside))
 
 
-def _stem(tensor: str) -> str:
-    return tensor.partition(".")[0]
+def _in_order(a: DocumentBound, one: Expr, b: DocumentBound, other: Expr) -> Bool:
+    """What two ends of a document say of each other."""
+    if a.end == "start":
+        a, one, b, other = b, other, a, one
+    if (a.end, b.end) != ("stop", "start") or replace(a, end="start") != b:
+        return TRUE
+    return lt(other, one) if a.documents.plain else le(other, one)
 
 
 def is_position(expr: Expr) -> Bool:
@@ -215,7 +225,10 @@ def _differ(a: Expr, b: Expr) -> Bool:
 
 
 def resolved(condition: Bool) -> Bool:
-    """Positions counted from a document's start as absolute ones, constant tokens as points, one order of documents."""
+    """Positions counted from a document's start as absolute ones, constant tokens as points, one order of documents.
+
+    The first query stands at 0: what documents queries are of, counted by rows, is free anyway.
+    """
     match condition:
         case And(args):
             return conj(*map(resolved, args))
@@ -228,8 +241,8 @@ def resolved(condition: Bool) -> Bool:
         case Member(position, tokens, length) if len(tokens.values) <= MAX_TOKENS:
             given = (Member(position, Tokens((), (name,)), length) for name in tokens.tensors)
             return disj(points(position, tokens.values, length), *given)
-        case SameSegment(ids, left, right):
-            return SameSegment(ids, *sorted((left, right), key=repr))
+        case SameSegment(documents, left, right) if not documents.two_sided:
+            return SameSegment(documents, *sorted((left, right), key=repr))
     products = [part for part in subexpressions(condition) if isinstance(part, Mul)]
     return substitute_bool(condition, {p: Mul(*sorted((p.left, p.right), key=repr)) for p in products})
 
@@ -268,8 +281,8 @@ def _subject(guard: Guard) -> object:
             return count, seed, past
         case InTable(GivenTable() as table, _, _):
             return table
-        case SameSegment(ids, _, _):
-            return ids
+        case SameSegment(documents, _, _):
+            return documents
     raise AssertionError(guard)
 
 

@@ -84,9 +84,9 @@ def entries(
     batch_size: int,
 ) -> list[tuple[Rows, int]]:
     """The heads and batch entries that may differ, and how many of the mask each stands for."""
-    given = Tensors(tensors or NOTHING, kv_len, batch_size, num_heads)
+    given = Tensors(tensors or NOTHING, kv_len, batch_size, num_heads, q_len)
     first = kv_len - q_len if q_offset is None else q_offset
-    lengths = {"kv_len": kv_len, "num_heads": num_heads, "batch_size": batch_size}
+    lengths = {"kv_len": kv_len, "q_offset": first, "num_heads": num_heads, "batch_size": batch_size}
     if not is_spread(condition, given):
         num_heads = batch_size = 1
     by_head, by_entry = _spread(condition)

@@ -94,11 +94,11 @@ def _sure(condition: Bool, abstraction: Abstraction) -> Bool:
             return FALSE
         case Not(And() | Or()):
             return _sure(_pushed(condition), abstraction)
-        case SameSegment(_, left, right):
+        case SameSegment(documents, left, right) if documents.plain:
             return conj(is_position(left), eq(left, right))
         case InTable(RandomTable(), _, _):
             return conj(*random_blocks_known(condition))
-        case InTable() | Member():
+        case InTable() | Member() | SameSegment():
             return FALSE
     return FALSE if _varies(condition, abstraction) else condition
 

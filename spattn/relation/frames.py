@@ -4,10 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from spattn.expressions.algebra import add, conj, disj, eq, le, lt, negate, relative_inner
-from spattn.expressions.nodes import KV_LEN, And, Bool, Expr, K, Member, Not, Or, Q, Read, Relative, SameSegment
+from spattn.expressions.algebra import (
+    add,
+    conj,
+    disj,
+    document_end,
+    eq,
+    is_about_pair,
+    le,
+    lt,
+    negate,
+    pair_of,
+    query_index,
+    relative_inner,
+)
+from spattn.expressions.evaluation import IntArray
+from spattn.expressions.nodes import (
+    KV_LEN,
+    TRUE,
+    And,
+    Bool,
+    DocumentBound,
+    Expr,
+    K,
+    Member,
+    Not,
+    Or,
+    Q,
+    Read,
+    Relative,
+    SameSegment,
+)
 from spattn.relation.keys import NoForm
 from spattn.relation.rows import Rows
 
@@ -29,8 +56,8 @@ def without_frames(condition: Bool, rows: Rows) -> Bool:
             return negate(replaced(arg))
         case Relative():
             return replaced(relative_inner(condition))
-        case SameSegment(ids, left, right) if {left, right} == {Q, K}:
-            return _interval_of_document(ids, rows)
+        case SameSegment() if is_about_pair(condition):
+            return _interval_of_document(condition, rows)
         case Member(position, tokens, length) if not tokens.tensors and len(tokens.values) <= MAX_POINTS:
             return points(position, tokens.values, length)
     return condition
@@ -43,11 +70,26 @@ def points(position: Expr, values: Sequence[int], length: Expr) -> Bool:
     return disj(*from_start, *from_end)
 
 
-def _interval_of_document(ids: str, rows: Rows) -> Bool:
-    documents = rows.tensors.document_ids(ids)
-    one = documents[rows.env["b"] if len(documents) > 1 else 0] if documents.ndim > 1 else documents
-    changes = int((one[1:] != one[:-1]).sum())
-    if len(one) and changes + 1 != len(np.unique(one)):
-        raise NoForm  # a document in several runs
-    start, stop = Read(f"{ids}.start", (Q,)), Read(f"{ids}.stop", (Q,))
-    return conj(le(0, Q), lt(Q, KV_LEN), le(start, K), lt(K, stop))
+def _interval_of_document(test: SameSegment, rows: Rows) -> Bool:
+    """The keys of a row's document, where the documents of all rows are runs."""
+    documents = test.documents
+    by_query = pair_of(test) == (Q, K) or not documents.two_sided
+    side, other = ("queries", "keys") if by_query else ("keys", "queries")
+    index = query_index(documents, Q) if by_query else Q
+    start, stop, run_start, run_stop = (
+        document_end(documents, other, side, end, index) for end in ("start", "stop", "run_start", "run_stop")
+    )
+    for end, run in ((start, run_start), (stop, run_stop)):
+        if (_entry(end, rows) != _entry(run, rows)).any():
+            raise NoForm  # a document in several runs
+    column = K if by_query else query_index(documents, K)
+    # a query that is no position of a key is of no document
+    placed = conj(le(0, Q), lt(Q, KV_LEN)) if not documents.two_sided else TRUE
+    return conj(placed, le(start, column), lt(column, stop))
+
+
+def _entry(end: Read, rows: Rows) -> IntArray:
+    """The array behind an end of documents, of the batch entry that is looked at."""
+    assert isinstance(end.tensor, DocumentBound)
+    found = rows.tensors.document_bounds(end.tensor)
+    return found[rows.env["b"]] if found.ndim > 1 else found

@@ -5,7 +5,7 @@ Token lists, tables, documents and tensors are guards: 64 tokens as points are m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from spattn.expressions.algebra import add, conj, disj, negate, substitute_bool, symbols
@@ -52,22 +52,22 @@ def _terms(condition: Bool) -> list[Term]:
             return product
         case Not(arg) if not is_affine(arg) and isinstance(arg, And | Or):
             return _terms(_de_morgan(arg))
-        case Not(Relative(ids, inner)):
-            return _terms(Relative(ids, negate(inner)))
-        case Relative(ids, inner):
-            return [_unframed(ids, term) for term in _terms(inner)]
+        case Not(Relative() as frame):
+            return _terms(replace(frame, inner=negate(frame.inner)))
+        case Relative():
+            return [_unframed(condition, term) for term in _terms(condition.inner)]
         case _ if is_affine(condition):
             return [Term(condition)]
         case _:
             return [Term(TRUE, (condition,))]
 
 
-def _unframed(ids: str, term: Term) -> Term:
-    """A term in a document's frame: what speaks of distances alone is the same outside of it."""
+def _unframed(frame: Relative, term: Term) -> Term:
+    """A term in a document's frame: what speaks of distances alone is the same outside of it, if on one side."""
     parts = term.affine.args if isinstance(term.affine, And) else (term.affine,)
-    free = [part for part in parts if _of_distance(part)]
+    free = [part for part in parts if not frame.documents.two_sided and _of_distance(part)]
     framed = conj(*(part for part in parts if part not in free), *term.guards)
-    return Term(conj(*free), () if framed == TRUE else (Relative(ids, framed),))
+    return Term(conj(*free), () if framed == TRUE else (replace(frame, inner=framed),))
 
 
 def _of_distance(part: Bool) -> bool:

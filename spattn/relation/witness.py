@@ -11,7 +11,7 @@ import numpy as np
 from spattn.errors import SpattnError
 from spattn.expressions.algebra import substitute
 from spattn.expressions.evaluation import IntArray, evaluate
-from spattn.expressions.nodes import Bool, Expr, GivenTable, InTable, Member, Read, SameSegment
+from spattn.expressions.nodes import Bool, DocumentBound, Expr, GivenTable, InTable, Member, Read, SameSegment, Side
 from spattn.expressions.tensors import Tensors
 from spattn.relation.abstraction import Abstraction, Assignment
 
@@ -19,6 +19,7 @@ Nested = Any
 """An integer, or a tuple of these."""
 
 MAX_INDEX = 2**12
+NO_SEGMENT = -1  # among the cuts of cumulative lengths: there is no document at all
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Witness:
     def env(self) -> dict[str, int]:
         """The symbols of the pair."""
         heads = {"h": self.head, "b": self.batch, "num_heads": self.num_heads, "batch_size": self.batch_size}
-        return {"kv_len": self.kv_len, "q": self.q, "k": self.k, **heads}
+        return {"kv_len": self.kv_len, "q": self.q, "k": self.k, "q_offset": 0, **heads}
 
     def __str__(self) -> str:
         parts = [f"q={self.q}", f"k={self.k}", f"kv_len={self.kv_len}"]
@@ -97,12 +98,28 @@ def frozen(array: Any) -> Nested:
     return tuple(map(frozen, values)) if isinstance(values, list) else values
 
 
+def _entry(side: Side, role: str) -> str:
+    """The name of a side's documents among the entries."""
+    return f"{side.tensor} {'segments' if side.cumulative else role}"
+
+
+def _documents(role: str, marked: list[int], length: int) -> IntArray:
+    """A tensor of documents: those of one side begin at the indices `marked`, those of two have 1 there and 0 else."""
+    cuts = [i for i in marked if 0 < i < length]
+    if role == "segments":
+        return np.zeros(1, np.int64) if NO_SEGMENT in marked else np.unique([0, *cuts, length])
+    if role == "documents":
+        return np.cumsum(np.isin(np.arange(length), cuts))
+    return np.isin(np.arange(length), marked).astype(np.int64)
+
+
 @dataclass
 class _Tensors:
     """Entries of tensors by name: what guards and numbers ask of them.
 
     Attributes:
-        entries: Index -> value of each tensor; of a list, its tokens; of documents, where a new one begins.
+        entries: Index -> value of each tensor; of a list, its tokens; of documents of one side, where a new one begins;
+            of a side, the ids that are not 0.
     """
 
     point: Mapping[str, int]
@@ -135,17 +152,24 @@ class _Tensors:
                         self.put(f"{name} tokens", (self.value(position),), 1)
             case InTable(GivenTable(name), row, column):
                 self.put(name, (max(self.value(row), 0), max(self.value(column), 0)), int(truth))
-            case SameSegment(ids, left, right):
-                self.entries.setdefault(f"{ids} documents", {})
+            case SameSegment(documents, left, right) if documents.two_sided:
+                self.put(_entry(documents.queries, "ids"), (max(self.value(left), 0),), 0)
+                at = NO_SEGMENT if documents.keys.cumulative else max(self.value(right), 0)
+                self.put(_entry(documents.keys, "ids"), (at,), int(not truth))
+            case SameSegment(documents, left, right):
+                name = _entry(documents.keys, "documents")
+                self.entries.setdefault(name, {})
                 if not truth:
-                    self.put(f"{ids} documents", (max(self.value(left), self.value(right)),), 1)
+                    one, other = self.value(left), self.value(right)
+                    self.put(name, (NO_SEGMENT if one == other else max(one, other),), 1)
 
     def add_number(self, number: object, value: int) -> None:
         """Notes an entry that is read."""
         match number:
-            case Read(tensor, _) if "." in tensor:
-                self.put(f"{tensor.partition('.')[0]} documents", (value,), 1)
-            case Read(tensor, index):
+            case Read(DocumentBound(documents), _):
+                if not documents.two_sided:
+                    self.put(_entry(documents.keys, "documents"), (value,), 1)
+            case Read(str() as tensor, index):
                 self.put(tensor, tuple(max(self.value(i), 0) for i in index), value)
 
     def arrays(self) -> dict[str, IntArray]:
@@ -156,9 +180,9 @@ class _Tensors:
         name, _, role = key.partition(" ")
         if role == "tokens":
             return name, np.asarray(sorted(index[0] for index in entries), np.int64)
-        if role == "documents":
-            begins = np.isin(np.arange(self.point["kv_len"]), [index[0] for index in entries if index[0] > 0])
-            return name, np.cumsum(begins)
+        if role:
+            marked = [index[0] for index, value in entries.items() if value]
+            return name, _documents(role, marked, self.point["kv_len"])
         array = np.zeros(tuple(max(axis) + 1 for axis in zip(*entries, strict=True)), np.int64)
         for index, value in entries.items():
             array[index] = value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 
 import torch
@@ -52,6 +53,7 @@ def checked(
     given = named(roles, tensors, shared, q.device)
     for name, tensor in given.items():
         _role_fits(name, roles[name], tensor, q, k)
+        _values_fit(name, roles[name], tensor)
     return Request(
         q=_rows_contiguous(q),
         k=_rows_contiguous(k),
@@ -142,11 +144,16 @@ def _tensor(name: str, value: object, device: torch.device | None) -> torch.Tens
 
 def _role_fits(name: str, role: str, tensor: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> None:
     """Shapes that say at once that a tensor is not what the pattern reads."""
-    batch, heads, kv_len = q.shape[0], q.shape[1], k.shape[2]
-    problem = ""
+    (batch, heads, q_len), kv_len = q.shape[:3], k.shape[2]
+    problem = hint = ""
     match role:
-        case "documents" if tensor.dim() not in (1, 2) or (tensor.dim() == 2 and tensor.shape != (batch, kv_len)):
-            problem = f"ids [kv_len] or [batch, kv_len] = [{batch}, {kv_len}], or cumulative lengths [documents + 1]"
+        case "documents" if tensor.shape not in ((kv_len,), (batch, kv_len)):
+            problem = f"ids [kv_len] = [{kv_len}] or [batch, kv_len] = [{batch}, {kv_len}]"
+            hint = "cumulative lengths are written segments(..)" if tensor.dim() == 1 else ""
+        case "query documents" if tensor.shape not in ((q_len,), (batch, q_len)):
+            problem = f"ids of queries [q_len] = [{q_len}] or [batch, q_len] = [{batch}, {q_len}]"
+        case "segments" if tensor.dim() != 1 or not tensor.shape[0]:
+            problem = "cumulative lengths [documents + 1]"
         case "lengths" if tensor.dim() > 1 or (tensor.dim() == 1 and tensor.shape[0] not in (1, batch)):
             problem = f"one number, or [batch] = [{batch}]"
         case "tokens" if tensor.dim() > 2 or (tensor.dim() == 2 and tensor.shape[0] not in (1, batch)):
@@ -158,7 +165,21 @@ def _role_fits(name: str, role: str, tensor: torch.Tensor, q: torch.Tensor, k: t
         ):
             problem = f"a table whose first dimensions are batch = {batch} and heads = {heads}"
     if problem:
-        raise ArgumentError("E060", f"{name} has shape {list(tensor.shape)}; it is {problem}")
+        raise ArgumentError("E060", f"{name} has shape {list(tensor.shape)}; it is {problem}", hint=hint)
+
+
+def checks_values() -> bool:
+    """Are values on a GPU checked too, though that waits for it? `SPATTN_CHECK=values` asks for it."""
+    return os.environ.get("SPATTN_CHECK") == "values"
+
+
+def _values_fit(name: str, role: str, tensor: torch.Tensor) -> None:
+    """What a tensor on a CPU holds, or on a GPU by the user's word; one that is traced holds nothing yet."""
+    if role != "segments" or type(tensor) is not torch.Tensor or tensor.is_meta:
+        return
+    if (tensor.device.type == "cpu" or checks_values()) and bool((tensor[1:] < tensor[:-1]).any()):
+        message = f"the cumulative lengths {name} descend"
+        raise ArgumentError("E060", message, hint="document i is the positions cu[i] .. cu[i+1]-1")
 
 
 def _rows_contiguous(tensor: torch.Tensor) -> torch.Tensor:

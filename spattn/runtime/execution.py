@@ -12,7 +12,7 @@ from spattn.backends.prepared import NONE, Kept, Prepared
 from spattn.backends.request import Again, Differentiable, Plans, Request, wants_gradient
 from spattn.errors import BindError
 from spattn.runtime import derivatives, operators
-from spattn.runtime.arguments import as_tensors, checked, named
+from spattn.runtime.arguments import as_tensors, checked, checks_values, named
 from spattn.runtime.context import as_autocast_wants, is_plain, is_transformed, is_watched
 from spattn.runtime.plan import Plan
 
@@ -166,13 +166,13 @@ class Calls:
 
 
 def _kind(given: Arguments) -> Any:
-    """What decides how a call is served, but for values and addresses; None where something is no plain tensor."""
+    """What decides how a call is served, but for values and addresses; None where each call is looked at."""
     q, k, v, scale, q_offset, tensors, shared = given
     kinds = q.dtype, k.dtype, v.dtype, q.device, k.device, v.device
     own: tuple[Any, ...] = ()
     if tensors or shared:
         every = [*(shared or NONE).items(), *tensors.items()]
-        if not all(type(one) is torch.Tensor for _, one in every):
+        if checks_values() or not all(type(one) is torch.Tensor for _, one in every):
             return None
         own = tuple((name, *_layout(one)) for name, one in every)
     return q.shape, k.shape, v.shape, q.stride(), k.stride(), v.stride(), kinds, scale, q_offset, *own

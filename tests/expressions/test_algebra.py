@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from spattn.expressions import algebra
 from spattn.expressions.evaluation import evaluate
-from spattn.expressions.nodes import And, Bool, Int, Member, Not, Or, Relative, Sym, Tokens
+from spattn.expressions.nodes import And, Bool, Documents, Int, Member, Not, Or, Relative, Side, Sym, Tokens
 from spattn.expressions.tensors import Tensors
 
 X, Y = Sym("x"), Sym("y")
@@ -132,6 +132,6 @@ def test_a_relative_condition_reads_the_documents_bounds():
     inner = algebra.le(Sym("k"), algebra.sub(Sym("kv_len"), 2))
     ids = Tensors({"ids": np.array([5, 5, 5, 2, 2, 2, 2])}, 7)
     env = {"q": np.arange(7)[:, None], "k": np.arange(7)[None, :], "kv_len": 7, "b": 0, "h": 0}
-    given = evaluate(Relative("ids", inner), env, ids)
+    given = evaluate(Relative(Documents(Side("ids"), Side("ids")), inner), env, ids)
     starts, stops = [0] * 3 + [3] * 4, [3] * 3 + [7] * 4
     assert given.tolist() == [[k - starts[q] <= stops[q] - starts[q] - 2 for k in range(7)] for q in range(7)]

@@ -49,6 +49,9 @@ def test_free_names_have_roles():
     assert free_names(parse(text)) == roles
     assert free_names(parse("vertical_slash(c, s)")) == {"c": "tokens", "s": "tokens"}
     assert free_names(parse("within(ids, columns(t))")) == {"ids": "documents", "t": "tokens"}
+    two = free_names(parse("within(x, segments(y), causal) | packed_causal(segments(z))"))
+    assert two == {"x": "query documents", "y": "segments", "z": "segments"}
+    assert free_names(parse("documents(segments(cu), segments(cu))")) == {"cu": "segments"}
 
 
 def test_layers_fold():

@@ -93,7 +93,17 @@ def by_batch(kv_len: int) -> dict[str, tuple[str, dict[str, Any]]]:
         "documents": ("documents(ids) & causal", {"ids": ids}),
         "documents in any order": ("documents(ids) | last(3)", {"ids": random.integers(0, 3, (2, kv_len))}),
         "positions in documents": ("within(ids, sink(2) | last(5))", {"ids": ids}),
-        "cumulative lengths": ("documents(ids) & local(9)", {"ids": np.array([0, 5, 5, 29, kv_len])}),
+        "segments": ("documents(segments(cu)) & local(9)", {"cu": np.array([3, 5, 5, 29, kv_len, kv_len])}),
+        "two sides": ("documents(x, ids)", {"x": random.integers(0, 5, (2, 33)), "ids": ids}),
+        "positions on two sides": ("within(x, ids, last(5))", {"x": np.arange(33) // 7, "ids": ids}),
+        "a list beside segments": (
+            "documents(x, segments(y))",
+            {"x": np.arange(33) // 9 - 1, "y": np.array([2, 9, 9, 30])},
+        ),
+        "two types": (
+            "documents(x, ids)",
+            {"x": np.repeat(np.int8([-1, 3, -1]), 11), "ids": np.repeat(np.uint8([255, 3]), 20)},
+        ),
         "lengths": ("valid(n) & local(9)", {"n": np.array([kv_len - 9, 3])}),
         "tokens": ("global(g) | last(4)", {"g": np.array([[0, 3, 3, -1], [7, 99, -99, 8]])}),
         "tables": ("blocks(t, size=8) & causal", {"t": random.integers(0, 2, (2, 1, 5, 5)).astype(bool)}),

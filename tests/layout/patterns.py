@@ -37,6 +37,11 @@ PICKED = {
     "within": "within(ids, sink(2) | local(5))",
     "within_last": "within(ids, last(7)) | sink(2)",
     "within_not": "~within(ids, last(7))",
+    "segments": "documents(segments(cu)) & causal",
+    "within_segments": "within(segments(cu), sink(2) | local(5))",
+    "two_sides": "documents(segments(q_cu), ids)",
+    "within_two_sides": "within(segments(q_cu), segments(cu), last(5))",
+    "within_two_sides_not": "~within(segments(q_cu), segments(cu), last(5)) - sink(3)",
     "valid": "valid(lengths) & local(8)",
     "blocks": "blocks(table, size=8) & causal",
     "blocks_window": "blocks(table, size=16) | last(4)",
@@ -70,6 +75,8 @@ def tensors(node: Node, kv_len: int, batch: int = 1, *, sorted_ids: bool = True)
     ids = random.integers(0, 4, (*entries, kv_len))
     known = {
         "ids": np.sort(ids) if sorted_ids else ids,
+        "cu": np.sort([2, 9, 9, kv_len // 2 + 5, kv_len - 1, kv_len - 1, kv_len - 1]),
+        "q_cu": np.asarray([0, 5, 8, 8, 13, 60]),
         "lengths": random.integers(0, kv_len + 1, batch) if batch > 1 else np.asarray(kv_len * 2 // 3),
         "table": random.integers(0, 2, (*entries, *(1 for _ in entries), 6, 6)).astype(np.bool_),
         "tokens": np.asarray([2, 2, -1, kv_len + 4, 7]),

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spattn import oracle
-from spattn.frontend.meaning import meaning
+from spattn.frontend.meaning import free_names, meaning
 from spattn.frontend.parser import parse
 from spattn.frontend.syntax import Node
 from spattn.layout.ir import Layout
@@ -78,11 +78,29 @@ def test_offsets_are_exact(direction: str, q_offset: int) -> None:
         check(plan(meaning(node), direction), node, 30, 45, (16, 16), q_offset=q_offset)
 
 
-@pytest.mark.parametrize("text", ["documents(ids)", "within(ids, local(3))", "documents(ids) & causal"])
-def test_cumulative_lengths_are_documents(text: str) -> None:
-    node = parse(text)
-    for direction in DIRECTIONS:
-        check(plan(meaning(node), direction), node, 40, 40, (16, 16), tensors={"ids": np.array([0, 7, 7, 32, 40])})
+FORMS = (
+    "ids",
+    "segments(cu)",
+    "q_ids, ids",
+    "q_ids, segments(cu)",
+    "segments(q_cu), ids",
+    "segments(q_cu), segments(cu)",
+)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("text", ["documents({})", "within({}, local(3))", "~within({}, columns([0, -1]))"])
+@pytest.mark.parametrize("form", FORMS)
+def test_documents_in_each_form_are_rebuilt(form: str, text: str, direction: str) -> None:
+    node, random = parse(text.format(form)), np.random.default_rng(3)
+    layout = plan(meaning(node), direction)
+    for i, (q_len, kv_len, q_offset) in enumerate([(40, 70, None), (70, 40, None), (50, 50, 7), (40, 70, -9)]):
+        ids, q_ids = random.integers(-2, 4, kv_len), random.integers(-2, 4, (2, q_len))
+        known = {"ids": ids if i else np.sort(ids), "q_ids": q_ids if i > 1 else np.sort(q_ids)}
+        known |= {"cu": np.array([3, 9, 9, 30, 38, 38, 38]), "q_cu": np.array([-4, 1, 9, 25, 90])}
+        given_tensors = {name: known[name] for name in free_names(node)}
+        for block in ((16, 16), (4, 8)):
+            check(layout, node, q_len, kv_len, block, q_offset=q_offset, batch_size=2, tensors=given_tensors)
 
 
 @given(st.data(), patterns(), st.sampled_from(DIRECTIONS), st.sampled_from(BLOCKS), st.sampled_from(RUNGS))

@@ -104,6 +104,9 @@ def test_a_witness_really_differs_and_equal_patterns_have_equal_masks(a: Node, b
         ("global([cls])", "rows([cls]) | columns([cls])"),
         ("documents(ids)", "documents(ids) | local(0)"),
         ("within(ids, causal)", "documents(ids) & causal"),
+        ("within(segments(cu), causal)", "documents(segments(cu)) & causal"),
+        ("within(q_ids, ids, full)", "documents(q_ids, ids)"),
+        ("documents(segments(a), ids) & causal", "causal - ~documents(segments(a), ids)"),
         ("valid(n) & full", "valid(n)"),
         ("where(t[k] == t[q])", "where(t[k] == t[q]) | local(0)"),
         ("where(q * k > 3)", "where(k * q >= 4)"),
@@ -121,6 +124,10 @@ def test_equal_for_all_lengths_and_tensors(a: str, b: str) -> None:
         ("local(3)", "local(4)", "q=0, k=4, kv_len=5"),
         ("columns([cls])", "rows([cls])", "q=0, k=1, kv_len=2, cls=[1]"),
         ("documents(ids)", "full", "q=0, k=1, kv_len=2, ids=[0, 1]"),
+        ("documents(segments(cu))", "documents(segments(cu)) | local(0)", "q=0, k=0, kv_len=1, cu=[0]"),
+        ("documents(segments(cu))", "documents(ids)", "q=0, k=0, kv_len=1, cu=[0], ids=[0]"),
+        ("documents(q_ids, ids)", "full", "q=0, k=0, kv_len=1, ids=[1], q_ids=[0]"),
+        ("documents(segments(a), segments(c))", "none", "q=0, k=0, kv_len=1, a=[0, 1], c=[0, 1]"),
         ("within(ids, chunk(4))", "documents(ids) & chunk(4)", "q=1, k=4, kv_len=5, ids=[0, 1, 1, 1, 1]"),
         ("heads([0:4]) & causal", "causal", "q=0, k=0, kv_len=1, head=4 of 5"),
         ("batch([1]) & causal", "none", "q=0, k=0, kv_len=1, batch=1 of 2"),
@@ -153,6 +160,8 @@ def test_every_row_has_a_key(text: str) -> None:
         ("columns([3])", "q=0, k=0, kv_len=1", True),
         ("valid(n)", "q=0, k=0, kv_len=1, n=[0]", True),
         ("random(3)", "q=0, k=0, kv_len=193", False),
+        ("documents(segments(cu))", "q=0, k=0, kv_len=1, cu=[0]", True),
+        ("documents(q_ids, ids)", "q=0, k=0, kv_len=1, ids=[1], q_ids=[0]", True),
     ],
 )
 def test_a_row_without_keys(text: str, call: str, certain: bool) -> None:
@@ -165,6 +174,12 @@ def test_too_many_guards_are_refused() -> None:
     text = " | ".join(f"columns([t{i}])" for i in range(7))
     with pytest.raises(UnsupportedError, match="7 different lists"):
         equals(condition(text), condition("causal"))
+
+
+def test_positions_in_documents_of_two_sides_are_not_guessed() -> None:
+    """Queries there are counted from the end of their document: causal is not causal outside."""
+    with pytest.raises(UnsupportedError, match="E096"):
+        equals(condition("within(q_ids, ids, causal)"), condition("documents(q_ids, ids) & causal"))
 
 
 def test_over_the_cap_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

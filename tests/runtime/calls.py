@@ -13,15 +13,19 @@ PATTERNS = {
     "two walks": "last(5) | columns([::6])",
     "groups": "heads([0]) & local(3) | heads([1:]) & causal",
     "documents": "documents(ids) & causal",
+    "packed": "within(q_ids, segments(cu), causal)",
     "tokens": "last(4) | columns([t]) & valid(n)",
 }
 
 
-def tensors(name: str, device: str = "cpu", kv_len: int = 21) -> dict[str, Tensor]:
+def tensors(name: str, device: str = "cpu", kv_len: int = 21, q_len: int = 17) -> dict[str, Tensor]:
     """The pattern's tensors for a batch of two."""
     match name:
         case "documents":
             return {"ids": (torch.arange(kv_len, device=device) // 9).expand(2, -1).contiguous()}
+        case "packed":
+            cu = torch.tensor([0, 4, 9, kv_len, kv_len], device=device)
+            return {"q_ids": torch.arange(q_len, device=device) // 6, "cu": cu}
         case "tokens":
             lengths = torch.tensor([kv_len, kv_len // 2], device=device)
             return {"t": torch.tensor([0, 7], device=device), "n": lengths}

@@ -95,7 +95,7 @@ class Differentiable:
 def _made(
     groups: Iterable[tuple[Layout, IntArray]], q: Tensor, k: Tensor, q_offset: int, tensors: Prepared
 ) -> list[Run]:
-    sizes = k.shape[2], q.shape[0], q.shape[1]
+    sizes = k.shape[2], q.shape[0], q.shape[1], q.shape[2]
 
     def arrays() -> Tensors:
         return Tensors({name: _as_array(x) for name, x in tensors.items()}, *sizes)

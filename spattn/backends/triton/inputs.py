@@ -16,17 +16,27 @@ import torch
 from spattn.backends.prepared import Prepared
 from spattn.backends.request import Request
 from spattn.backends.triton import derivations
+from spattn.backends.triton.documents import document_bounds, document_ids
 from spattn.codegen.module import PassSource
-from spattn.codegen.parameters import BlockLists, GivenTokens, Membership, Role, TokenList, Values, dimensions
+from spattn.codegen.parameters import (
+    BlockLists,
+    DocumentBounds,
+    DocumentIds,
+    GivenTokens,
+    Membership,
+    Role,
+    TokenList,
+    Values,
+    dimensions,
+)
 from spattn.errors import ArgumentError
 from spattn.expressions.evaluation import evaluate
-from spattn.expressions.nodes import GivenTable, RandomTable, Tokens
+from spattn.expressions.nodes import Documents, GivenTable, RandomTable, Tokens
 from spattn.expressions.tensors import NOTHING
 from spattn.expressions.width import LONGEST
 from spattn.philox import random_blocks
 
 NOWHERE = LONGEST
-ENDS = ("start", "stop", "run_start", "run_stop")
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,11 @@ class Frame:
         """That of a request."""
         queries = request.q_offset, request.q_offset + request.q_len
         return Frame(request.kv_len, request.num_q_heads, queries, request.q.device)
+
+    def sides(self, documents: Documents) -> dict[str, int]:
+        """How many indices each side of documents has; on one side all are positions."""
+        first, stop = self.queries
+        return {"queries": stop - first if documents.two_sided else self.kv_len, "keys": self.kv_len}
 
     def blocks(self, size: int, *, keys: bool) -> tuple[int, int]:
         """The blocks in which keys, or queries, lie, half-open; one at least."""
@@ -90,8 +105,12 @@ def numbers_of(role: Role, tensor: torch.Tensor, frame: Frame) -> tuple[int, ...
 
 def _tensor(role: Role, frame: Frame, prepared: Prepared) -> torch.Tensor:
     match role:
-        case Values(name, rank, documents):
-            return _values(name, rank, documents, frame, prepared)
+        case Values(name, rank):
+            return _values(name, rank, prepared)
+        case DocumentIds(documents, side):
+            return document_ids(documents, side, frame.sides(documents), prepared)
+        case DocumentBounds(documents):
+            return document_bounds(role, frame.sides(documents), prepared)
         case GivenTokens(name):
             return _row(prepared[name])
         case TokenList(tokens):
@@ -114,11 +133,8 @@ def _block_lists(table: GivenTable, size: int, transposed: bool, frame: Frame, p
     return prepared.derived(("blocks", table, rows, columns, transposed), (table.tensor,), made)
 
 
-def _values(name: str, rank: int, documents: bool, frame: Frame, prepared: Prepared) -> torch.Tensor:
-    base, _, end = name.partition(".")
-    if end:
-        return _document_ends(base, frame, prepared)[ENDS.index(end)]
-    tensor = _document_ids(name, frame, prepared) if documents else _numbers(prepared[name])
+def _values(name: str, rank: int, prepared: Prepared) -> torch.Tensor:
+    tensor = _numbers(prepared[name])
     if 0 in tensor.shape[max(tensor.dim() - rank, 0) :]:
         raise ArgumentError("E060", f"{name} is empty, shape {list(tensor.shape)}")
     if tensor.dim() < rank:
@@ -128,21 +144,6 @@ def _values(name: str, rank: int, documents: bool, frame: Frame, prepared: Prepa
             "E060", f"{name} has {tensor.dim()} dimensions; it is read with {rank}, so at most {rank + 2}"
         )
     return tensor
-
-
-def _document_ids(name: str, frame: Frame, prepared: Prepared) -> torch.Tensor:
-    tensor = _numbers(prepared[name])
-    if tensor.shape[-1] == frame.kv_len or tensor.dim() > 1:
-        return tensor
-    key = "segments", name, frame.kv_len
-    return prepared.derived(key, (name,), lambda: derivations.segment_numbers(tensor, frame.kv_len, -1)(tensor))
-
-
-def _document_ends(name: str, frame: Frame, prepared: Prepared) -> torch.Tensor:
-    ids = _document_ids(name, frame, prepared)
-    return prepared.derived(
-        ("documents", name, frame.kv_len), (name,), lambda: derivations.document_ends(ids, ids)(ids, ids)
-    )
 
 
 def _numbers(tensor: torch.Tensor) -> torch.Tensor:
