@@ -144,7 +144,7 @@ def _difference(sets: Sets, group: list[Piece], earlier: list[Piece]) -> _Rest:
     for piece in earlier:
         if all(sets.ask("disjoint", lambda m=m, p=piece: m.is_disjoint(p.pairs)) for m in maps):  # type: ignore[misc]
             continue
-        less = [sets.ask("difference", lambda m=m, p=piece: m.subtract(p.pairs).coalesce()) for m in maps]  # type: ignore[misc]
+        less = [sets.ask("difference", lambda m=m, p=piece: sets.explicit(m).subtract(sets.explicit(p.pairs)).coalesce()) for m in maps]  # type: ignore[misc]
         boxes = isinstance(piece.keys, Box) or isinstance(group[0].keys, Box)
         if (
             not boxes
