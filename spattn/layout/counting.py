@@ -118,6 +118,8 @@ def _tiles_count(one: Pass, tiles: Tiles, call: Call) -> tuple[int, int]:
         total += int(kept[seen.tile[seen.full]].sum()) * BLOCK
         partial = np.flatnonzero(~seen.full)
         looked += len(partial)
+        if looked > MAX_VISITS:
+            raise too_long("looking at so many tiles")
         for begin in range(0, len(partial), VISITS):
             some = seen.taken(partial[begin : begin + VISITS])
             mask = visit_mask(walk, tiles, some, keys_of(walk, tiles, some, call, BLOCK), call)

@@ -79,6 +79,7 @@ T = TypeVar("T")
 OPERATIONS = 20_000  # a step of an ordinary pattern needs 1k to 5k (measured over 24 patterns)
 MAX_PARTS = 24  # basic sets of what is asked without a cap
 MAX_SEARCH = 256  # product of the coefficients of variables that isl has yet to write as floors: 4224 took 8 s
+MAX_OPTIMUM = 4096  # the same of all floors, where an optimum is sought: 294912 took more than a minute
 PATIENCE = 32  # questions that may meet the cap; after them none is asked any more
 available = isl is not None
 
@@ -199,6 +200,16 @@ class Sets:
             raise TooHard
         return self.unbroken(points, points.compute_divs)
 
+    def optimum(self, points: IslSet, low: bool) -> Any:
+        """The least (greatest) element of a one-dimensional set, which isl does not survive the cap in finding.
+
+        Raises:
+            TooHard: It takes too long to find without a cap.
+        """
+        if max((_search(basic, every=True) for basic in _basics(points)), default=0) > MAX_OPTIMUM:
+            raise TooHard
+        return self.unbroken(points, lambda: points.dim_min(0) if low else points.dim_max(0))
+
     def map(self, text: str) -> IslMap:
         """A map from isl's notation."""
         if text not in self._parsed:
@@ -280,11 +291,11 @@ def _count_parts(parts: Any) -> int:
     return int(parts.n_piece()) if isinstance(parts, isl.PwAff) else len(_basics(parts))
 
 
-def _search(basic: Any) -> int:
-    """How long isl looks for the floors of a basic set or map: not at all for one, else by their coefficients."""
+def _search(basic: Any, every: bool = False) -> int:
+    """How long isl looks for the unknown (`every`) floors of a basic set or map: for two, by their coefficients."""
     points = basic.wrap() if isinstance(basic, isl.BasicMap) else basic
     local = points.get_local_space()
-    unknown = [i for i in range(local.dim(isl.dim_type.div)) if not _is_known(local, i)]
+    unknown = [i for i in range(local.dim(isl.dim_type.div)) if every or not _is_known(local, i)]
     if len(unknown) < 2:
         return len(unknown)
     rows = points.get_constraints()

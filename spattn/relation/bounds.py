@@ -255,15 +255,11 @@ def _extreme(sets: Sets, keys: IslSet, context: IslSet, low: bool) -> Expr:
     Asked of each basic set alone: isl disagrees with itself about bounds of unions whose parts are partly unbounded.
     """
     own = BEGIN if low else LAST
-
-    def optimum(part: IslSet) -> Any:
-        return sets.unbroken(part, lambda: part.dim_min(0) if low else part.dim_max(0))
-
     bounded = unbounded = None
     for basic in keys.get_basic_sets():
         part = isl.Set.from_basic_set(basic)
         try:
-            optimum(part)
+            sets.optimum(part, low)
             bounded = part if bounded is None else bounded.union(part)
         except isl.Error as error:
             if "unbounded" not in str(error):
@@ -271,7 +267,7 @@ def _extreme(sets: Sets, keys: IslSet, context: IslSet, low: bool) -> Expr:
             unbounded = part if unbounded is None else unbounded.union(part)
     if bounded is None:
         return own
-    value = piecewise(optimum(bounded), context, sets)
+    value = piecewise(sets.optimum(bounded, low), context, sets)
     if unbounded is None:
         return value
     there = sets.explicit(unbounded.params())

@@ -49,6 +49,7 @@ from spattn.relation.keys import common_period
 MAX_PERIOD = 4096
 MAX_ALTERNATIVES = 64  # ways in which minima and maxima of one comparison can be taken
 MAX_LOWERED = 2**20  # rows that are counted one by one for the least length of a formula; beyond, it stays at its bound
+MAX_LENGTHS = 4096  # below the bound of a pattern that looks at kv_len; of more, too few can be looked at to matter
 MAX_COUNTS = 400  # spent on lowering the bound of a pattern that looks at kv_len
 Coefficients = tuple[Fraction, Fraction, Fraction]
 
@@ -265,7 +266,7 @@ def _counts_below(condition: Bool, bound: int, period: int) -> Iterator[tuple[in
     by_row = None if "kv_len" in symbols(condition) else _counts_by_row(condition, bound)
     if by_row is not None:
         yield from ((length, int(by_row[length])) for length in lengths)
-    else:
+    elif len(lengths) <= MAX_LENGTHS:
         yield from ((length, count(condition, length, length) or 0) for length in lengths[:MAX_COUNTS])
 
 

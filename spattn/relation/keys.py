@@ -134,7 +134,7 @@ def _row_keys(expr: Expr, modulus: int | None) -> list[Expr]:
 
 
 def unshifted(atoms: tuple[Bool, ...]) -> tuple[Expr, tuple[Bool, ...]]:
-    """(shift, atoms free of q): periodic comparisons of k + shift; 0 and the comparisons themselves if none is found."""
+    """(shift, atoms free of q): periodic comparisons of k + shift; 0 and the atoms themselves if none is found."""
     parts = dict.fromkeys(part.dividend for atom in atoms for part in subexpressions(atom) if isinstance(part, Mod))
     for sign, rest in filter(None, map(position_of, parts)):
         moved = tuple(substitute_bool(atom, {K: sub(K, scale(rest, sign))}) for atom in atoms)

@@ -25,6 +25,7 @@ from spattn.relation.keys import Stair, common_period
 from spattn.relation.rows import ROWS, KeyForm, Rows
 
 MAX_SLOPES = 16  # ways in which one cut can follow the rows
+CONSTANT = frozenset({Fraction(0)})
 SHORT = 16  # rows of a spell that is not worth halving
 GAIN = 8  # periods that the rows must have: below, they are counted one by one
 
@@ -78,9 +79,7 @@ def _starts(spells: Spells) -> range:
     return range(0, len(spells.begin), ROWS)
 
 
-def _settled(
-    spells: Spells, period: int, keys: KeyForm, decisions: _Decisions, rows: Rows
-) -> tuple[IntArray, int]:
+def _settled(spells: Spells, period: int, keys: KeyForm, decisions: _Decisions, rows: Rows) -> tuple[IntArray, int]:
     """Of which spells the decisions agree at both ends, and how many pairs these have."""
     first, last = (rows.first + spells.residue + period * n for n in (spells.begin, spells.end))
     one, other = decisions.at(first, keys, rows), decisions.at(last, keys, rows)
@@ -150,10 +149,16 @@ def _slacks(condition: Bool) -> Iterator[Expr]:
 def _period(keys: KeyForm) -> int | None:
     """Rows after which all floors and remainders have moved by whole numbers, None where they need not."""
     cases = [case for _, case in keys.cases]
-    if not all(map(is_affine, [*cases, *keys.periodic])) or any(_slopes(key) != {0} for key in keys.keys):
+    if not all(map(is_affine, [*cases, *keys.periodic])) or any(_slopes(key) != CONSTANT for key in keys.keys):
         return None
     bounds = [cut.bound if isinstance(cut, Stair) else cut for cut in keys.cuts]
-    nodes: list[Node] = [*keys.periodic, *bounds, keys.shift, *keys.keys, *(slack for case in cases for slack in _slacks(case))]
+    nodes: list[Node] = [
+        *keys.periodic,
+        *bounds,
+        keys.shift,
+        *keys.keys,
+        *(slack for case in cases for slack in _slacks(case)),
+    ]
     moved = math.lcm(keys.period, *map(common_period, nodes))
     period = moved
     for cut in (*keys.cuts, keys.shift):
@@ -177,7 +182,7 @@ def _slopes(expr: Expr) -> frozenset[Fraction] | None:
     """By how much an expression of q may grow a row, on average; None for too many ways."""
     match expr:
         case Int() | Mod():
-            return frozenset({Fraction(0)})
+            return CONSTANT
         case FloorDiv(dividend, Int(d)):
             inner = _slopes(dividend)
             return None if inner is None else frozenset(slope / d for slope in inner)
@@ -187,7 +192,7 @@ def _slopes(expr: Expr) -> frozenset[Fraction] | None:
     if expr == Q:
         return frozenset({Fraction(1)})
     terms, _ = linear(expr)
-    sums = frozenset({Fraction(0)})
+    sums = CONSTANT
     for term, c in terms.items():
         inner = None if term == expr else _slopes(term)
         if inner is None:
