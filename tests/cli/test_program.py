@@ -169,7 +169,7 @@ def test_standard_input_and_files_are_read_up_to_the_limit(spattnc, tmp_path):
     text = "causal" + " " * 20_000
     path = tmp_path / "long"
     path.write_text(text)
-    for answer in (spattnc("check", "-", stdin=text), spattnc("check", f"@{path}")):
+    for answer in (spattnc("show", "-", stdin=text), spattnc("show", f"@{path}")):
         assert answer.status == 2
         assert answer.err.startswith("error E091: ")
 
