@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spattn.errors import ArgumentError
+from spattn.errors import ArgumentError, UnsupportedError
 from spattn.expressions.algebra import subexpressions
 from spattn.expressions.evaluation import BoolArray, evaluate
 from spattn.expressions.nodes import Bool, GivenTable, InTable, Member, RandomTable, Read, Relative, SameSegment, Sym
@@ -19,6 +19,9 @@ from spattn.frontend.syntax import Node
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+MAX_PAIRS = 2**30
+"""Of a mask; while it is made each pair takes some 20 bytes."""
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -48,19 +51,26 @@ def mask(
         `[q_len, kv_len]`, or `[batch_size, num_heads, q_len, kv_len]` where heads or batch entries may differ.
 
     Raises:
-        SpattnError: A tensor is missing or does not fit.
+        SpattnError: A tensor is missing or does not fit; E094, there are more than MAX_PAIRS pairs.
     """
     condition = meaning(node)
     given = Tensors(tensors, kv_len, batch_size, num_heads, q_len)
     given.require(free_names(node))
     first = kv_len - q_len if q_offset is None else q_offset
     env: dict[str, Any] = {"kv_len": kv_len, "num_heads": num_heads, "batch_size": batch_size, "h": 0, "b": 0}
+    _check_size(q_len * kv_len * (batch_size * num_heads if is_spread(condition, given) else 1))
     env |= {"q_offset": first, "q": first + np.arange(q_len)[:, None], "k": np.arange(kv_len)[None, :]}
     shape: tuple[int, ...] = (q_len, kv_len)
     if is_spread(condition, given):
         env |= {"h": np.arange(num_heads)[:, None, None], "b": np.arange(batch_size)[:, None, None, None]}
         shape = (batch_size, num_heads, *shape)
     return np.broadcast_to(evaluate(condition, env, given), shape).copy()
+
+
+def _check_size(pairs: int) -> None:
+    if pairs > MAX_PAIRS:
+        message = f"a mask of {pairs} pairs is not built: the limit is {MAX_PAIRS}"
+        raise UnsupportedError("E094", message, hint="count, density and why look at pairs without a mask")
 
 
 def is_spread(condition: Bool, tensors: Tensors) -> bool:

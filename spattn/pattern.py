@@ -148,6 +148,7 @@ class Pattern:
 
         Raises:
             BindError: A tensor is missing or one too many.
+            UnsupportedError: E094, there are more pairs than a mask may have (`oracle.MAX_PAIRS`).
             MissingDependencyError: torch is not installed.
         """
         torch = _torch()
@@ -174,7 +175,11 @@ class Pattern:
         batch_size: int = 1,
         **tensors: Any,
     ) -> int:
-        """How many pairs the mask allows, without building it; arguments as those of `mask`."""
+        """How many pairs the mask allows, without building it; arguments as those of `mask`.
+
+        Raises:
+            UnsupportedError: E097, counting would take too long.
+        """
         self._check_call(q_len, kv_len, num_heads, batch_size, tensors)
         return counting.count(self.condition, q_len, kv_len, tensors, q_offset, num_heads, batch_size)
 
@@ -188,12 +193,14 @@ class Pattern:
         batch_size: int = 1,
         **tensors: Any,
     ) -> float:
-        """Allowed pairs over all pairs; arguments as those of `mask`."""
+        """Allowed pairs over all pairs; arguments as those of `mask`. Raises as `count` does."""
         self._check_call(q_len, kv_len, num_heads, batch_size, tensors)
         return counting.density(self.condition, q_len, kv_len, tensors, q_offset, num_heads, batch_size)
 
     def formula(self) -> Formula | None:
-        """The number of pairs for q_len = kv_len = S; None where it depends on data or heads, or has no such form.
+        """The number of pairs for q_len = kv_len = S.
+
+        None where it depends on data or heads, has no such form, or takes too long to find.
 
         >>> print(Pattern.of("local(256)").formula())
         513*S - 65792  for S >= 256

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from spattn import oracle
-from spattn.errors import ArgumentError, BindError, MissingDependencyError, PatternError
+from spattn.errors import ArgumentError, BindError, MissingDependencyError, PatternError, UnsupportedError
 from spattn.frontend.syntax import Node
 from spattn.pattern import Pattern, parse
 from tests.strategies import patterns
@@ -115,3 +115,12 @@ def test_a_mask_without_torch_says_what_is_missing(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(MissingDependencyError, match="torch is not installed"):
         parse("causal").mask(2, 2)
+
+
+def test_a_mask_too_large_is_refused_before_it_is_built() -> None:
+    with pytest.raises(UnsupportedError) as caught:
+        parse("causal").mask(2**31, 2**31)
+    assert caught.value.code == "E094"
+    assert str(2**62) in caught.value.message
+    with pytest.raises(UnsupportedError):
+        parse("heads([0])").mask(2**14, 2**14, num_heads=8)

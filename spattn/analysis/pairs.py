@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from spattn.analysis.calls import MAX_ROWS, Call
+from spattn.errors import UnsupportedError
 from spattn.expressions.algebra import subexpressions
 from spattn.expressions.nodes import Bool, Int, Sum
 from spattn.layout import counting
@@ -17,6 +18,13 @@ def allowed_pairs(condition: Bool, call: Call) -> int | None:
     """Allowed pairs of all heads and batch entries; None where counting would take too long."""
     if call.q_len > MAX_ROWS or (call.is_spread(condition) and call.q_len * call.entries > MAX_ROWS):
         return _by_formula(condition, call)
+    try:
+        return _counted(condition, call)
+    except UnsupportedError:  # E097
+        return None
+
+
+def _counted(condition: Bool, call: Call) -> int | None:
     arguments = (condition, call.q_len, call.kv_len, call.tensors, call.q_offset, call.num_heads, call.batch_size)
     found = row_counting.count(*arguments)
     if found is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import typer
 
@@ -25,19 +25,36 @@ def read_pattern(argument: str, settings: list[str] | None = None, layer: int | 
 
 
 def pattern_text(argument: str) -> str:
-    """The text itself."""
+    """The text itself.
+
+    Raises:
+        PatternError: E091, standard input or the file is longer than a pattern may be.
+    """
     if argument == "-":
-        return sys.stdin.read().strip()
+        return _bounded(sys.stdin)
     if argument.startswith("@"):
-        return _contents(Path(argument[1:])).strip()
+        return _contents(Path(argument[1:]))
     return argument
 
 
 def _contents(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            return _bounded(file)
     except (OSError, UnicodeDecodeError) as error:
         raise typer.BadParameter(f"{path} cannot be read: {error}") from error
+
+
+def _bounded(source: TextIO) -> str:
+    """All of a source that is no longer than a pattern; of a longer one no more is read."""
+    from spattn.errors import PatternError
+    from spattn.frontend.limits import MAX_CHARACTERS
+
+    text = source.read(MAX_CHARACTERS + 1)
+    if len(text) > MAX_CHARACTERS:
+        message = f"the pattern has more than {MAX_CHARACTERS} characters, which is the limit"
+        raise PatternError("E091", message, hint="give long lists of tokens as a tensor")
+    return text.strip()
 
 
 def bindings(settings: list[str] | None) -> dict[str, int]:

@@ -19,9 +19,11 @@ from spattn.layout.tiles import Tiles, kept_rows, row_tiles
 from spattn.layout.visits import keys_of, visit_mask, visits
 from spattn.oracle import is_spread
 from spattn.relation import counting
+from spattn.relation.rows import too_long
 
 BLOCK = 64
 TILES = 64  # row tiles at a time
+MAX_VISITS = 2**17  # of a pass that are looked at pair by pair: half a milliard pairs, ten seconds or so
 VISITS = 512  # partial tiles at a time: 2 million pairs
 
 
@@ -47,6 +49,9 @@ def count(
 
     Returns:
         Pairs of all heads and batch entries; of one where these cannot differ.
+
+    Raises:
+        UnsupportedError: E097, it would take too long.
     """
     found = counting.count(condition, q_len, kv_len, tensors, q_offset, num_heads, batch_size)
     if found is None:
@@ -95,18 +100,28 @@ def _pass_count(one: Pass, call: Call) -> int:
     tiles = row_tiles(one, call, BLOCK)
     every = np.arange(len(tiles.rows))
     parts = (tiles.taken(every[begin : begin + TILES]) for begin in range(0, len(every), TILES))
-    return sum(_tiles_count(one, part, call) for part in parts)
+    total = looked = 0
+    for part in parts:
+        pairs, visited = _tiles_count(one, part, call)
+        total, looked = total + pairs, looked + visited
+        if looked > MAX_VISITS:
+            raise too_long("looking at so many tiles")
+    return total
 
 
-def _tiles_count(one: Pass, tiles: Tiles, call: Call) -> int:
+def _tiles_count(one: Pass, tiles: Tiles, call: Call) -> tuple[int, int]:
+    """Pairs of some tiles, and how many of their visits were looked at."""
     kept = kept_rows(one, tiles, call)
-    total = 0
+    total = looked = 0
     for walk in one.walks:
         seen = visits(walk, tiles, call, BLOCK)
         total += int(kept[seen.tile[seen.full]].sum()) * BLOCK
         partial = np.flatnonzero(~seen.full)
+        looked += len(partial)
+        if looked > MAX_VISITS:
+            raise too_long("looking at so many tiles")
         for begin in range(0, len(partial), VISITS):
             some = seen.taken(partial[begin : begin + VISITS])
             mask = visit_mask(walk, tiles, some, keys_of(walk, tiles, some, call, BLOCK), call)
             total += int((mask & kept[some.tile][:, :, None]).sum())
-    return total
+    return total, looked

@@ -146,7 +146,7 @@ def _difference(sets: Sets, group: list[Piece], earlier: list[Piece]) -> _Rest:
     for piece in earlier:
         if all(sets.ask("disjoint", lambda m=m, p=piece: m.is_disjoint(p.pairs)) for m in maps):  # type: ignore[misc]
             continue
-        less = [sets.ask("difference", lambda m=m, p=piece: m.subtract(p.pairs).coalesce()) for m in maps]  # type: ignore[misc]
+        less = [_subtracted(sets, m, piece.pairs) for m in maps]
         boxes = isinstance(piece.keys, Box) or isinstance(group[0].keys, Box)
         if (
             not boxes
@@ -158,6 +158,10 @@ def _difference(sets: Sets, group: list[Piece], earlier: list[Piece]) -> _Rest:
         else:
             excluded.append(negate(piece.condition))
     return _Rest(maps, written, conj(*excluded))
+
+
+def _subtracted(sets: Sets, pairs: IslMap, less: IslMap) -> IslMap | None:
+    return sets.ask("difference", lambda: sets.explicit(pairs).subtract(sets.explicit(less)).coalesce())
 
 
 def _affine_mask(sets: Sets, lattice: Sublattice, rest: _Rest) -> Bool:

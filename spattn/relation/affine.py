@@ -1,12 +1,15 @@
 """Bool -> integer set: the affine fragment as text for isl, and isl's answers back as expressions.
 
 isl has worst cases, so every question is asked under a cap on its operations; `Sets.ask` answers None over the cap, and
-whoever asks has a safe answer ready. One context a compilation: isl's default context is shared and not thread-safe.
+whoever asks has a safe answer ready. Some calls of isl do not survive the cap: they read a null pointer or free memory
+twice. They are made by `Sets.unbroken`, without a cap, and their operands are kept small instead. One context a
+compilation: isl's default context is shared and not thread-safe.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -74,6 +77,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 OPERATIONS = 20_000  # a step of an ordinary pattern needs 1k to 5k (measured over 24 patterns)
+MAX_PARTS = 24  # basic sets of what is asked without a cap
+MAX_SEARCH = 256  # product of the coefficients of variables that isl has yet to write as floors: 4224 took 8 s
+MAX_OPTIMUM = 4096  # the same of all floors, where an optimum is sought: 294912 took more than a minute
 PATIENCE = 32  # questions that may meet the cap; after them none is asked any more
 available = isl is not None
 
@@ -123,6 +129,10 @@ def isl_text(node: Bool | Expr) -> str:
     raise AssertionError(f"not affine: {node!r}")
 
 
+class TooHard(ValueError):
+    """More than is asked without a cap."""
+
+
 class Sets:
     """A context and the questions that are asked in it.
 
@@ -138,6 +148,7 @@ class Sets:
         self.capped: list[str] = []
         self.lengths: dict[str, Expr] = {}
         self._parsed: dict[str, Any] = {}
+        self._cap = 0
 
     def ask(self, what: str, question: Callable[[], T]) -> T | None:
         """The answer, or None where isl needs more operations than it may have.
@@ -147,15 +158,57 @@ class Sets:
         if len(self.capped) >= PATIENCE:
             return None
         self.context.reset_operations()
-        self.context.set_max_operations(self.operations)
+        self._set_cap(self.operations)
         try:
             return question()
         except (isl.Error, TypeError, ValueError):
             self.capped.append(what)
             return None
         finally:
-            self.context.set_max_operations(0)
+            self._set_cap(0)
             self.context.reset_operations()
+
+    def _set_cap(self, operations: int) -> None:
+        self._cap = operations
+        self.context.set_max_operations(operations)
+
+    def unbroken(self, parts: Any, question: Callable[[], T]) -> T:
+        """The answer of a call of isl that does not survive the cap; what it takes counts for the next call.
+
+        Args:
+            parts: The set, map or piecewise expression that the call is about.
+            question: The call.
+
+        Raises:
+            TooHard: There are too many parts to ask without a cap.
+        """
+        if _count_parts(parts) > MAX_PARTS:
+            raise TooHard
+        self.context.set_max_operations(0)
+        try:
+            return question()
+        finally:
+            self.context.set_max_operations(self._cap)
+
+    def explicit(self, points: Any) -> Any:
+        """A set or map whose variables are all floors: isl's subtraction does not survive a cap in finding these.
+
+        Raises:
+            TooHard: There are too many to find without a cap.
+        """
+        if max(map(_search, _basics(points)), default=0) > MAX_SEARCH:
+            raise TooHard
+        return self.unbroken(points, points.compute_divs)
+
+    def optimum(self, points: IslSet, low: bool) -> Any:
+        """The least (greatest) element of a one-dimensional set, which isl does not survive the cap in finding.
+
+        Raises:
+            TooHard: It takes too long to find without a cap.
+        """
+        if max((_search(basic, every=True) for basic in _basics(points)), default=0) > MAX_OPTIMUM:
+            raise TooHard
+        return self.unbroken(points, lambda: points.dim_min(0) if low else points.dim_max(0))
 
     def map(self, text: str) -> IslMap:
         """A map from isl's notation."""
@@ -224,9 +277,41 @@ class Sets:
         if points.is_empty():
             return FALSE
         build = isl.AstBuild.from_context(self.set("{ : }") if context is None else context)
-        result = from_ast(build.expr_from_set(points), self.lengths)
+        result = from_ast(self.unbroken(points, lambda: build.expr_from_set(points)), self.lengths)
         assert isinstance(result, Bool)
         return result
+
+
+def _basics(points: Any) -> list[Any]:
+    """The basic sets or maps of a set or map."""
+    return list(points.get_basic_sets() if isinstance(points, isl.Set) else points.get_basic_maps())
+
+
+def _count_parts(parts: Any) -> int:
+    return int(parts.n_piece()) if isinstance(parts, isl.PwAff) else len(_basics(parts))
+
+
+def _search(basic: Any, every: bool = False) -> int:
+    """How long isl looks for the unknown (`every`) floors of a basic set or map: for two, by their coefficients."""
+    points = basic.wrap() if isinstance(basic, isl.BasicMap) else basic
+    local = points.get_local_space()
+    unknown = [i for i in range(local.dim(isl.dim_type.div)) if every or not _is_known(local, i)]
+    if len(unknown) < 2:
+        return len(unknown)
+    rows = points.get_constraints()
+    return math.prod(max(abs(_coefficient(row, i)) for row in rows) for i in unknown)
+
+
+def _is_known(local: Any, i: int) -> bool:
+    try:
+        local.get_div(i)
+    except isl.Error:
+        return False
+    return True
+
+
+def _coefficient(row: Any, i: int) -> int:
+    return int(row.get_coefficient_val(isl.dim_type.div, i).to_python())
 
 
 _ARITHMETIC: dict[str, Callable[..., Expr]] = {
@@ -284,7 +369,7 @@ def piecewise(pieces: Any, context: IslSet, sets: Sets) -> Expr:
     build = isl.AstBuild.from_context(context)
 
     def plain(value: Any) -> Expr:
-        result = from_ast(build.expr_from_pw_aff(value), sets.lengths)
+        result = from_ast(sets.unbroken(value, lambda: build.expr_from_pw_aff(value)), sets.lengths)
         assert isinstance(result, Expr)
         return result
 

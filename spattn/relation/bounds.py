@@ -7,7 +7,6 @@ what every row has and may only be under-approximated (else the answer is wrong)
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -168,10 +167,11 @@ def row_interval(sets: Sets, pairs: IslMap, context: IslSet) -> Range | None:
     touched = [lo(u0), hi(u1)], full = [lo(u1), hi(u0)]; a falling end swaps u0 and u1.
     """
     rows = isl.Set.universe(pairs.domain().get_space())
-    if not rows.intersect_params(context).is_subset(pairs.domain()) or pairs.n_basic_map() > 6:
+    if not rows.intersect_params(context).is_subset(sets.explicit(pairs.domain())) or pairs.n_basic_map() > 6:
         return None
-    at_least = pairs.apply_range(sets.map("{ [v] -> [w] : w >= v }"))
-    at_most = pairs.apply_range(sets.map("{ [v] -> [w] : w <= v }"))
+    pairs = sets.explicit(pairs)
+    at_least = sets.explicit(pairs.apply_range(sets.map("{ [v] -> [w] : w >= v }")))
+    at_most = sets.explicit(pairs.apply_range(sets.map("{ [v] -> [w] : w <= v }")))
     if not at_least.intersect(at_most).intersect_params(context).is_subset(pairs):
         return None
     low = _monotone_end(sets, pairs, at_least, context, low=True)
@@ -186,7 +186,7 @@ def _monotone_end(sets: Sets, pairs: IslMap, cone: IslMap, context: IslSet, low:
     if isl.Map.universe(cone.get_space()).intersect_params(context).is_subset(cone):
         return (BEGIN, BEGIN) if low else (LAST, LAST)
     end = pairs.lexmin_pw_multi_aff() if low else pairs.lexmax_pw_multi_aff()
-    following = sets.map("{ [u] -> [w] : w = u + 1 }").apply_range(cone)
+    following = sets.explicit(sets.map("{ [u] -> [w] : w = u + 1 }").apply_range(cone))
     rising = following.is_subset(cone) if low else cone.is_subset(following)
     falling = cone.is_subset(following) if low else following.is_subset(cone)
     if not (rising or falling):
@@ -202,13 +202,13 @@ def _monotone_end(sets: Sets, pairs: IslMap, cone: IslMap, context: IslSet, low:
 def touched_set(sets: Sets, pairs: IslMap, context: IslSet) -> IslSet:
     """Keys that some row of [u0, u1] has."""
     rows = sets.set("[u0, u1] -> { [u] : u0 <= u <= u1 }")
-    return pairs.intersect_domain(rows).range().intersect_params(context).coalesce()
+    return sets.explicit(pairs.intersect_domain(rows).range().intersect_params(context)).coalesce()
 
 
 def full_set(sets: Sets, pairs: IslMap, context: IslSet) -> IslSet:
     """Keys that every row of [u0, u1] has."""
     rows = sets.set("[u0, u1] -> { [u] : u0 <= u <= u1 }")
-    missing = pairs.complement().intersect_domain(rows).range()
+    missing = sets.explicit(sets.explicit(pairs).complement().intersect_domain(rows).range())
     return missing.complement().intersect_params(context).coalesce()
 
 
@@ -216,8 +216,9 @@ def gap_free(sets: Sets, keys: IslSet) -> bool:
     """Is the one-dimensional set an interval for each value of its parameters?"""
     if keys.n_basic_set() == 1 and keys.get_basic_sets()[0].dim(isl.dim_type.div) == 0:
         return True
-    at_least = keys.apply(sets.map("{ [v] -> [w] : w >= v }"))
-    at_most = keys.apply(sets.map("{ [v] -> [w] : w <= v }"))
+    keys = sets.explicit(keys)
+    at_least = sets.explicit(keys.apply(sets.map("{ [v] -> [w] : w >= v }")))
+    at_most = sets.explicit(keys.apply(sets.map("{ [v] -> [w] : w <= v }")))
     return bool(at_least.intersect(at_most).subtract(keys).is_empty())
 
 
@@ -251,9 +252,10 @@ def bounds(sets: Sets, keys: IslSet, context: IslSet) -> tuple[Expr, Expr]:
         return Int(0), Int(-1)
     lo = _extreme(sets, keys, context, low=True)
     hi = _extreme(sets, keys, context, low=False)
-    if context.is_subset(keys.params()):
+    there = sets.explicit(keys.params())
+    if context.is_subset(there):
         return lo, hi
-    exists = sets.parameters_condition(keys.params().gist(context).coalesce(), context)
+    exists = sets.parameters_condition(there.gist(context).coalesce(), context)
     return lo, select(exists, hi, sub(lo, 1))
 
 
@@ -263,12 +265,11 @@ def _extreme(sets: Sets, keys: IslSet, context: IslSet, low: bool) -> Expr:
     Asked of each basic set alone: isl disagrees with itself about bounds of unions whose parts are partly unbounded.
     """
     own = BEGIN if low else LAST
-    optimum: Callable[[Any], Any] = (lambda s: s.dim_min(0)) if low else (lambda s: s.dim_max(0))
     bounded = unbounded = None
     for basic in keys.get_basic_sets():
         part = isl.Set.from_basic_set(basic)
         try:
-            optimum(part)
+            sets.optimum(part, low)
             bounded = part if bounded is None else bounded.union(part)
         except isl.Error as error:
             if "unbounded" not in str(error):
@@ -276,12 +277,13 @@ def _extreme(sets: Sets, keys: IslSet, context: IslSet, low: bool) -> Expr:
             unbounded = part if unbounded is None else unbounded.union(part)
     if bounded is None:
         return own
-    value = piecewise(optimum(bounded), context, sets)
+    value = piecewise(sets.optimum(bounded, low), context, sets)
     if unbounded is None:
         return value
-    if context.is_subset(unbounded.params()):
+    there = sets.explicit(unbounded.params())
+    if context.is_subset(there):
         return own
-    where: Bool = sets.parameters_condition(unbounded.params().gist(context).coalesce(), context)
+    where: Bool = sets.parameters_condition(there.gist(context).coalesce(), context)
     return own if where == TRUE else select(where, own, value)
 
 
@@ -292,8 +294,8 @@ def _ascending(sets: Sets, groups: list[IslSet | None]) -> list[int] | None:
         return None
 
     def before(a: IslSet, b: IslSet) -> bool:
-        at_least = a.apply(sets.map("{ [v] -> [w] : w >= v }"))
-        return bool(b.intersect_params(a.params()).subtract(at_least).is_empty())
+        at_least = sets.explicit(a.apply(sets.map("{ [v] -> [w] : w >= v }")))
+        return bool(b.intersect_params(sets.explicit(a.params())).subtract(at_least).is_empty())
 
     left, order = list(range(len(known))), []
     while left:

@@ -8,7 +8,9 @@ causal at a million tokens takes it seconds.)
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -31,9 +33,11 @@ from spattn.expressions.nodes import (
 from spattn.expressions.tensors import Tensors
 from spattn.oracle import is_spread
 from spattn.relation.frames import without_frames
+from spattn.relation.grids import on_grid
 from spattn.relation.keys import NoForm
-from spattn.relation.listed import add_listed, listing
+from spattn.relation.listed import add_listed, listed_pairs, listing, row_lists
 from spattn.relation.rows import KeyForm, Rows
+from spattn.relation.spells import sum_of_rows
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -54,7 +58,7 @@ def count(
     """
     calls = entries(condition, q_len, kv_len, tensors, q_offset, num_heads, batch_size)
     try:
-        return sum(times * int(_rows_counted(condition, rows).sum()) for rows, times in calls)
+        return sum(times * _pairs_counted(condition, rows) for rows, times in calls)
     except NoForm:
         return None
 
@@ -113,14 +117,49 @@ def _is_tensor(part: object) -> bool:
     return False
 
 
+def _pairs_counted(condition: Bool, rows: Rows) -> int:
+    condition = without_frames(condition, rows)
+    grid = _grid_counted(condition, rows)
+    if grid is not None:
+        return grid
+    rest, total = condition, 0
+    try:
+        for guard in [*listing(rest), *row_lists(rest)]:
+            rest, gained, lost = _apart(rest, guard)
+            total += listed_pairs(guard, gained, lost, rows)
+    except NoForm:
+        return int(_rows_counted(condition, rows).sum())
+    keys = KeyForm.of(rows.known(rest), rows.kv_len)
+    found = sum_of_rows(keys, rows)
+    return total + (int(_added(keys, rows).sum()) if found is None else found)
+
+
+def _grid_counted(condition: Bool, rows: Rows) -> int | None:
+    """The pairs of a product over the axes of a grid, all of which lies in the call."""
+    grid = on_grid(condition)
+    size = 0 if grid is None else math.prod(grid.shape)
+    if grid is None or rows.first > 0 or rows.first + rows.q_len < size or rows.kv_len < size:
+        return None
+    axes = (replace(rows, first=0, q_len=n, kv_len=n, tables={}) for n in grid.shape)
+    return math.prod(_pairs_counted(axis, there) for axis, there in zip(grid.axes, axes, strict=True))
+
+
+def _apart(condition: Bool, guard: Bool) -> tuple[Bool, Bool, Bool]:
+    """A condition where `guard` is false; the pairs allowed because of it; those forbidden because of it."""
+    with_guard, without = (substitute_bool(condition, {guard: truth}) for truth in (TRUE, FALSE))
+    return without, conj(with_guard, negate(without)), conj(without, negate(with_guard))
+
+
 def _rows_counted(condition: Bool, rows: Rows) -> IntArray:
     total = np.zeros(rows.q_len, np.int64)
     condition = without_frames(condition, rows)
     for guard in listing(condition):
-        with_guard = substitute_bool(condition, {guard: TRUE})
-        condition = substitute_bool(condition, {guard: FALSE})
-        # pairs that are allowed because of the guard, less those forbidden because of it
-        gained, lost = conj(with_guard, negate(condition)), conj(condition, negate(with_guard))
+        condition, gained, lost = _apart(condition, guard)
         add_listed(guard, gained, lost, rows, total)
-    KeyForm.of(condition, rows.kv_len).add_to(total, rows)
+    return total + _added(KeyForm.of(rows.known(condition), rows.kv_len), rows)
+
+
+def _added(keys: KeyForm, rows: Rows) -> IntArray:
+    total = np.zeros(rows.q_len, np.int64)
+    keys.add_to(total, rows)
     return total

@@ -77,7 +77,7 @@ def _least_empty(abstraction: Abstraction, sure: Bool) -> dict[str, int] | None:
 
     def rows(condition: Bool) -> IslSet:
         points = sets.set(f"{{ [{', '.join(names)}] : {isl_text(condition)} }}")
-        return points.project_out(isl.dim_type.set, place, 1)
+        return sets.explicit(points.project_out(isl.dim_type.set, place, 1))
 
     domain = abstraction.domain()
     return least_point(sets, inner, lambda: rows(domain).subtract(rows(conj(domain, sure))))

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from spattn.errors import UnsupportedError
 from spattn.expressions.algebra import conj, disj, eq, le, linear, lt, sub, subexpressions, substitute_bool, symbols
 from spattn.expressions.nodes import (
     And,
@@ -43,9 +44,12 @@ from spattn.expressions.nodes import (
 from spattn.relation.abstraction import resolved
 from spattn.relation.affine import is_affine
 from spattn.relation.counting import count, row_counts
+from spattn.relation.keys import common_period
 
 MAX_PERIOD = 4096
 MAX_ALTERNATIVES = 64  # ways in which minima and maxima of one comparison can be taken
+MAX_LOWERED = 2**20  # rows that are counted one by one for the least length of a formula; beyond, it stays at its bound
+MAX_LENGTHS = 4096  # below the bound of a pattern that looks at kv_len; of more, too few can be looked at to matter
 MAX_COUNTS = 400  # spent on lowering the bound of a pattern that looks at kv_len
 Coefficients = tuple[Fraction, Fraction, Fraction]
 
@@ -91,14 +95,17 @@ class Formula:
 
 
 def formula(condition: Bool) -> Formula | None:
-    """The number of pairs for q_len = kv_len = S; None where it reads data, depends on heads, or has no such form."""
+    """The number of pairs for q_len = kv_len = S.
+
+    None where it reads data, depends on heads, has no such form, or takes too long to find.
+    """
     condition = resolved(_inside(condition))
     plain = _for_large(condition)
     if not is_affine(plain) or symbols(plain) - {"q", "k", "kv_len"}:
         return None
     try:
         borders = [border for atom in _comparisons(plain) for border in _borders(atom)]
-        period = math.lcm(1, *(_period(atom) for atom in _comparisons(plain)))
+        period = math.lcm(1, *map(common_period, _comparisons(plain)))
     except _NoFormula:
         return None
     crossed = 2 if any(border.slopes[0] * border.slopes[1] > 0 for border in borders) else 1
@@ -201,21 +208,6 @@ def _scaled(slopes: tuple[Fraction, Fraction, Fraction], factor: Fraction) -> tu
     return q, k, s
 
 
-def _period(node: Node) -> int:
-    """A common multiple of what divides, divisions of divisions multiplied."""
-    match node:
-        case FloorDiv(dividend, Int(d)) | Mod(dividend, Int(d)):
-            return d * _period(dividend)
-        case Le(left, right) | Eq(left, right):
-            return math.lcm(_period(left), _period(right))
-        case Min(args) | Max(args):
-            return math.lcm(1, *map(_period, args))
-        case Int() | Sym():
-            return 1
-    assert isinstance(node, Expr)
-    return math.lcm(1, *map(_period, linear(node)[0]))
-
-
 def _for_large(condition: Bool) -> Bool:
     """Minima and maxima over lengths alone as they are for long ones."""
     extremes = [part for part in subexpressions(condition) if isinstance(part, Min | Max)]
@@ -240,7 +232,10 @@ def _reach_of_lengths(condition: Bool) -> int:
 def _fitted(condition: Bool, bound: int, period: int) -> Coefficients | None:
     """The polynomial through three counts, if two more lie on it."""
     lengths = [bound + i * period for i in range(5)]
-    counts = [count(condition, length, length) for length in lengths]
+    try:
+        counts = [count(condition, length, length) for length in lengths]
+    except UnsupportedError:
+        return None
     if None in counts:
         return None
     x, y = ([Fraction(value or 0) for value in values[:3]] for values in (lengths, counts))
@@ -254,6 +249,8 @@ def _fitted(condition: Bool, bound: int, period: int) -> Coefficients | None:
 
 def _lowered(condition: Bool, coefficients: Coefficients, bound: int, period: int) -> int:
     """The least S from which the polynomial holds, as far as counts below `bound` tell."""
+    if bound > MAX_LOWERED:
+        return bound
     a, b, c = coefficients
     lowest = bound
     for length, pairs in _counts_below(condition, bound, period):
@@ -269,7 +266,7 @@ def _counts_below(condition: Bool, bound: int, period: int) -> Iterator[tuple[in
     by_row = None if "kv_len" in symbols(condition) else _counts_by_row(condition, bound)
     if by_row is not None:
         yield from ((length, int(by_row[length])) for length in lengths)
-    else:
+    elif len(lengths) <= MAX_LENGTHS:
         yield from ((length, count(condition, length, length) or 0) for length in lengths[:MAX_COUNTS])
 
 

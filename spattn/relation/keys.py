@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spattn.expressions.algebra import add, floordiv, linear, mod, scale, sub, subexpressions, symbols
+from spattn.expressions.algebra import add, floordiv, linear, mod, scale, sub, subexpressions, substitute_bool, symbols
 from spattn.expressions.evaluation import IntArray, evaluate
 from spattn.expressions.nodes import (
     And,
@@ -133,6 +133,16 @@ def _row_keys(expr: Expr, modulus: int | None) -> list[Expr]:
     return [*_row_keys(free, modulus), *(key for term in terms if has_key(term) for key in _row_keys(term, modulus))]
 
 
+def unshifted(atoms: tuple[Bool, ...]) -> tuple[Expr, tuple[Bool, ...]]:
+    """(shift, atoms free of q): periodic comparisons of k + shift; 0 and the atoms themselves if none is found."""
+    parts = dict.fromkeys(part.dividend for atom in atoms for part in subexpressions(atom) if isinstance(part, Mod))
+    for sign, rest in filter(None, map(position_of, parts)):
+        moved = tuple(substitute_bool(atom, {K: sub(K, scale(rest, sign))}) for atom in atoms)
+        if not any("q" in symbols(atom) for atom in moved):
+            return scale(rest, sign), moved
+    return Int(0), atoms
+
+
 @dataclass(frozen=True)
 class Stair:
     """The least k with `g(k) >= bound`, for a g that never falls and has g(k + period) = g(k) + rise.
@@ -220,6 +230,21 @@ def _divisors(expr: Expr) -> int:
     if set(terms) == {expr}:
         raise NoForm
     return math.lcm(*map(_divisors, terms))
+
+
+def common_period(node: Node) -> int:
+    """A common multiple of what divides in an affine comparison or expression, divisions of divisions multiplied."""
+    match node:
+        case FloorDiv(dividend, Int(d)) | Mod(dividend, Int(d)):
+            return d * common_period(dividend)
+        case Le(left, right) | Eq(left, right):
+            return math.lcm(common_period(left), common_period(right))
+        case Min(args) | Max(args):
+            return math.lcm(1, *map(common_period, args))
+        case Int() | Sym():
+            return 1
+    assert isinstance(node, Expr)
+    return math.lcm(1, *map(common_period, linear(node)[0]))
 
 
 def _least(rest: Expr, c: int) -> Expr:

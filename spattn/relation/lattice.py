@@ -101,15 +101,15 @@ def split_by_lattice(sets: Sets, pairs: IslMap, residues: bool = True) -> list[t
         parts[lattice] = parts[lattice].union(part) if lattice in parts else part
     if len(parts) == 1:
         return [(PLAIN, pairs)]
-    disjoint = sets.ask("split", lambda: _made_disjoint(parts))
+    disjoint = sets.ask("split", lambda: _made_disjoint(sets, parts))
     return [(PLAIN, pairs)] if disjoint is None else disjoint
 
 
-def _made_disjoint(parts: dict[Sublattice, IslMap]) -> list[tuple[Sublattice, IslMap]]:
+def _made_disjoint(sets: Sets, parts: dict[Sublattice, IslMap]) -> list[tuple[Sublattice, IslMap]]:
     result: list[tuple[Sublattice, IslMap]] = []
     done: IslMap | None = None
     for lattice in sorted(parts, key=lambda lattice: not lattice.plain):
-        part = parts[lattice]
+        part = sets.explicit(parts[lattice])
         mine = part if done is None else part.subtract(done).coalesce()
         done = part if done is None else done.union(part)
         if not mine.is_empty():

@@ -163,3 +163,17 @@ def test_main_ends_with_the_status(monkeypatch):
     with pytest.raises(SystemExit) as ended:
         app.main()
     assert ended.value.code == 1
+
+
+def test_standard_input_and_files_are_read_up_to_the_limit(spattnc, tmp_path):
+    text = "causal" + " " * 20_000
+    path = tmp_path / "long"
+    path.write_text(text)
+    for answer in (spattnc("show", "-", stdin=text), spattnc("show", f"@{path}")):
+        assert answer.status == 2
+        assert answer.err.startswith("error E091: ")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="no endless file here")
+def test_an_endless_file_is_refused(spattnc):
+    assert "E091" in spattnc("check", "@/dev/zero").err

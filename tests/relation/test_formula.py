@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import HealthCheck, given, reject, settings
 
@@ -66,3 +68,12 @@ def test_the_bound_is_tight_and_guarded() -> None:
     assert found.at(256) == count(meaning(parse("local(256)")), 256, 256) == 256**2
     with pytest.raises(ValueError, match="S >= 256"):
         found.at(255)
+
+
+def test_long_bounds_are_soon_found() -> None:
+    begin = time.perf_counter()
+    assert str(formula(meaning(parse("local(2000000000)")))).endswith("for S >= 4000000006")
+    found = formula(meaning(parse("neighborhood([1024, 1024], [13, 13])")))
+    assert found is not None
+    assert found.coefficients == (0, 0, 2**20 * 169)
+    assert time.perf_counter() - begin < 15
