@@ -5,7 +5,9 @@ The template decides which loops exist; what is here is one name or one expressi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from spattn.codegen.boxes import Line, axis_names, box_text, row_ends, row_lines
 from spattn.codegen.environment import code, comment
@@ -38,6 +40,7 @@ from spattn.layout.ir import (
 from spattn.relation.bounds import BEGIN, LAST, Range
 from spattn.relation.lattice import CONTIGUOUS, Affine, Regular, Runs
 
+NO_RUNS: Mapping[Documents, int] = MappingProxyType({})
 MAX_TITLE = 100  # of a line that is indented, quoted and ended
 ROW = {"u0": "u", "u1": "u"}
 
@@ -122,6 +125,18 @@ class _Printer:
     def text(self, names: dict[str, str], node: Node) -> str:
         return code(TritonText(names, self.parameters, self.width).of(node))
 
+    def mask(self, residual: Bool, runs: Mapping[Documents, int] = NO_RUNS) -> str:
+        """A condition on the rows and the columns of a tile."""
+        printer = TritonText(self.kind.side.pair, self.parameters, self.width, runs, self.frames)
+        return code(printer.of(residual))
+
+    @property
+    def frames(self) -> dict[Documents, int]:
+        """Documents of two sides in which the tile counts its rows."""
+        clamps = (clamp for walk in self.one.walks for clamp in walk.clamps)
+        framed = (clamp.documents for clamp in clamps if isinstance(clamp, FrameClamp))
+        return {documents: self.segment_numbers[documents] for documents in framed if documents.two_sided}
+
     def measured(self, columns: object) -> Width:
         """How great a residue may be, and coordinates of rows and of what the pass walks over."""
         known = dict(KNOWN)
@@ -176,7 +191,7 @@ class _Printer:
         """The walk at a place of its loop, where `first` ranges stand before it, and so many box walks in the pass."""
         side = self.kind.side
         self.width = self.measured(walk.keys)
-        residual = "" if walk.residual == TRUE else self.text(side.pair, walk.residual)
+        residual = "" if walk.residual == TRUE else self.mask(walk.residual)
         title = comment(walk_title(walk, self.kind.direction))
         match walk.keys:
             case Listed(tokens):
@@ -227,7 +242,7 @@ class _Printer:
             own = row_lo or self.text({}, begin), row_hi or f"last{tag}"
             row_lo, row_hi = _within_run(runs[walk.residual.documents], *own)
         elif runs:
-            in_runs = TritonText(self.kind.side.pair, self.parameters, self.width, runs).of(walk.residual)
+            in_runs = self.mask(walk.residual, runs)
         start = keys.position(Sym("start"))
         return WalkText(
             "ranges",

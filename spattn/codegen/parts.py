@@ -284,7 +284,7 @@ class KernelText:
         names += ["q_len", "kv_len", "q_offset"]
         for s in self.segments:
             parts = ["first", "last", "run_first", "run_last", "length", "single", "whole", "run_start", "run_count"]
-            parts += ["row", "column", "begin"]
+            parts += ["row", "column", "begin", "at", "from", "size"]
             names += [f"segment_{s.number}_{part}" for part in parts]
         names += [f"{row}0", f"{row}1"]
         names += [f"{name}_{i}" for i in range(3) for name in (row, "corner", "far")]

@@ -64,6 +64,7 @@ class TritonText:
         parameters: Collects the tensors that are read.
         width: How great the symbols may be.
         runs: Documents that lie in one piece for each row, and their segments' numbers.
+        frames: Documents of two sides whose rows are counted in them already, and their segments' numbers.
         wide: Do its numbers have 64 bits?
     """
 
@@ -71,6 +72,7 @@ class TritonText:
     parameters: Parameters
     width: Width = Width()
     runs: Mapping[Documents, int] = field(default_factory=dict)
+    frames: Mapping[Documents, int] = field(default_factory=dict)
     wide: bool = False
 
     def of(self, node: Expr | Bool) -> str:
@@ -147,6 +149,8 @@ class TritonText:
                 return f"below({self._term(K)} - {run}_start[:, None], {run}_count[:, None])"
             case SameSegment():
                 return self._same_segment(node)
+            case Relative(documents, inner) if documents in self.frames:
+                return self._framed(f"segment_{self.frames[documents]}", inner)
             case Relative():
                 return self._term(relative_inner(node))
             case InTable(table, row, column):
@@ -194,6 +198,15 @@ class TritonText:
         for arg in args[1:]:
             text = f"{function}({text}, {self.of(arg)})"
         return text
+
+    def _framed(self, segment: str, inner: Bool) -> str:
+        """A condition in the frame of each row's document."""
+        row, column = f"{segment}_at[:, None]", f"({self.names['k']} - {segment}_from[:, None])"
+        names = {**self.names, "q": row, "k": column, "kv_len": f"{segment}_size[:, None]"}
+        # a side has fewer than LONGEST indices, so two of them are less than that apart
+        apart = (1 - LONGEST, LONGEST - 1)
+        known = {**self.width.known, "q": apart, "k": apart}
+        return replace(self, names=names, width=Width(known), wide=False)._term(inner)
 
     def _same_segment(self, node: SameSegment) -> str:
         documents, left, right = node.documents, node.left, node.right

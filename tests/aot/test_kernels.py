@@ -92,6 +92,15 @@ def test_hopper_gets_matrix_products_of_warp_groups_and_spills_little(name: str,
         assert found.spills <= (NONE if name in SINGLE_WALK and found.tile == SMALL else SPILLED)
 
 
+@pytest.mark.parametrize("backward", [False, True])
+def test_documents_of_two_sides_spill_little(backward: bool) -> None:
+    """Their rows are counted once a tile and in 32 bits: read and counted with 64 in each mask, 5 KB were spilled."""
+    for found in artefacts("within(q_ids, ids, last(512) | sink(4))", "cuda:90", "bf16", 128, backward=backward):
+        assert found.spills is not None
+        assert found.spills <= SPILLED
+        assert unset_registers(found.text("sass")) == []
+
+
 @pytest.mark.parametrize("head_dim", HEAD_DIMS)
 def test_one_walk_at_the_small_tile_spills_nothing(head_dim: int) -> None:
     for found in artefacts("dense", "cuda:90", "bf16", head_dim, SMALL):
