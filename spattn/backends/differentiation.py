@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spattn.backends.request import Differentiable
+from spattn.backends.request import Derivatives
 from spattn.errors import UnsupportedError
 
 
 def gradients(
-    made: Differentiable,
+    made: Derivatives,
     saved: tuple[Tensor, ...],
     d_out: Tensor | None,
     d_lse: Tensor | None,
@@ -37,7 +37,7 @@ def where_given(found: Sequence[Tensor], given: Sequence[Tensor | None]) -> tupl
     return tuple(None if one is None else derivative for derivative, one in zip(found, given, strict=True))
 
 
-def refuse_third(*_: Any) -> Any:
+def refuse_third(ctx: Any, *grad_outputs: Any) -> Any:
     """The derivative of a second derivative.
 
     Raises:
@@ -52,7 +52,7 @@ class _First(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        made: Differentiable,
+        made: Derivatives,
         wanted: tuple[bool, bool, bool],
         d_out: Tensor | None,
         d_lse: Tensor | None,
@@ -76,7 +76,7 @@ class _Second(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        made: Differentiable,
+        made: Derivatives,
         g_q: Tensor | None,
         g_k: Tensor | None,
         g_v: Tensor | None,

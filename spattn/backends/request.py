@@ -97,8 +97,8 @@ Upstream = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
 """Gradients of the gradients of q, k and v; None for zero."""
 
 
-class Differentiable(Protocol):
-    """Calls that differ in nothing but the values of their tensors."""
+class Derivatives(Protocol):
+    """The gradients of calls that differ in nothing but the values of their tensors, and their derivatives."""
 
     def backward(
         self,
@@ -133,6 +133,10 @@ class Differentiable(Protocol):
             upstream: What the derivatives are weighed with.
         """
         ...
+
+
+class Differentiable(Derivatives, Protocol):
+    """The same, for those who trace it."""
 
     def unwritten(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, wanted: tuple[bool, bool, bool]

@@ -49,9 +49,7 @@ class Gradients:
     v: Tensor
 
 
-def read_rows(
-    out: Tensor, lse: Tensor, d_out: Tensor | None, d_lse: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
+def read_rows(out: Tensor, lse: Tensor, d_out: Tensor | None, d_lse: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """`Rows.d_out`, `Rows.lse` and `Rows.shift`, of whole tensors, in lse's dtype.
 
     Args:

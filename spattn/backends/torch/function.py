@@ -110,7 +110,7 @@ def _as_array(tensor: Tensor) -> np.ndarray[Any, Any]:
 
 @dataclass(frozen=True)
 class _Along:
-    """The gradients of a call along its runs; methods are those of `request.Differentiable`."""
+    """The gradients of a call along its runs; methods are those of `request.Derivatives`."""
 
     made: list[Run]
     scale: float
