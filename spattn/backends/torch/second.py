@@ -1,8 +1,8 @@
 """The derivative of the backward pass, batch by batch, by the formulas that it computes.
 
 With scores s = scale * q k^T, weights p = exp(s - lse) and d_s = p * (d_out v^T - shift), where shift is
-rowsum(d_out * out) - d_lse, the gradients are d_q = scale * d_s k, d_k = scale * d_s^T q, d_v = p^T d_out. Given gradients
-g_q, g_k, g_v of these, the sum of <g, d> is that of p * ((d_out v^T - shift) * x + y) over the pairs, where
+rowsum(d_out * out) - d_lse, the gradients are d_q = scale * d_s k, d_k = scale * d_s^T q, d_v = p^T d_out. With
+gradients g_q, g_k, g_v of these, the sum of <g, d> is that of p * ((d_out v^T - shift) * x + y) over the pairs, where
 
     x = scale * (g_q k^T + q g_k^T),    y = d_out g_v^T.
 
