@@ -59,7 +59,7 @@ class Attention:
         v: torch.Tensor,
         *,
         return_lse: bool = False,
-        scale: float | None = None,
+        scale: float | torch.Tensor | None = None,
         q_offset: int | None = None,
         prepared: Prepared | None = None,
         **tensors: Any,
@@ -74,8 +74,9 @@ class Attention:
             k: `[batch, num_kv_heads, kv_len, head_dim]`; num_q_heads is a multiple of num_kv_heads.
             v: `[batch, num_kv_heads, kv_len, v_head_dim]`.
             return_lse: Also give the log-sum-exp of each row's scores.
-            scale: 1/sqrt(head_dim) by default.
-            q_offset: Position of the first query among the keys; kv_len - q_len by default.
+            scale: A number, or a tensor of one, on q's device or the CPU, which has a gradient; 1/sqrt(head_dim) by
+                default. A tensor multiplies q, in q's dtype.
+            q_offset: Position of the first query among the keys, an integer; kv_len - q_len by default.
             prepared: What `prepare` answered: these tensors are not given again.
             tensors: The pattern's free names. They are read when the call runs, in its stream or its graph.
 
@@ -254,7 +255,7 @@ def compile(  # noqa: A001  the name that users expect
     require(backend)
     parsed = Pattern.of(pattern, layer=layer, **bindings)
     compiled = compile_pattern(parsed.syntax)
-    plan = Plan(str(parsed), backend, tf32, tune, tuple(name for name, _ in compiled.roles))
+    plan = Plan(str(parsed), backend, bool(tf32), bool(tune), tuple(name for name, _ in compiled.roles))
     return Attention(parsed, compiled, plan)
 
 
@@ -265,29 +266,35 @@ def attention(
     pattern: str | Pattern,
     *,
     backend: str = "auto",
+    layer: int | None = None,
+    tf32: bool = False,
+    tune: bool = False,
     return_lse: bool = False,
-    scale: float | None = None,
+    scale: float | torch.Tensor | None = None,
     q_offset: int | None = None,
     prepared: Prepared | None = None,
     **names: Any,
 ) -> Any:
     """`compile(pattern)(q, k, v)` through a cache of this process.
 
-    Integers among `names` are bound, the rest are run-time tensors; the other arguments are those of `Attention`.
+    Integers among `names` are bound, the rest are run-time tensors; the other arguments are those of `compile` and of
+    `Attention`.
     """
     bindings = {name: int(value) for name, value in names.items() if isinstance(value, int | np.integer)}
     tensors = {name: value for name, value in names.items() if name not in bindings}
-    attn = _KNOWN[_known(str(pattern), backend, tuple(sorted(bindings.items())))]
+    attn = _KNOWN[_known(str(pattern), backend, layer, bool(tf32), bool(tune), tuple(sorted(bindings.items())))]
     return attn(q, k, v, return_lse=return_lse, scale=scale, q_offset=q_offset, prepared=prepared, **tensors)
 
 
-def _known(pattern: str, backend: str, bindings: tuple[tuple[str, int], ...]) -> str:
+def _known(
+    pattern: str, backend: str, layer: int | None, tf32: bool, tune: bool, bindings: tuple[tuple[str, int], ...]
+) -> str:
     """Sees to it that `_KNOWN` has an attention function; under which name."""
-    name = f"{backend} {bindings} {pattern}"
+    name = f"{backend} {layer} {tf32} {tune} {bindings} {pattern}"
     if name not in _KNOWN:
         if len(_KNOWN) >= MAX_KNOWN:
             _KNOWN.pop(next(iter(_KNOWN)))
-        _KNOWN[name] = compile(Pattern.of(pattern, **dict(bindings)), backend=backend)
+        _KNOWN[name] = compile(pattern, backend=backend, layer=layer, tf32=tf32, tune=tune, **dict(bindings))
     return name
 
 

@@ -23,7 +23,7 @@ class SparseAttention(torch.nn.Module):
         pattern: The language's text, or a Pattern.
         layer: The layer that `layers(..)` asks about.
         backend: "triton", "torch", or "auto": the first that can serve a call, by call.
-        scale: Of the scores; 1/sqrt(head_dim) by default.
+        scale: Of the scores, a number or a tensor of one, a parameter for instance; 1/sqrt(head_dim) by default.
         tf32: Let float32 products use TF32; else they are IEEE.
         tune: Measure which tiles are fastest, at the first call of each kind on a GPU.
         bindings: Integers for names in the pattern; other names stay free and are given as tensors at each call.
@@ -47,7 +47,7 @@ class SparseAttention(torch.nn.Module):
         *,
         layer: int | None = None,
         backend: str = "auto",
-        scale: float | None = None,
+        scale: float | torch.Tensor | None = None,
         tf32: bool = False,
         tune: bool = False,
         **bindings: int,

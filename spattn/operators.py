@@ -1,4 +1,4 @@
-"""Importing this module tells torch of `spattn::fwd` and `spattn::bwd`: do it before `torch.export.load`."""
+"""Importing this module tells torch of `spattn::fwd`, `bwd` and `bwd_bwd`: do it before `torch.export.load`."""
 
 from __future__ import annotations
 

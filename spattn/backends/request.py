@@ -109,8 +109,12 @@ class Served:
     again: Again | None = None
 
 
+Upstream = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
+"""Gradients of the gradients of q, k and v; None for zero."""
+
+
 class Differentiable(Protocol):
-    """Calls that differ in nothing but the values of their tensors."""
+    """The gradients of calls that differ in nothing but the values of their tensors, and their derivatives."""
 
     def backward(
         self,
@@ -128,6 +132,25 @@ class Differentiable(Protocol):
             d_out: Gradient of out; None for zero.
             d_lse: Gradient of lse; None for zero.
             wanted: Which are asked for.
+        """
+        ...
+
+    def second(
+        self,
+        saved: tuple[torch.Tensor, ...],
+        prepared: Prepared,
+        d_out: torch.Tensor | None,
+        d_lse: torch.Tensor | None,
+        upstream: Upstream,
+    ) -> tuple[torch.Tensor, ...]:
+        """The derivatives of `backward`: of d_out, d_lse, q, k, v, out and lse, as if these were independent.
+
+        Args:
+            saved: As in `backward`.
+            prepared: As in `backward`.
+            d_out: Gradient of out; None for zero.
+            d_lse: Gradient of lse; None for zero.
+            upstream: What the derivatives are weighed with.
         """
         ...
 

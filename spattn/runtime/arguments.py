@@ -13,6 +13,7 @@ from spattn.backends.request import Request
 from spattn.backends.shape import dtype_name
 from spattn.errors import ArgumentError, BindError
 from spattn.expressions.width import FIRST, LONGEST
+from spattn.runtime.tensors import require_tensor
 
 
 def checked(
@@ -46,6 +47,8 @@ def checked(
     """
     _same_kind(q, k, v)
     _shapes_fit(q, k, v)
+    if isinstance(scale, float) and not math.isfinite(scale):
+        raise ArgumentError("E060", f"scale is {scale}; it is a finite number")
     offset = k.shape[2] - q.shape[2] if q_offset is None else q_offset
     for name, end in (("kv_len", k.shape[2]), ("q_offset + q_len", offset + q.shape[2]), ("q_offset", offset)):
         if isinstance(end, int) and not FIRST <= end < LONGEST:  # one that is traced is looked at when it is known
@@ -67,8 +70,7 @@ def checked(
 
 def _same_kind(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
     for name, tensor in (("q", q), ("k", k), ("v", v)):
-        if not isinstance(tensor, torch.Tensor):
-            raise ArgumentError("E060", f"{name} is a {type(tensor).__name__}, not a tensor")
+        require_tensor(name, tensor)
         if tensor.dim() != 4:
             raise ArgumentError("E060", f"{name} has shape {list(tensor.shape)}, not [batch, heads, seq, head_dim]")
         if tensor.dtype != q.dtype:
@@ -104,9 +106,10 @@ def named(
         BindError: One is missing, too many, or of no integers.
     """
     every = {**(shared or {}), **tensors}
-    missing = [name for name in roles if name not in every]
+    missing = [name for name in roles if every.get(name) is None]
     if missing:
         what = ", ".join(f"{name} ({roles[name]})" for name in missing)
+        what += ", and is given None" if missing[0] in tensors else ""
         raise BindError("E030", f"the pattern needs {what}", hint=f"call attn(q, k, v, {missing[0]}=tensor)")
     twice = [name for name in tensors if shared is not None and name in shared]
     if twice:
@@ -132,7 +135,8 @@ def as_tensors(
 
 
 def _tensor(name: str, value: object, device: torch.device | None) -> torch.Tensor:
-    tensor = value if isinstance(value, torch.Tensor) else torch.as_tensor(value)
+    tensor = value if isinstance(value, torch.Tensor) else _as_tensor(name, value)
+    require_tensor(name, tensor)
     if tensor.is_floating_point() or tensor.is_complex():
         raise BindError("E031", f"{name} is {tensor.dtype}; a pattern's tensors hold integers or truth values")
     if device is not None and tensor.device != device:
@@ -140,6 +144,14 @@ def _tensor(name: str, value: object, device: torch.device | None) -> torch.Tens
             raise ArgumentError("E060", f"{name} is on {tensor.device} and q on {device}")
         return tensor.to(device)
     return tensor
+
+
+def _as_tensor(name: str, value: object) -> torch.Tensor:
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        what = f"{name} is a {type(value).__name__} of which torch makes no tensor"
+        raise BindError("E031", what, hint="give integers or truth values") from None
 
 
 def _role_fits(name: str, role: str, tensor: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> None:

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from spattn.errors import UnsupportedError
-from spattn.runtime.operators import BACKWARD, FORWARD, LIBRARY, reads_batch
+from spattn.runtime.operators import BACKWARD, FORWARD, LIBRARY, SECOND, reads_batch
 
 
 def register() -> None:
     """Tells torch how the operators are vmapped."""
     torch.library.register_vmap("spattn::fwd", _fwd, lib=LIBRARY)
     torch.library.register_vmap("spattn::bwd", _bwd, lib=LIBRARY)
+    torch.library.register_vmap("spattn::bwd_bwd", _bwd_bwd, lib=LIBRARY)
 
 
 def _fwd(info: Any, in_dims: tuple[Any, ...], *given: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
@@ -30,6 +31,12 @@ def _bwd(info: Any, in_dims: tuple[Any, ...], *given: Any) -> tuple[tuple[Tensor
     results = BACKWARD(*folded, tensors, plan, scale, q_offset, wanted)
     made = tuple(_unfolded(x, info.batch_size) if asked else x for x, asked in zip(results, wanted, strict=True))
     return made, tuple(0 if asked else None for asked in wanted)
+
+
+def _bwd_bwd(info: Any, in_dims: tuple[Any, ...], *given: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    *operands, tensors, plan, scale, q_offset = given
+    results = SECOND(*_folded(operands, in_dims, info.batch_size, plan), tensors, plan, scale, q_offset)
+    return tuple(_unfolded(x, info.batch_size) for x in results), (0,) * len(results)
 
 
 def _folded(operands: list[Tensor | None], in_dims: tuple[Any, ...], size: int, plan: str) -> list[Tensor | None]:

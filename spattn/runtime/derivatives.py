@@ -1,4 +1,4 @@
-"""The derivative of `spattn::fwd`, by `spattn::bwd`; of first order, and in reverse mode."""
+"""The derivatives of the operators, each by the next: `spattn::fwd`, `bwd`, `bwd_bwd`; in reverse mode."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spattn.backends.differentiation import refuse_third, where_given
 from spattn.errors import UnsupportedError
-from spattn.runtime.operators import BACKWARD, FORWARD, LIBRARY
+from spattn.runtime.operators import BACKWARD, FORWARD, LIBRARY, SECOND
 
 
 def transformed(
@@ -21,8 +22,10 @@ def transformed(
 
 
 def register() -> None:
-    """Tells torch how the operator is differentiated."""
+    """Tells torch how the operators are differentiated."""
     torch.library.register_autograd("spattn::fwd", _of_operator, setup_context=_save, lib=LIBRARY)
+    torch.library.register_autograd("spattn::bwd", _of_backward, setup_context=_save_backward, lib=LIBRARY)
+    torch.library.register_autograd("spattn::bwd_bwd", refuse_third, lib=LIBRARY)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -48,6 +51,29 @@ def _of_operator(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
     return *_derived(ctx, *upstream), [None] * ctx.count, None, None, None
 
 
+def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    given, (tensors, *ctx.rest, ctx.wanted) = inputs[:7], inputs[7:]
+    ctx.count = len(tensors)
+    ctx.save_for_backward(*given, *tensors)
+    ctx.set_materialize_grads(False)
+
+
+def _derived_twice(ctx: Any, upstream: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    """The derivatives of d_out, d_lse, q, k, v, out and lse."""
+    given, tensors = ctx.saved_tensors[:7], list(ctx.saved_tensors[7:])
+    asked = (one if wanted else None for one, wanted in zip(upstream, ctx.wanted, strict=True))
+    found = _Second.apply(*asked, *given, tensors, *ctx.rest)  # type: ignore[no-untyped-call]
+    return where_given(found, given)
+
+
+def _of_backward(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
+    return *_derived_twice(ctx, upstream), [None] * ctx.count, None, None, None, None
+
+
+def _no_forward_mode(ctx: Any, *tangents: Any) -> Any:
+    raise UnsupportedError("E061", "attention has no forward-mode derivative", hint="torch.func.grad, vjp, jacrev")
+
+
 class _Forward(torch.autograd.Function):
     """(out, lse); vmap by the operator's own rule."""
 
@@ -63,15 +89,14 @@ class _Forward(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
         return *_derived(ctx, *upstream), None, None, None, None
 
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise UnsupportedError("E061", "attention has no forward-mode derivative", hint="torch.func.grad, vjp, jacrev")
+    jvp = staticmethod(_no_forward_mode)
 
 
 class _Backward(torch.autograd.Function):
-    """The gradients, which have none."""
+    """The gradients."""
 
     generate_vmap_rule = True
+    setup_context = staticmethod(_save_backward)
 
     @staticmethod
     def forward(*given: Any) -> tuple[Tensor, ...]:
@@ -79,11 +104,24 @@ class _Backward(torch.autograd.Function):
         return dq, dk, dv
 
     @staticmethod
+    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
+        return *_derived_twice(ctx, upstream), None, None, None, None, None
+
+    jvp = staticmethod(_no_forward_mode)
+
+
+class _Second(torch.autograd.Function):
+    """The derivatives of the gradients, which have none."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*given: Any) -> tuple[Tensor, ...]:
+        return tuple(SECOND(*given))
+
+    @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         pass
 
-    @staticmethod
-    def backward(ctx: Any, *upstream: Any) -> Any:
-        raise UnsupportedError("E061", "attention has first derivatives only", hint="leave out create_graph=True")
-
-    jvp = backward
+    backward = staticmethod(refuse_third)
+    jvp = staticmethod(_no_forward_mode)

@@ -14,7 +14,9 @@ from spattn.errors import BindError
 from spattn.runtime import derivatives, operators
 from spattn.runtime.arguments import as_tensors, checked, checks_values, named
 from spattn.runtime.context import as_autocast_wants, is_plain, is_transformed, is_watched
+from spattn.runtime.numbers import as_position, scaled
 from spattn.runtime.plan import Plan
+from spattn.runtime.tensors import require_tensor
 
 MAX_KINDS = 1024
 ALIGNMENT = 16  # bytes; kernels are compiled anew for addresses that are no multiples
@@ -61,7 +63,7 @@ class Calls:
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        scale: float | None,
+        scale: float | torch.Tensor | None,
         q_offset: int | None,
         tensors: Mapping[str, object],
         shared: Prepared | None = None,
@@ -73,9 +75,15 @@ class Calls:
             BindError: A tensor is missing or one too many.
             UnsupportedError: No backend that may serve it can; or a derivative that there is not.
         """
+        if q_offset is not None and type(q_offset) is not int:
+            q_offset = as_position(q_offset)
+        if scale is not None and type(scale) is not float:
+            q, scale = scaled(q, scale)
         traced = torch.compiler.is_compiling()
         if not traced and is_plain(q, k, v):
             return self.answer(Arguments(q, k, v, scale, q_offset, tensors, shared))
+        for name, x in (("q", q), ("k", k), ("v", v)):
+            require_tensor(name, x)
         q, k, v = as_autocast_wants(q, k, v)
         if traced or is_watched(q, k, v) or is_transformed():
             listed = self._listed(tensors, shared, q.device)
@@ -88,7 +96,10 @@ class Calls:
         q, k, v, _, _, tensors, shared = given
         if not type(q) is type(k) is type(v) is torch.Tensor:
             return self._looked_at(given, None)
-        kind = _kind(given)
+        try:
+            kind = _kind(given)
+        except RuntimeError:  # a nested tensor has no strides: the checks say so
+            kind = None
         if kind is None:
             return self._looked_at(given, None)
         key = wants_gradient(q, k, v), kind

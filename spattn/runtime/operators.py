@@ -1,4 +1,4 @@
-"""`spattn::fwd` and `spattn::bwd`: attention as torch traces it, compiles it, exports it.
+"""`spattn::fwd`, `spattn::bwd`, `spattn::bwd_bwd`: attention as torch traces it, compiles it, exports it.
 
 A graph that holds them may be read in another process, so each carries its plan as text. Eager calls take a shorter
 way to the same kernels; only where something wants to see an operator do they come here.
@@ -24,7 +24,13 @@ LIBRARY.define(
     "bwd(Tensor? d_out, Tensor? d_lse, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, "
     f"{_CALL}, bool[3] wanted) -> (Tensor dq, Tensor dk, Tensor dv)"
 )
+# what it answers are derivatives of its tensors from d_out on, in their order
+LIBRARY.define(
+    "bwd_bwd(Tensor? g_q, Tensor? g_k, Tensor? g_v, Tensor? d_out, Tensor? d_lse, Tensor q, Tensor k, Tensor v, "
+    f"Tensor out, Tensor lse, {_CALL}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
 FORWARD, BACKWARD = torch.ops.spattn.fwd.default, torch.ops.spattn.bwd.default
+SECOND = torch.ops.spattn.bwd_bwd.default
 
 _calls_of: Callable[[str], Calls]
 
@@ -90,6 +96,28 @@ def _fake_bwd(
     return _filled(q, calls.new_differentiable(arguments).unwritten(q, k, v, tuple(wanted)))
 
 
+def _bwd_bwd(*given: Any) -> tuple[Tensor, ...]:
+    calls, arguments, (upstream, (d_out, d_lse), results) = _called_twice(*given)
+    saved = (*arguments[:3], *(x.contiguous() for x in results))
+    prepared = calls.request(arguments).tensors
+    return calls.differentiable(arguments).second(saved, prepared, d_out, d_lse, upstream)
+
+
+def _fake_bwd_bwd(*given: Any) -> tuple[Tensor, ...]:
+    calls, arguments, (_, _, (out, lse)) = _called_twice(*given)
+    calls.request(arguments)
+    return tuple(x.new_empty(x.shape) for x in (out, lse, *arguments[:3], out, lse))
+
+
+def _called_twice(*given: Any) -> tuple[Calls, Arguments, tuple[Any, ...]]:
+    """The call, and (g_q, g_k, g_v), (d_out, d_lse), (out, lse)."""
+    *upstream, d_out, d_lse, q, k, v, out, lse = given[:10]
+    _check(q, v, {"out": out, "d_out": d_out}, {"lse": lse, "d_lse": d_lse})
+    for name, one, like in zip(("g_q", "g_k", "g_v"), upstream, (q, k, v), strict=True):
+        _fits(name, one, like.shape, q.dtype, q.device)
+    return *_called(q, k, v, *given[10:]), (tuple(upstream), (d_out, d_lse), (out, lse))
+
+
 def _called(
     q: Tensor, k: Tensor, v: Tensor, tensors: Sequence[Tensor], plan: str, scale: float | None, q_offset: int | None
 ) -> tuple[Calls, Arguments]:
@@ -110,11 +138,16 @@ def _check(q: Tensor, v: Tensor, wide: dict[str, Tensor | None], rows: dict[str,
     """A graph may have been written by anyone: no kernel is given a tensor of another shape than it reads."""
     for given, shape, dtype in ((wide, (*q.shape[:3], v.shape[3]), q.dtype), (rows, q.shape[:3], _of_lse(q))):
         for name, one in given.items():
-            if one is not None and (one.shape != shape or one.dtype != dtype or one.device != q.device):
-                found = f"{list(one.shape)}, {one.dtype} on {one.device}"
-                raise ArgumentError("E060", f"{name} is {found}, not {list(shape)}, {dtype} on {q.device}")
+            _fits(name, one, shape, dtype, q.device)
 
 
-for _name, _real, _fake in (("fwd", _fwd, _fake_fwd), ("bwd", _bwd, _fake_bwd)):
+def _fits(name: str, one: Tensor | None, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
+    if one is not None and (one.shape != shape or one.dtype != dtype or one.device != device):
+        found = f"{list(one.shape)}, {one.dtype} on {one.device}"
+        raise ArgumentError("E060", f"{name} is {found}, not {list(shape)}, {dtype} on {device}")
+
+
+_KERNELS = ("fwd", _fwd, _fake_fwd), ("bwd", _bwd, _fake_bwd), ("bwd_bwd", _bwd_bwd, _fake_bwd_bwd)
+for _name, _real, _fake in _KERNELS:
     LIBRARY.impl(_name, _real, "CompositeExplicitAutograd")
     torch.library.register_fake(f"spattn::{_name}", _fake, lib=LIBRARY)

@@ -1,4 +1,4 @@
-"""Drawn patterns and drawn calls of them: tensors written to between calls, views, numbers of other types, odd offsets."""
+"""Drawn calls of drawn patterns: tensors written to between calls, views, numbers of other types, odd offsets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _shuffled(x: Tensor, role: str, random: np.random.Generator) -> Tensor:
     """Other numbers of the same kind."""
     if role == "segments":
         return torch.as_tensor(np.sort(random.integers(0, LENGTH + 1, x.shape)))
-    return torch.as_tensor(random.permuted(x.numpy()).reshape(x.shape))
+    return x[None].flatten()[torch.as_tensor(random.permutation(x.numel()))].view(x.shape)
 
 
 def inputs(seed: int) -> tuple[Tensor, ...]:

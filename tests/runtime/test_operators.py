@@ -11,7 +11,7 @@ from torch import Tensor
 
 import spattn
 from spattn.errors import ArgumentError, BindError, PatternError, SpattnError, UnsupportedError
-from spattn.runtime.operators import BACKWARD, FORWARD
+from spattn.runtime.operators import BACKWARD, FORWARD, SECOND
 from spattn.runtime.plan import Plan
 from tests.runtime.calls import PATTERNS, derived, drawn, tensors
 
@@ -35,6 +35,8 @@ def test_torch_finds_no_fault_with_the_operators(name: str) -> None:
     out, lse = FORWARD(*plain, *rest)
     d_out, wanted = (None, [False, True, False]) if name == "groups" else (out, [True] * 3)
     torch.library.opcheck(BACKWARD, (d_out, torch.ones_like(lse), *plain, out, lse, *rest, wanted))
+    torch.library.opcheck(BACKWARD, (out, None, *given, out, lse, *rest, wanted))
+    torch.library.opcheck(SECOND, (None, *plain[1:], d_out, torch.ones_like(lse), *plain, out, lse, *rest))
 
 
 @pytest.mark.parametrize("name", PATTERNS)
@@ -100,6 +102,7 @@ def test_the_text_of_a_plan_is_not_trusted(text: str, error: type[SpattnError], 
         {"lse": torch.zeros(2, 4, 16)},
         {"d_out": torch.zeros(2, 4, 17, 16).half()},
         {"d_lse": torch.zeros(1)},
+        {"g_k": torch.zeros(2, 4, 21, 16)},
     ],
     ids=lambda wrong: next(iter(wrong)),
 )
@@ -107,8 +110,12 @@ def test_a_graph_that_hands_over_other_tensors_is_refused(wrong: dict[str, Tenso
     q, k, v = drawn()
     out, lse = FORWARD(q, k, v, *arguments("window"))
     given = {"d_out": out, "d_lse": lse, "q": q, "k": k, "v": v, "out": out, "lse": lse, **wrong}
+    upstream = {name: given.pop(name, None) for name in ("g_q", "g_k", "g_v")}
     with pytest.raises(ArgumentError, match=f"E060: {next(iter(wrong))} is"):
-        BACKWARD(*given.values(), *arguments("window"), [True] * 3)
+        SECOND(*upstream.values(), *given.values(), *arguments("window"))
+    if not wrong.keys() & upstream.keys():
+        with pytest.raises(ArgumentError, match=f"E060: {next(iter(wrong))} is"):
+            BACKWARD(*given.values(), *arguments("window"), [True] * 3)
 
 
 @pytest.mark.filterwarnings("ignore:Deterministic behavior")

@@ -49,6 +49,22 @@ class Gradients:
     v: Tensor
 
 
+def read_rows(out: Tensor, lse: Tensor, d_out: Tensor | None, d_lse: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """`Rows.d_out`, `Rows.lse` and `Rows.shift`, of whole tensors, in lse's dtype.
+
+    Args:
+        out: [batch, num_q_heads, q_len, v_head_dim].
+        lse: [batch, num_q_heads, q_len], natural.
+        d_out: Gradient of out; None for zero.
+        d_lse: Gradient of lse; None for zero.
+    """
+    d_out = torch.zeros_like(out, dtype=lse.dtype) if d_out is None else d_out.to(lse.dtype)
+    empty = lse == -torch.inf
+    shift = (d_out * out).sum(-1)
+    shift = (shift if d_lse is None else shift - d_lse).masked_fill(empty, 0).unsqueeze(-1)
+    return d_out, (lse * LOG2_E).masked_fill(empty, 0).unsqueeze(-1), shift
+
+
 def differentiate(
     rows: Rows, k: Tensor, v: Tensor, batch: Batch, scale: float, into: Gradients, *, careful: bool
 ) -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from spattn.backends.differentiation import gradients
 from spattn.backends.prepared import Prepared
-from spattn.backends.request import Plans, Request
-from spattn.backends.torch.backward import Gradients, Rows, differentiate
+from spattn.backends.request import Plans, Request, Upstream
+from spattn.backends.torch.backward import Gradients, Rows, differentiate, read_rows
 from spattn.backends.torch.careful import is_finite
-from spattn.backends.torch.forward import LOG2_E, accumulation_dtype, attend
+from spattn.backends.torch.forward import accumulation_dtype, attend
 from spattn.backends.torch.pieces import pieces
 from spattn.backends.torch.runs import Run, runs
+from spattn.backends.torch.second import second
 from spattn.expressions.evaluation import IntArray
 from spattn.expressions.tensors import Tensors
 from spattn.layout.ir import Layout
@@ -79,12 +82,24 @@ class Differentiable:
             d_lse: Gradient of lse; None for zero.
             wanted: Which are asked for; the others are None.
         """
+        return self._along(saved, prepared).backward(saved, d_out, d_lse, wanted)
+
+    def second(
+        self,
+        saved: tuple[Tensor, ...],
+        prepared: Prepared,
+        d_out: Tensor | None,
+        d_lse: Tensor | None,
+        upstream: Upstream,
+    ) -> tuple[Tensor, ...]:
+        """The derivatives of `backward`, as `request.Differentiable` has them."""
+        return self._along(saved, prepared).second(saved, d_out, d_lse, upstream)
+
+    def _along(self, saved: tuple[Tensor, ...], prepared: Prepared) -> _Along:
         q, k, *_ = saved
         groups = self._plans.groups(q.shape[0], q.shape[1])
         layouts = [(self._plans.layout_of(values), pairs) for values, pairs in groups.items()]
-        made = _made(layouts, q, k, self._offset, prepared)
-        found = _derived(saved, d_out, d_lse, made, self._scale)
-        return tuple(one if asked else None for one, asked in zip(found, wanted, strict=True))
+        return _Along(_made(layouts, q, k, self._offset, prepared), self._scale)
 
     @staticmethod
     def unwritten(q: Tensor, k: Tensor, v: Tensor, wanted: tuple[bool, bool, bool]) -> tuple[Tensor | None, ...]:
@@ -109,6 +124,27 @@ def _as_array(tensor: Tensor) -> np.ndarray[Any, Any]:
     return np.asarray(tensor.detach().cpu().clone())
 
 
+@dataclass(frozen=True)
+class _Along:
+    """The gradients of a call along its runs; methods are those of `differentiation.Derivatives`."""
+
+    made: list[Run]
+    scale: float
+
+    def backward(
+        self, saved: tuple[Tensor, ...], d_out: Tensor | None, d_lse: Tensor | None, wanted: tuple[bool, bool, bool]
+    ) -> tuple[Tensor | None, ...]:
+        """The gradients of q, k and v."""
+        found = _derived(saved, d_out, d_lse, self.made, self.scale)
+        return tuple(one if asked else None for one, asked in zip(found, wanted, strict=True))
+
+    def second(
+        self, saved: tuple[Tensor, ...], d_out: Tensor | None, d_lse: Tensor | None, upstream: Upstream
+    ) -> tuple[Tensor, ...]:
+        """The derivatives of `backward`."""
+        return second(self.made, self.scale, saved, d_out, d_lse, upstream)
+
+
 class _Attention(torch.autograd.Function):
     """(out, lse) of q, k, v along runs."""
 
@@ -124,9 +160,9 @@ class _Attention(torch.autograd.Function):
         return out, lse
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, d_out: Tensor | None, d_lse: Tensor | None) -> tuple[Tensor | None, ...]:
-        return *_derived(ctx.saved_tensors, d_out, d_lse, ctx.made, ctx.scale), None, None
+        along, wanted = _Along(ctx.made, ctx.scale), ctx.needs_input_grad[:3]
+        return *gradients(along, ctx.saved_tensors, d_out, d_lse, wanted), None, None
 
 
 def _results(q: Tensor, k: Tensor, v: Tensor, made: list[Run], scale: float, *, careful: bool) -> tuple[Tensor, Tensor]:
@@ -144,11 +180,7 @@ def _derived(
 ) -> list[Tensor]:
     """The gradients of q, k and v: without care for pairs that are not allowed where that suffices, else with it."""
     q, k, v, out, lse = saved
-    d_out = torch.zeros_like(out, dtype=lse.dtype) if d_out is None else d_out.to(lse.dtype)
-    empty = lse == -torch.inf
-    shift = (d_out * out).sum(-1)
-    shift = (shift if d_lse is None else shift - d_lse).masked_fill(empty, 0).unsqueeze(-1)
-    rows = q, d_out, (lse * LOG2_E).masked_fill(empty, 0).unsqueeze(-1), shift
+    rows = q, *read_rows(out, lse, d_out, d_lse)
     found = _gradients(rows, k, v, made, scale, careful=False) if is_finite(out) else None
     if found is None or not is_finite(*found):
         found = _gradients(rows, k, v, made, scale, careful=True)

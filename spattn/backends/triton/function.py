@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 
+from spattn.backends import registry
+from spattn.backends.differentiation import Reading, gradients
 from spattn.backends.prepared import Prepared
-from spattn.backends.request import Plans, Request
+from spattn.backends.request import Plans, Request, Upstream
 from spattn.backends.triton.backward import Gradients, dense_rows, differentiate
 from spattn.backends.triton.bound import Bound, bound
 from spattn.backends.triton.bound_backward import BoundBackward, bound_backward
@@ -87,6 +89,20 @@ class Differentiable:
             self._keep(key, bound_backward(request, (d_out, d_lse, out, lse), ran, wanted))
         return _asked(into, wanted)
 
+    def second(
+        self,
+        saved: tuple[torch.Tensor, ...],
+        prepared: Prepared,
+        d_out: torch.Tensor | None,
+        d_lse: torch.Tensor | None,
+        upstream: Upstream,
+    ) -> tuple[torch.Tensor, ...]:
+        """The derivatives of `backward`, by the torch backend, which runs the same plan."""
+        q, k, v, *_ = saved
+        request = Request(q, k, v, tensors=prepared, **self._options)
+        same = registry.backend("torch").differentiable(self._plans, request)
+        return same.second(saved, prepared, d_out, d_lse, upstream)
+
     @staticmethod
     def unwritten(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, wanted: tuple[bool, bool, bool]) -> Three:
         """What `backward` answers, before anything is computed."""
@@ -130,8 +146,8 @@ class _Attention(torch.autograd.Function):
         return out, lse
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, d_out: torch.Tensor | None, d_lse: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         if d_out is None and d_lse is None:
             return None, None, None, None, None
-        return *ctx.made.backward(ctx.saved_tensors, ctx.prepared, d_out, d_lse, ctx.needs_input_grad[:3]), None, None
+        made = Reading(ctx.made, ctx.prepared)
+        return *gradients(made, ctx.saved_tensors, d_out, d_lse, ctx.needs_input_grad[:3]), None, None
