@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spattn import oracle
+from spattn.backends.prepared import Prepared
 from spattn.backends.torch import attention
 from spattn.frontend.meaning import meaning
 from spattn.frontend.syntax import Node
@@ -43,7 +44,7 @@ def test_every_rung_agrees(data: st.DataObject, node: Node, q_len: int, kv_len: 
 
     wanted, wanted_lse = expected(node, inputs, mask)
     offset = kv_len - q_len if q_offset is None else q_offset
-    given_tensors = {name: torch.as_tensor(value) for name, value in tensors.items()}
+    given_tensors = Prepared({name: torch.as_tensor(value) for name, value in tensors.items()})
     options = {"tensors": given_tensors, "scale": 16**-0.5, "q_offset": offset}
     everybody = [(layout, np.arange(BATCH * HEADS))]
     results = {
