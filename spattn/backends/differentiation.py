@@ -63,9 +63,7 @@ def gradients(
 ) -> tuple[Tensor | None, ...]:
     """Those of q, k and v, as `made.backward` has them; differentiable where autograd records."""
     if torch.is_grad_enabled():
-        found: tuple[Tensor | None, ...] = _First.apply(  # type: ignore[no-untyped-call]
-            made, wanted, d_out, d_lse, *saved
-        )
+        found: tuple[Tensor | None, ...] = _First.apply(made, wanted, d_out, d_lse, *saved)
         return found
     return made.backward(saved, d_out, d_lse, wanted)
 
@@ -104,7 +102,7 @@ class _First(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
         given = ctx.saved_tensors
-        found = _Second.apply(ctx.made, *upstream, *given)  # type: ignore[no-untyped-call]
+        found = _Second.apply(ctx.made, *upstream, *given)
         return None, None, *where_given(found, given[:7]), *[None] * len(given[7:])
 
 

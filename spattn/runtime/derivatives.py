@@ -17,7 +17,7 @@ def transformed(
     q: Tensor, k: Tensor, v: Tensor, tensors: Sequence[Tensor], plan: str, scale: float | None, q_offset: int | None
 ) -> tuple[Tensor, Tensor]:
     """`operators.forward` for torch.func, whose transforms do not see through an operator's own derivative."""
-    out, lse = _Forward.apply(q, k, v, tensors, plan, scale, q_offset)  # type: ignore[no-untyped-call]
+    out, lse = _Forward.apply(q, k, v, tensors, plan, scale, q_offset)
     return out, lse
 
 
@@ -43,7 +43,7 @@ def _derived(ctx: Any, d_out: Tensor | None, d_lse: Tensor | None) -> tuple[Tens
     wanted = tuple(ctx.needs_input_grad[:3])
     q, k, v, out, lse, *tensors = ctx.saved_tensors
     given = d_out, d_lse, q, k, v, out, lse, tensors, *ctx.rest, wanted
-    found = _Backward.apply(*given)  # type: ignore[no-untyped-call]
+    found = _Backward.apply(*given)
     return tuple(one if asked else None for one, asked in zip(found, wanted, strict=True))
 
 
@@ -62,7 +62,7 @@ def _derived_twice(ctx: Any, upstream: tuple[Tensor | None, ...]) -> tuple[Tenso
     """The derivatives of d_out, d_lse, q, k, v, out and lse."""
     given, tensors = ctx.saved_tensors[:7], list(ctx.saved_tensors[7:])
     asked = (one if wanted else None for one, wanted in zip(upstream, ctx.wanted, strict=True))
-    found = _Second.apply(*asked, *given, tensors, *ctx.rest)  # type: ignore[no-untyped-call]
+    found = _Second.apply(*asked, *given, tensors, *ctx.rest)
     return where_given(found, given)
 
 

@@ -50,7 +50,7 @@ def attention(
         float64 for float64.
     """
     made = _made(groups, q, k, q_offset, tensors)
-    out, lse = _Attention.apply(q, k, v, made, scale)  # type: ignore[no-untyped-call]
+    out, lse = _Attention.apply(q, k, v, made, scale)
     return out, lse
 
 

@@ -44,7 +44,7 @@ class Differentiable:
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, prepared: Prepared
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(out, lse), recorded by autograd."""
-        out, lse = _Attention.apply(q, k, v, self, prepared)  # type: ignore[no-untyped-call]
+        out, lse = _Attention.apply(q, k, v, self, prepared)
         return out, lse
 
     def forward(
