@@ -6,10 +6,11 @@ import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata, util
+from importlib import util
 
 from spattn._version import __version__
 from spattn.runtime.cache import default_cache
+from spattn.versions import TESTED, cure, installed, numbers, untested
 
 LIBRARIES = {
     "numpy": "",
@@ -19,7 +20,6 @@ LIBRARIES = {
     "triton": "pip install 'spattn[triton]': without it nothing runs on a GPU",
     "matplotlib": "pip install 'spattn[viz]': without it there are no PNGs",
 }
-TRITON_RANGE = (3, 6), (3, 10)
 
 
 @dataclass(frozen=True)
@@ -44,20 +44,20 @@ def _versions() -> Iterator[Finding]:
         version = installed(name)
         if version is None:
             yield Finding(name, "missing", "not installed", hint)
-        else:
+        elif name not in TESTED:
             yield Finding(name, "ok", version)
-    yield from _triton_range(installed("triton"))
+    for name in TESTED:
+        yield from _tested(name, installed(name))
 
 
-def _triton_range(version: str | None) -> Iterator[Finding]:
+def _tested(name: str, version: str | None) -> Iterator[Finding]:
     if version is None:
         return
-    (low, high), found = TRITON_RANGE, numbers(version)
-    if not low <= found < high:
-        wanted = f"{low[0]}.{low[1]} to below {high[0]}.{high[1]}"
-        yield Finding(
-            "triton", "note", f"{version} is outside of what is tested, {wanted}", "pip install 'triton==3.7.1'"
-        )
+    outside = untested(name, version)
+    if outside is None:
+        yield Finding(name, "ok", f"{version} is one of the versions that are tested, {TESTED[name]}")
+    else:
+        yield Finding(name, "note", outside, cure(name))
 
 
 def _interpreter() -> Iterator[Finding]:
@@ -75,7 +75,7 @@ def _interpreter() -> Iterator[Finding]:
             "interpreter",
             "broken",
             f"Triton {triton} cannot interpret loops with NumPy {numpy}",
-            "pip install 'numpy<2.4', or triton 3.7",
+            "pip install 'numpy<2.4', or a newer triton",
         )
 
 
@@ -114,18 +114,3 @@ def nearest(path: str) -> str:
     while not os.path.exists(path) and os.path.dirname(path) != path:
         path = os.path.dirname(path)
     return path
-
-
-def installed(name: str) -> str | None:
-    """The version of a library, None where it is not installed."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def numbers(version: str) -> tuple[int, int]:
-    """(major, minor)."""
-    parts = [*version.split("."), "0"]
-    digits = ["".join(c for c in part if c.isdigit()) or "0" for part in parts[:2]]
-    return int(digits[0]), int(digits[1])

@@ -336,6 +336,17 @@ class TestDoctor:
         assert answer.status == 1
         assert "cannot interpret loops with NumPy 2.4.1" in answer.out
 
+    @pytest.mark.parametrize("version", ["3.5.1", "3.10.0", "4.0.0"])
+    def test_versions_that_nobody_tested(self, spattnc, monkeypatch, version):
+        versions = {"triton": version, "torch": "2.15.1+cu130"}
+        monkeypatch.setattr("spattn.analysis.health.installed", lambda name: versions.get(name, "1.0"))
+        found = [row for row in spattnc("doctor", "--json").json["findings"] if row["name"] in versions]
+        assert [(row["name"], row["level"]) for row in found] == [("torch", "ok"), ("triton", "note")]
+        assert (
+            found[1]["detail"] == f"triton {version} is not one of the versions that spattn is tested with, 3.6 to 3.9"
+        )
+        assert found[1]["hint"] == "pip install 'triton>=3.6,<3.10'"
+
     def test_nothing_installed(self, spattnc, monkeypatch):
         monkeypatch.setattr("spattn.analysis.health.installed", lambda name: None)
         answer = spattnc("doctor")

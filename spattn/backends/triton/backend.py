@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from functools import cache
 
 import torch
@@ -14,6 +15,7 @@ from spattn.backends.triton.function import Differentiable, attention
 from spattn.backends.triton.launch import Outputs
 from spattn.backends.triton.limits import beyond
 from spattn.backends.triton.tiles import Tile
+from spattn.versions import cure, untested
 
 
 def refusal(request: Request) -> str | None:
@@ -29,12 +31,17 @@ def refusal(request: Request) -> str | None:
 
 @cache
 def missing() -> str | None:
-    """What is not installed, as a sentence."""
+    """What is not installed, or not in a version that is tested, as a sentence; a warning says the latter, once."""
     try:
-        import triton  # noqa: F401
+        import triton
     except ImportError:
         return "triton is not installed: pip install 'spattn[gpu]'"
-    return None
+    outside = untested("triton", triton.__version__)
+    if outside is None:
+        return None
+    why = f"{outside}: {cure('triton')}"
+    warnings.warn(f"Triton's kernels are not used, for {why}", RuntimeWarning, stacklevel=2)
+    return why
 
 
 def run(
