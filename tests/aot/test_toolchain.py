@@ -26,5 +26,6 @@ def test_a_kernel_compiles_for_a_gpu_that_is_not_here(backend, architecture, war
 
     signature = {"x_ptr": "*fp32", "length": "i32", "BLOCK": "constexpr"}
     source = ASTSource(fn=_double, signature=signature, constexprs={"BLOCK": 128})
-    kernel = triton.compile(source, target=GPUTarget(backend, architecture, warp_size))
+    options = {"enable_fp_fusion": True}
+    kernel = triton.compile(source, target=GPUTarget(backend, architecture, warp_size), options=options)
     assert kernel.asm[artefact]
