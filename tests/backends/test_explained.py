@@ -42,6 +42,7 @@ KNOWN = (
     "strided(16) & causal | last(64)",
     "local(128) | global([0, 7, 7, -1, 100000])",
     "columns(tokens) | last(4)",
+    "columns([100000]) | last(4)",
     "global(tokens) | local(20)",
     "heads([0]) & causal | heads([1:]) & last(8)",
     "random(2, block=16) | last(4)",
