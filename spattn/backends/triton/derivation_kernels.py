@@ -25,11 +25,12 @@ def list_blocks(
     table_ptr += (bh // num_heads).to(tl.int64) * stride_b + (bh % num_heads).to(tl.int64) * stride_h
     table_ptr += row.to(tl.int64) * stride_m
     lists_ptr += tl.program_id(0).to(tl.int64) * (width + 1)
-    there = (row >= 0) & (row < height)
+    # a row outside of the table marks none
+    end = tl.where((row >= 0) & (row < height), tl.minimum(stop, width), 0)
     count = 0
-    for start in range(0, width, BLOCK):
+    for start in range(0, end, BLOCK):
         column = start + tl.arange(0, BLOCK)
-        inside = there & (column < width) & (column >= first) & (column < stop)
+        inside = (column >= first) & (column < end)
         marked = inside & (tl.load(table_ptr + column.to(tl.int64) * stride_n, mask=inside, other=0) != 0)
         number = marked.to(tl.int32)
         tl.store(lists_ptr + count + tl.cumsum(number, 0), column, mask=marked)
