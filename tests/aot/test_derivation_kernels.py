@@ -28,7 +28,10 @@ KERNELS = {
 
 @pytest.mark.parametrize(("target", "dtype"), [("cuda:90", "i8"), ("cuda:90", "i64"), ("hip:gfx942", "i64")])
 @pytest.mark.parametrize("name", KERNELS)
-def test_it_compiles(name: str, target: str, dtype: str) -> None:
+def test_it_compiles(name: str, target: str, dtype: str, request: pytest.FixtureRequest) -> None:
+    if name == "enter_documents" and target.startswith("hip") and triton.__version__.startswith("3.6."):
+        why = "Triton 3.6 compiles no compare-and-swap for AMD GPUs; a call is refused"
+        request.applymarker(pytest.mark.xfail(reason=why, raises=RuntimeError))
     kernel, constants = getattr(kernels, name), KERNELS[name]
     ours = {"marks_ptr": "*i8", "ids_ptr": "*i32"} if name == "number_segments" else {"marks_ptr": "*i8"}
     types = {}

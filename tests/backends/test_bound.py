@@ -190,3 +190,13 @@ def test_calls_on_one_tensor_leave_nothing_behind(launches: Launches) -> None:
         attn(q, k, v, ids=ids[:length])
         attn(q, k, v, ids=ids[:length], q_offset=3)
     assert not weakref.getweakrefs(ids)
+
+
+def test_documents_on_an_amd_gpu_ask_for_a_triton_that_compiles_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    triton = pytest.importorskip("triton")
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    monkeypatch.setattr(triton, "__version__", "3.6.0")
+    derivations._require_swap.cache_clear()
+    ids = torch.arange(4)
+    with pytest.raises(spattn.SpattnError, match="Triton 3.6.0 compiles no compare-and-swap"):
+        derivations.document_ends(ids, ids)

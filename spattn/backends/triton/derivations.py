@@ -18,6 +18,8 @@ from spattn.backends.triton.blank import Blank
 from spattn.backends.triton.run import Step
 from spattn.backends.triton.schedule import Pointer, Schedule, step
 from spattn.backends.triton.tiles import Tile
+from spattn.errors import UnsupportedError
+from spattn.versions import cure, numbers
 
 MAX_KNOWN = 1024
 BLOCK = 1024  # positions of a program
@@ -163,6 +165,8 @@ def document_ends(seen: torch.Tensor, ids: torch.Tensor, *, placed: bool = False
         placed: Is an id below 0 no document?
     """
 
+    _require_swap()
+
     def made() -> Derivation:
         seen_batch, count, seen_strides = _sequence(seen)
         ids_batch, length, strides = _sequence(ids)
@@ -183,6 +187,18 @@ def document_ends(seen: torch.Tensor, ids: torch.Tensor, *, placed: bool = False
         return Derivation(schedule, Blank((4, *outer, count), torch.int32, seen.device))
 
     return _settled(("document ends", placed), (seen, ids), made)
+
+
+@lru_cache(maxsize=1)
+def _require_swap() -> None:
+    """Documents share a hash table by compare-and-swap, which Triton 3.6 compiles for no AMD GPU."""
+    import triton
+
+    if torch.version.hip is not None and numbers(triton.__version__) < (3, 7):
+        what = (
+            f"Triton {triton.__version__} compiles no compare-and-swap for AMD GPUs, which finds documents by their ids"
+        )
+        raise UnsupportedError("E061", what, hint=f"{cure('triton')}, or cumulative lengths, segments(cu)")
 
 
 def _sequence(tensor: torch.Tensor) -> tuple[int, int, tuple[int, int]]:
