@@ -164,7 +164,6 @@ def document_ends(seen: torch.Tensor, ids: torch.Tensor, *, placed: bool = False
         ids: `[.., m]`, where they are looked for.
         placed: Is an id below 0 no document?
     """
-
     _require_swap()
 
     def made() -> Derivation:
