@@ -244,6 +244,7 @@ def pass_0_loop_0(
                 k_pos = v
                 row_from = tl.maximum(row_lo, due)
                 row_left = tl.maximum(row_hi - row_from + 1, 0)
+                row_from, row_left = tl.broadcast_to(row_from, u.shape), tl.broadcast_to(row_left, u.shape)
                 allowed = tl.broadcast_to(below(v[None, :] - row_from[:, None], row_left[:, None]), scores.shape)
                 if not (segment_0_whole):
                     allowed &= (

@@ -216,6 +216,7 @@ def pass_0_loop_0(
             if partial:
                 row_from = tl.maximum(row_lo, due)
                 row_left = tl.maximum(row_hi - row_from + 1, 0)
+                row_from, row_left = tl.broadcast_to(row_from, u.shape), tl.broadcast_to(row_left, u.shape)
                 allowed = tl.broadcast_to(below(v[None, :] - row_from[:, None], row_left[:, None]), scores.shape)
                 scores = tl.where(allowed, scores, float("-inf"))
             values = load_tile(v_ptrs, loaded[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
@@ -280,6 +281,7 @@ def pass_0_loop_1(
             if partial:
                 row_from = tl.full(row_hi.shape, due, tl.int32)
                 row_left = tl.maximum(row_hi - row_from + 1, 0)
+                row_from, row_left = tl.broadcast_to(row_from, u.shape), tl.broadcast_to(row_left, u.shape)
                 allowed = tl.broadcast_to(below(v[None, :] - row_from[:, None], row_left[:, None]), scores.shape)
                 scores = tl.where(allowed, scores, float("-inf"))
             values = load_tile(v_ptrs, loaded[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)

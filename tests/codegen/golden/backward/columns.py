@@ -473,6 +473,7 @@ def dkdv_pass_0_loop_0(
                 if partial:
                     row_from = tl.maximum(row_lo, due)
                     row_left = tl.maximum(last - row_from + 1, 0)
+                    row_from, row_left = tl.broadcast_to(row_from, u.shape), tl.broadcast_to(row_left, u.shape)
                     allowed = tl.broadcast_to(below(v[None, :] - row_from[:, None], row_left[:, None]), p.shape)
                     p = tl.where(allowed, p, 0.0)
                 do = load_tile(do_ptrs, loaded[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
@@ -767,6 +768,7 @@ def dkdv_pass_1_loop_0(
                 if partial:
                     row_from = tl.maximum(row_lo, due)
                     row_left = tl.maximum(row_hi - row_from + 1, 0)
+                    row_from, row_left = tl.broadcast_to(row_from, u.shape), tl.broadcast_to(row_left, u.shape)
                     allowed = tl.broadcast_to(below(v[None, :] - row_from[:, None], row_left[:, None]), p.shape)
                     p = tl.where(allowed, p, 0.0)
                 do = load_tile(do_ptrs, loaded[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
