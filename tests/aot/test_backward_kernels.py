@@ -9,7 +9,7 @@ import pytest
 from spattn.backends.triton.targets import Target
 from spattn.backends.triton.tiles import Tile
 from tests.aot.sass import unset_registers
-from tests.aot.test_kernels import BINARIES, DTYPES, HEAD_DIMS, NARROW, NUMBERS, PATTERNS, SHARED
+from tests.aot.test_kernels import BINARIES, DTYPES, HEAD_DIMS, NARROW, NUMBERS, PATTERNS, SHARED, in_turn
 from tests.aot.test_kernels import artefacts as forward_or_backward
 
 pytestmark = pytest.mark.aot
@@ -35,8 +35,7 @@ def test_hopper_gets_matrix_products_of_warp_groups_and_spills_little(name: str)
         assert ("wgmma.mma_async" in one.text("ptx")) == tall
 
 
-@pytest.mark.parametrize("target", [target for target in BINARIES if target != "cuda:90"])
-@pytest.mark.parametrize("name", ELSEWHERE)
+@pytest.mark.parametrize(("name", "target"), in_turn(ELSEWHERE))
 def test_every_gpu_gets_a_binary(name: str, target: str) -> None:
     index = ELSEWHERE.index(name) + list(BINARIES).index(target)
     for one in artefacts(name, target, DTYPES[index // 2 % 2], HEAD_DIMS[index % 2]):

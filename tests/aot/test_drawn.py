@@ -21,7 +21,7 @@ from spattn.backends.triton.load import load
 from spattn.backends.triton.targets import Target
 from spattn.backends.triton.tiles import Tile
 from spattn.codegen.module import PassSource
-from spattn.codegen.parameters import Values
+from spattn.codegen.parameters import DocumentIds, Values
 from spattn.compiler import compile_pattern
 from spattn.frontend.parser import parse
 from spattn.frontend.syntax import Node
@@ -31,7 +31,7 @@ from tests.strategies import patterns
 
 pytestmark = [pytest.mark.aot, pytest.mark.timeout(1800)]
 
-EXAMPLES = 300 if os.environ.get("HYPOTHESIS_PROFILE") == "explore" else 25
+EXAMPLES = 300 if os.environ.get("HYPOTHESIS_PROFILE") == "explore" else 12
 WITHOUT_SHRINKING = (Phase.explicit, Phase.generate)
 GPU, TILE = Target.of("cuda:90"), Tile(64, 32, 4, 2)
 LAUNCHES = {
@@ -59,7 +59,7 @@ def with_wide_tensors(usual: Any) -> Any:
     """Types of a call whose own tensors have int64; those that are made of them have int32."""
 
     def typed(name: str, one: PassSource, *rest: Any) -> str:
-        given = {f"t{i}_ptr" for i, role in enumerate(one.roles) if isinstance(role, Values) and "." not in role.name}
+        given = {f"t{i}_ptr" for i, role in enumerate(one.roles) if isinstance(role, Values | DocumentIds)}
         return "*i64" if name in given else usual(name, one, *rest)
 
     return typed
