@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spattn.backends.registry import require
+from spattn.cache.store import Cache, default_cache
 from spattn.codegen.module import ModuleSource
 from spattn.compiler import Compiled, compile_pattern
 from spattn.errors import MissingDependencyError
@@ -19,14 +20,13 @@ from spattn.expressions.algebra import symbols
 from spattn.layout.ir import Layout
 from spattn.pattern import Pattern
 from spattn.relation.heads import pair_groups
-from spattn.runtime.cache import Cache, default_cache
-from spattn.runtime.plan import Plan
+from spattn.runtime.options import Plan
 
 if TYPE_CHECKING:
     import torch
 
     from spattn.analysis.explanation import Explanation
-    from spattn.backends.prepared import Prepared
+    from spattn.call.prepared import Prepared
     from spattn.runtime.execution import Calls
 
 MAX_KNOWN = 256
@@ -197,7 +197,7 @@ class Attention:
             ArgumentError: E060, the heads of k and v do not divide those of q, or the dtype is not served.
         """
         from spattn.analysis.explain import explain
-        from spattn.backends.shape import Shape, dtype_name
+        from spattn.call.shape import Shape, dtype_name
 
         keys, kv_heads = q_len if kv_len is None else kv_len, num_kv_heads or num_heads
         first, v_width = keys - q_len if q_offset is None else q_offset, v_head_dim or head_dim

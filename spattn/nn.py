@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from spattn.attend import Attention, compile
-from spattn.backends.prepared import Prepared
+from spattn.call.prepared import Prepared
 from spattn.pattern import Pattern
 
 

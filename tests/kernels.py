@@ -18,19 +18,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spattn import oracle
-from spattn.backends.request import Records, Request
-from spattn.backends.triton import backend
-from spattn.backends.triton.backward import Gradients, differentiate
-from spattn.backends.triton.launch import Outputs
-from spattn.backends.triton.tiles import Tile
+from spattn.backends import triton as backend
+from spattn.cache.store import default_cache
+from spattn.call.request import Records, Request
 from spattn.codegen.module import ModuleSource
 from spattn.compiler import Compiled, compile_pattern
+from spattn.cost.tile import Tile
 from spattn.frontend.parser import parse
 from spattn.frontend.syntax import Node
+from spattn.gpu.backward import Gradients, differentiate
+from spattn.gpu.launch import Outputs
 from spattn.layout.ir import Layout
 from spattn.relation.heads import pair_groups
 from spattn.runtime.arguments import checked
-from spattn.runtime.cache import default_cache
 
 SENTINEL = 777.0
 FENCE = 256  # elements, a multiple of any alignment that Triton asks about
@@ -40,7 +40,7 @@ TILES = (SMALL, APART, replace(APART, splits=3))
 
 
 @dataclass(frozen=True)
-class Plans:
+class CompiledPattern:
     """A compiled pattern as the backends ask for it."""
 
     compiled: Compiled
@@ -66,8 +66,8 @@ class Plans:
 
 
 @lru_cache(maxsize=64)
-def plans(pattern: str | Node) -> Plans:
-    return Plans(compile_pattern(pattern))
+def plans(pattern: str | Node) -> CompiledPattern:
+    return CompiledPattern(compile_pattern(pattern))
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def fenced(inner: Tensor, fence: float) -> Tensor:
     return view.copy_(inner)
 
 
-def requested(pattern: str | Node, given: Inputs) -> tuple[Plans, Request]:
+def requested(pattern: str | Node, given: Inputs) -> tuple[CompiledPattern, Request]:
     """What the backend is asked, checked as a user's call is."""
     plan = plans(pattern)
     request = checked(

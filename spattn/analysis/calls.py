@@ -8,7 +8,7 @@ from math import isqrt
 from typing import Any
 
 from spattn.analysis.samples import sample_tensors
-from spattn.backends.shape import Shape
+from spattn.call.shape import Shape
 from spattn.expressions.nodes import Bool
 from spattn.expressions.tensors import Tensors
 from spattn.oracle import is_spread

@@ -10,17 +10,18 @@ import numpy as np
 from spattn.analysis.calls import Call
 from spattn.analysis.explanation import Candidate, Cost
 from spattn.analysis.reasons import reason
-from spattn.backends.triton.cost.choice import predicted, ranked
-from spattn.backends.triton.cost.keeping import Keeping, keepings
-from spattn.backends.triton.cost.prediction import Prediction
-from spattn.backends.triton.cost.sizes import Sizes
-from spattn.backends.triton.suited import Asked, sizes_of, tiles_of
-from spattn.backends.triton.tile_records import Measured
-from spattn.backends.triton.tiles import Device, Tile
+from spattn.cost.choice import predicted, ranked
+from spattn.cost.epilogue import Epilogue, keepings
+from spattn.cost.prediction import Prediction
+from spattn.cost.sizes import Sizes
+from spattn.cost.tile import Tile
+from spattn.cost.tile_choice import Asked, sizes_of, tiles_of
 from spattn.errors import SpattnError
 from spattn.expressions.nodes import DocumentBound, GivenTable
 from spattn.expressions.tensors import Tensors
+from spattn.gpu.tile_records import Measured
 from spattn.layout.ir import Blocks, FrameClamp, Layout, Pass, SegmentClamp, Walk
+from spattn.machine.device import Device
 
 SHOWN = 4
 MEASURED = "it was measured, and none that was tried is faster"
@@ -53,7 +54,7 @@ def _as_measured(found: Costed) -> Costed:
     return replace(found, cost=found.cost and replace(found.cost, reason=MEASURED))
 
 
-def _costed(one: Pass, keeping: Keeping, tile: Tile, usual: Sizes, known: Sizes, device: Device) -> Costed:
+def _costed(one: Pass, keeping: Epilogue, tile: Tile, usual: Sizes, known: Sizes, device: Device) -> Costed:
     """What is chosen knows no data; what is predicted does."""
     if one.skips(usual.first, usual.first + usual.q_len) or not usual.q_len * usual.kv_len * usual.count:
         return Costed(tile, None)

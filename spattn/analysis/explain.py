@@ -12,10 +12,10 @@ from spattn.analysis.pairs import allowed_pairs, known_formula
 from spattn.analysis.plans import About, groups
 from spattn.analysis.remarks import remarks
 from spattn.attend import Attention
-from spattn.backends.shape import Shape
-from spattn.backends.triton.limits import beyond
+from spattn.call.shape import Shape
 from spattn.errors import ArgumentError, SpattnError
 from spattn.expressions.text import text
+from spattn.gpu.limits import beyond
 from spattn.pattern import Pattern
 from spattn.relation.terms import disjunction
 

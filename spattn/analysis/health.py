@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import util
 
 from spattn._version import __version__
-from spattn.runtime.cache import default_cache
+from spattn.cache.store import default_cache
 from spattn.versions import TESTED, cure, installed, numbers, untested
 
 LIBRARIES = {

@@ -6,7 +6,7 @@ import sys
 from importlib import util
 from pathlib import Path
 
-from spattn.backends.triton.tiles import H200, Device
+from spattn.machine.device import H200, Device
 
 DRIVERS = ("/dev/nvidia0", "/dev/kfd")
 

@@ -9,18 +9,19 @@ from spattn.analysis.calls import Call
 from spattn.analysis.costs import Costed, costs, rounded
 from spattn.analysis.explanation import Group, OtherPlan, PassPart, Tiling, WalkPart
 from spattn.attend import Attention
-from spattn.backends.triton.cost.plans import total
-from spattn.backends.triton.suited import Asked, plan_sizes, suits_classes
-from spattn.backends.triton.tile_records import key_of, known
-from spattn.backends.triton.tiles import Device, Tile
-from spattn.backends.triton.token_counts import token_counts
 from spattn.codegen.kinds import FORWARD
+from spattn.cost.plans import total
+from spattn.cost.tile import Tile
+from spattn.cost.tile_choice import Asked, plan_sizes, suits_classes
 from spattn.expressions.nodes import Bool
 from spattn.expressions.text import text
+from spattn.gpu.tile_records import key_of, known
+from spattn.gpu.token_counts import token_counts
 from spattn.layout.coverage import coverage
 from spattn.layout.describe import pass_title, walk_lines, walk_title
 from spattn.layout.ir import Layout, Pass
 from spattn.layout.planner import plan
+from spattn.machine.device import Device
 from spattn.relation.heads import pair_conditions, specialised
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from spattn.backends.triton.cost.prediction import Prediction
-from spattn.backends.triton.tiles import Device, Tile
+from spattn.cost.prediction import Prediction
+from spattn.cost.tile import Tile
+from spattn.machine.device import Device
 
 CLEAR = 1.1  # a ratio that explains something
 NEAR = 1.03

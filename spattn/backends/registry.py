@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Protocol, cast
 from spattn.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from spattn.backends.request import Differentiable, Plans, Request, Served
+    from spattn.call.request import CompiledPattern, Differentiable, Request, Served
 
 BACKENDS = {
-    "triton": "spattn.backends.triton.backend",
+    "triton": "spattn.backends.triton",
     "torch": "spattn.backends.torch.backend",
 }
 
@@ -28,11 +28,11 @@ class Backend(Protocol):
         """Why it cannot serve the request, as a sentence; None if it can."""
         ...
 
-    def serve(self, plans: Plans, request: Request) -> Served:
+    def serve(self, plans: CompiledPattern, request: Request) -> Served:
         """The answer to a request that it does not refuse."""
         ...
 
-    def differentiable(self, plans: Plans, request: Request) -> Differentiable:
+    def differentiable(self, plans: CompiledPattern, request: Request) -> Differentiable:
         """What knows the gradients of calls like a request that it does not refuse."""
         ...
 

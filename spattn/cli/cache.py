@@ -12,7 +12,7 @@ from spattn.cli.options import JsonOption
 from spattn.cli.output import write, write_json
 
 if TYPE_CHECKING:
-    from spattn.runtime.cache import Cache
+    from spattn.cache.store import Cache
 
 app = typer.Typer(help="The generated files on disk.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -58,7 +58,7 @@ def prune(
     as_json: JsonOption = False,
 ) -> None:
     """Remove what is old or too much."""
-    from spattn.runtime.cache import MAX_AGE, MAX_BYTES
+    from spattn.cache.store import MAX_AGE, MAX_BYTES
 
     limits = MAX_BYTES if max_bytes is None else max_bytes, MAX_AGE if max_days is None else max_days * 86400
     _report("cache-prune", _cache().prune(*limits), "removed", as_json)
@@ -71,7 +71,7 @@ def clear(as_json: JsonOption = False) -> None:
 
 
 def _cache() -> Cache:
-    from spattn.runtime.cache import default_cache
+    from spattn.cache.store import default_cache
 
     return default_cache()
 

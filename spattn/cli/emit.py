@@ -14,8 +14,8 @@ from spattn.cli.patterns import read_pattern
 
 if TYPE_CHECKING:
     from spattn.attend import Attention
-    from spattn.backends.triton.aot import Artefact
     from spattn.codegen.module import ModuleSource
+    from spattn.gpu.aot import Artefact
     from spattn.pattern import Pattern
 
 
@@ -146,9 +146,9 @@ def _layouts(attn: Attention, direction: Direction) -> str:
 def _machine_code(
     attn: Attention, group: int, direction: Direction, stage: Stage, target: str, dtype: Dtype, head_dim: int
 ) -> tuple[str, dict[str, Any]]:
-    from spattn.backends.triton.aot import compile_ahead, usual_backward_tiles, usual_tiles
-    from spattn.backends.triton.load import load
-    from spattn.backends.triton.targets import Target
+    from spattn.gpu.aot import compile_ahead, usual_backward_tiles, usual_tiles
+    from spattn.gpu.load import load
+    from spattn.machine.target import Target
 
     gpu = Target.of(target)
     values = _chosen(attn, group)

@@ -24,7 +24,7 @@ from spattn.cli.output import write, write_json
 from spattn.cli.patterns import read_pattern
 
 if TYPE_CHECKING:
-    from spattn.backends.triton.tuning import Report
+    from spattn.gpu.tuning import Report
     from spattn.runtime.tuned import Tuned
 
 
@@ -53,7 +53,7 @@ def tune(
     parsed = read_pattern(pattern, settings, layer)
     from spattn.analysis.samples import sample_tensors
     from spattn.attend import compile as compiled
-    from spattn.runtime.cache import default_cache
+    from spattn.cache.store import default_cache
     from spattn.runtime.tuned import Shape, tuned
 
     keys = length if kv_len is None else kv_len

@@ -18,8 +18,8 @@ from spattn.codegen.triton_text import TritonText
 from spattn.expressions.algebra import add, maximum, minimum, sub, subexpressions, substitute
 from spattn.expressions.nodes import FALSE, TRUE, Bool, Documents, Expr, Int, Node, SameSegment, Sym, Truth
 from spattn.expressions.width import KNOWN, Width
-from spattn.layout.certain import certain
 from spattn.layout.describe import pass_title, walk_title
+from spattn.layout.full_tiles import certain
 from spattn.layout.ir import (
     COLUMN_BEGIN,
     COLUMN_END,

@@ -9,8 +9,8 @@ import numpy as np
 from spattn.expressions.algebra import document_end
 from spattn.expressions.evaluation import BoolArray, IntArray
 from spattn.expressions.nodes import Documents, Sym
+from spattn.layout.call import Call
 from spattn.layout.ir import Clamp, FrameClamp, LimitClamp, SegmentClamp
-from spattn.layout.launch import Call
 from spattn.layout.tiles import NOWHERE, Tiles
 from spattn.relation.bounds import Range
 

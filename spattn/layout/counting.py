@@ -12,8 +12,8 @@ import numpy as np
 
 from spattn.expressions.nodes import Bool
 from spattn.expressions.tensors import Tensors
+from spattn.layout.call import Call, calls, spread
 from spattn.layout.ir import Pass
-from spattn.layout.launch import Call, calls, spread
 from spattn.layout.planner import plan
 from spattn.layout.tiles import Tiles, kept_rows, row_tiles
 from spattn.layout.visits import keys_of, visit_mask, visits

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from spattn.expressions.tensors import Tensors
+from spattn.layout.call import Call, calls
 from spattn.layout.ir import Blocks, Layout, Pass
-from spattn.layout.launch import Call, calls
 from spattn.layout.tiles import kept_rows, row_tiles
 from spattn.layout.visits import visits
 

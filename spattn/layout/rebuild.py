@@ -10,8 +10,8 @@ import numpy as np
 
 from spattn.expressions.evaluation import BoolArray
 from spattn.expressions.tensors import Tensors
+from spattn.layout.call import Call, calls, spread
 from spattn.layout.ir import Layout, Walk
-from spattn.layout.launch import Call, calls, spread
 from spattn.layout.tiles import Tiles, kept_rows, row_tiles
 from spattn.layout.visits import keys_of, visit_mask, visits
 from spattn.oracle import is_spread

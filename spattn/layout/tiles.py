@@ -8,9 +8,9 @@ import numpy as np
 
 from spattn.expressions.evaluation import BoolArray, IntArray
 from spattn.expressions.nodes import Sym
+from spattn.layout.call import Call
+from spattn.layout.grid_index import places_of, positions_of
 from spattn.layout.ir import Grid, Listed, Pass, box_sides
-from spattn.layout.launch import Call
-from spattn.layout.places import places_of, positions_of
 from spattn.relation.lattice import Affine, Regular, Runs
 
 NOWHERE = 2**40  # past every position

@@ -15,10 +15,10 @@ from spattn.expressions.algebra import sub
 from spattn.expressions.evaluation import BoolArray, IntArray
 from spattn.expressions.nodes import TRUE, InTable, Sym
 from spattn.layout.boxes import axis_ends, key_sides
+from spattn.layout.call import Call
 from spattn.layout.clamps import reach
+from spattn.layout.grid_index import places_of, positions_of
 from spattn.layout.ir import COLUMN_BEGIN, COLUMN_END, Blocks, Box, Listed, Walk
-from spattn.layout.launch import Call
-from spattn.layout.places import places_of, positions_of
 from spattn.layout.tiles import NOWHERE, Tiles, padded
 from spattn.relation.bounds import Range
 from spattn.relation.lattice import Affine, Regular, Runs

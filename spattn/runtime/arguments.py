@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 import torch
 
-from spattn.backends.prepared import Prepared
-from spattn.backends.request import Request
-from spattn.backends.shape import dtype_name
+from spattn.call.prepared import Prepared
+from spattn.call.request import Request
+from spattn.call.shape import dtype_name
 from spattn.errors import ArgumentError, BindError
 from spattn.expressions.width import FIRST, LONGEST
 from spattn.runtime.tensors import require_tensor

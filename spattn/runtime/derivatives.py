@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spattn.backends.differentiation import refuse_third, where_given
+from spattn.call.differentiation import refuse_third, where_given
 from spattn.errors import UnsupportedError
 from spattn.runtime.operators import BACKWARD, FORWARD, LIBRARY, SECOND
 

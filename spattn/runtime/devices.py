@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from spattn.backends.triton.devices import described
-from spattn.backends.triton.tiles import Device
+from spattn.gpu.devices import described
+from spattn.machine.device import Device
 
 
 def device_names() -> list[str]:

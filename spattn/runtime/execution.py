@@ -8,21 +8,21 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from spattn.backends import registry
-from spattn.backends.prepared import NONE, Kept, Prepared
-from spattn.backends.request import Again, Differentiable, Plans, Request, wants_gradient
+from spattn.call.prepared import NONE, Kept, Prepared
+from spattn.call.request import Again, CompiledPattern, Differentiable, Request, wants_gradient
 from spattn.errors import BindError
 from spattn.runtime import derivatives, operators
 from spattn.runtime.arguments import as_tensors, checked, checks_values, named
 from spattn.runtime.context import as_autocast_wants, is_plain, is_transformed, is_watched
 from spattn.runtime.numbers import as_position, scaled
-from spattn.runtime.plan import Plan
+from spattn.runtime.options import Plan
 from spattn.runtime.tensors import require_tensor
 
 MAX_KINDS = 1024
 ALIGNMENT = 16  # bytes; kernels are compiled anew for addresses that are no multiples
 
 
-class Pattern(Plans, Protocol):
+class Pattern(CompiledPattern, Protocol):
     """A compiled pattern, as calls see it."""
 
     @property

@@ -10,7 +10,7 @@ import torch
 
 from spattn import oracle
 from spattn.backends import registry
-from spattn.backends.request import Plans
+from spattn.call.request import CompiledPattern
 from spattn.runtime.arguments import checked
 
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
@@ -44,7 +44,7 @@ class Trial:
 
 
 def trial(
-    plans: Plans,
+    plans: CompiledPattern,
     roles: Mapping[str, str],
     mask: Any,
     tensors: Mapping[str, Any],

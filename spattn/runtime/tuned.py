@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 
-from spattn.backends.request import Plans, Request
-from spattn.backends.triton.backend import refusal
-from spattn.backends.triton.backward import Gradients, differentiate
-from spattn.backends.triton.forward import attend
-from spattn.backends.triton.launch import Outputs
-from spattn.backends.triton.tuning import Report, Tuner
+from spattn.backends.triton import refusal
+from spattn.cache.store import Cache
+from spattn.call.request import CompiledPattern, Request
 from spattn.errors import MissingDependencyError, UnsupportedError
+from spattn.gpu.backward import Gradients, differentiate
+from spattn.gpu.forward import attend
+from spattn.gpu.launch import Outputs
+from spattn.gpu.tuning import Report, Tuner
 from spattn.runtime.arguments import checked
-from spattn.runtime.cache import Cache
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -51,7 +51,7 @@ class Tuned:
 
 
 def tuned(
-    plans: Plans,
+    plans: CompiledPattern,
     roles: Mapping[str, str],
     tensors: Mapping[str, Any],
     shape: Shape,

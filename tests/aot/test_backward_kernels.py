@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 
-from spattn.backends.triton.targets import Target
-from spattn.backends.triton.tiles import Tile
+from spattn.cost.tile import Tile
+from spattn.machine.target import Target
 from tests.aot.sass import unset_registers
 from tests.aot.test_kernels import BINARIES, DTYPES, HEAD_DIMS, NARROW, NUMBERS, PATTERNS, SHARED, in_turn
 from tests.aot.test_kernels import artefacts as forward_or_backward

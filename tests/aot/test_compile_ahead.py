@@ -6,13 +6,13 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from spattn.backends.triton.aot import compile_ahead, usual_tiles
-from spattn.backends.triton.load import load
-from spattn.backends.triton.targets import Target
-from spattn.backends.triton.tiles import Tile
+from spattn.cache.store import default_cache
 from spattn.compiler import compile_pattern
+from spattn.cost.tile import Tile
 from spattn.errors import UnsupportedError
-from spattn.runtime.cache import default_cache
+from spattn.gpu.aot import compile_ahead, usual_tiles
+from spattn.gpu.load import load
+from spattn.machine.target import Target
 
 SMALL = Tile(64, 64, 4, 2)
 

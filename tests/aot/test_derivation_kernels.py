@@ -7,7 +7,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from spattn.backends.triton import derivation_kernels as kernels
+from spattn.gpu import derivation_kernels as kernels
 
 pytestmark = pytest.mark.aot
 

@@ -16,17 +16,17 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from triton._C.libtriton import ir
 from triton.compiler import make_backend
 
-from spattn.backends.triton import aot
-from spattn.backends.triton.load import load
-from spattn.backends.triton.targets import Target
-from spattn.backends.triton.tiles import Tile
+from spattn.cache.store import default_cache
 from spattn.codegen.module import PassSource
 from spattn.codegen.parameters import DocumentIds, Values
 from spattn.compiler import compile_pattern
+from spattn.cost.tile import Tile
 from spattn.frontend.parser import parse
 from spattn.frontend.syntax import Node
+from spattn.gpu import aot
+from spattn.gpu.load import load
+from spattn.machine.target import Target
 from spattn.relation.heads import pair_groups
-from spattn.runtime.cache import default_cache
 from tests.strategies import patterns
 
 pytestmark = [pytest.mark.aot, pytest.mark.timeout(1800)]

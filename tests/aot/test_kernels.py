@@ -13,12 +13,12 @@ from itertools import cycle
 
 import pytest
 
-from spattn.backends.triton import aot
-from spattn.backends.triton.aot import Artefact, Target, compile_ahead, usual_backward_tiles, usual_tiles
-from spattn.backends.triton.load import load
-from spattn.backends.triton.tiles import Tile
+from spattn.cache.store import default_cache
 from spattn.compiler import Compiled, compile_pattern
-from spattn.runtime.cache import default_cache
+from spattn.cost.tile import Tile
+from spattn.gpu import aot
+from spattn.gpu.aot import Artefact, Target, compile_ahead, usual_backward_tiles, usual_tiles
+from spattn.gpu.load import load
 from tests.aot.sass import unset_registers
 
 pytestmark = pytest.mark.aot

@@ -10,12 +10,12 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from spattn.backends.triton.aot import Artefact, compile_ahead
-from spattn.backends.triton.load import load
-from spattn.backends.triton.targets import Target
-from spattn.backends.triton.tiles import Tile
+from spattn.cache.store import default_cache
 from spattn.compiler import compile_pattern
-from spattn.runtime.cache import default_cache
+from spattn.cost.tile import Tile
+from spattn.gpu.aot import Artefact, compile_ahead
+from spattn.gpu.load import load
+from spattn.machine.target import Target
 
 # a thread's own memory, stored and loaded: 4 bytes, or as many as a suffix says
 LOCAL = re.compile(r"\b(?:STL|LDL)((?:\.\w+)*)\s")

@@ -15,14 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from spattn.backends.triton.cost.keeping import Keeping, keepings
-from spattn.backends.triton.cost.prediction import CAREFUL, INDIRECT, RESUMED, predict
-from spattn.backends.triton.cost.rates import TABLE, Rates
-from spattn.backends.triton.cost.sizes import LONG_WALK, Sizes
-from spattn.backends.triton.cost.work import Work, Workload
-from spattn.backends.triton.tiles import H200, Tile
 from spattn.compiler import compile_pattern
+from spattn.cost.epilogue import Epilogue, keepings
+from spattn.cost.prediction import CAREFUL, INDIRECT, RESUMED, predict
+from spattn.cost.rates import TABLE, Rates
+from spattn.cost.sizes import LONG_WALK, Sizes
+from spattn.cost.tile import Tile
+from spattn.cost.work import Work, Workload
 from spattn.layout.ir import Pass
+from spattn.machine.device import H200
 
 DATA = json.loads((Path(__file__).parent / "data" / "h200.json").read_text())
 KEPT = 0.85  # of a workload's own error that is taken out
@@ -37,7 +38,7 @@ class Run:
     workload: str
     one: Pass
     place: int
-    keeping: Keeping
+    keeping: Epilogue
     sizes: Sizes
     tile: Tile
     microseconds: float

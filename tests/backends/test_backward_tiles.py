@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from spattn.backends.prepared import NONE
-from spattn.backends.request import Request
-from spattn.backends.triton.backward_tiles import Extent, backward_tile
-from spattn.backends.triton.heads import key_heads, query_heads
-from spattn.backends.triton.inputs import inverse
-from spattn.backends.triton.targets import SHARED_KIB
-from spattn.backends.triton.tiles import Device, next_power
+from spattn.call.prepared import NONE
+from spattn.call.request import Request
 from spattn.codegen.kinds import D_KEYS, D_QUERIES
 from spattn.compiler import compile_pattern
+from spattn.cost.backward_tiles import Extent, backward_tile
+from spattn.cost.tile import next_power
+from spattn.gpu.heads import key_heads, query_heads
+from spattn.gpu.inputs import inverse
+from spattn.machine.device import Device
+from spattn.machine.target import SHARED_KIB
 
 
 def extent(length: int = 8192, head_dim: int = 64, itemsize: int = 2, count: int = 16) -> Extent:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 import spattn
-from spattn.backends.triton import backend, backward, derivations, forward, launch
+from spattn.backends import triton as backend
 from spattn.codegen.kinds import D_QUERIES
+from spattn.gpu import backward, derivations, forward, launch
 
 TERMS = 4 * len(D_QUERIES.operands) + D_QUERIES.vectors.index("terms")  # the place among the arguments of dq
 PATTERNS = {
@@ -83,7 +84,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
     made = Launches()
     for module in (forward, backward):
         monkeypatch.setattr(module, "load", made.load)
-    monkeypatch.setattr(launch, "_schedules", OrderedDict())
+    monkeypatch.setattr(launch, "_plans", OrderedDict())
     monkeypatch.setattr(derivations, "_known", OrderedDict())
     derived = defaultdict(lambda: Kernel(made))
     monkeypatch.setattr(derivations, "_kernels", lambda: Deriving(derived))

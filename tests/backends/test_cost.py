@@ -11,22 +11,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spattn.backends.triton.cost.choice import choose, predicted, ranked
-from spattn.backends.triton.cost.keeping import keepings
-from spattn.backends.triton.cost.plans import prefers_classes
-from spattn.backends.triton.cost.prediction import Prediction, shared_bytes
-from spattn.backends.triton.cost.rates import TABLE, rates_of, width_of
-from spattn.backends.triton.cost.sizes import Sizes
-from spattn.backends.triton.cost.work import Workload
-from spattn.backends.triton.tiles import H200, Device, Tile, next_power
 from spattn.codegen.kernel import kernel_text
 from spattn.compiler import compile_pattern
+from spattn.cost.choice import choose, predicted, ranked
+from spattn.cost.epilogue import keepings
+from spattn.cost.plans import prefers_classes
+from spattn.cost.prediction import Prediction, shared_bytes
+from spattn.cost.rates import TABLE, rates_of, width_of
+from spattn.cost.sizes import Sizes
+from spattn.cost.tile import Tile, next_power
+from spattn.cost.work import Workload
 from spattn.expressions.algebra import add, conj, le, select, sub
 from spattn.expressions.nodes import Int, K, Q, RandomTable, Sym
 from spattn.frontend.meaning import meaning
 from spattn.layout.coverage import coverage
 from spattn.layout.ir import Blocks, Pass, Walk
 from spattn.layout.planner import plan
+from spattn.machine.device import H200, Device
 from spattn.relation.bounds import BEGIN, LAST, Range
 from spattn.relation.lattice import CONTIGUOUS
 from tests.backends.calibrate import DATA, Run, fitted, runs, sizes_of

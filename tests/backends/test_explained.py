@@ -18,23 +18,24 @@ from spattn.analysis.calls import Call
 from spattn.analysis.explanation import Explanation
 from spattn.analysis.plans import About, groups
 from spattn.attend import Attention
-from spattn.backends.request import Request
-from spattn.backends.triton import launch, tile_records
-from spattn.backends.triton.backend import refusal
-from spattn.backends.triton.forward import attend
-from spattn.backends.triton.launch import Outputs
-from spattn.backends.triton.schedule import Job, Schedule
-from spattn.backends.triton.tiles import H200, Tile
-from spattn.backends.triton.token_counts import token_counts
-from spattn.backends.triton.tuning import Tuner
+from spattn.backends.triton import refusal
+from spattn.cache.store import Cache
+from spattn.call.request import Request
+from spattn.cost.tile import Tile
+from spattn.gpu import launch, tile_records
+from spattn.gpu.forward import attend
+from spattn.gpu.launch import Outputs
+from spattn.gpu.launch_plan import LaunchPlan, Problem
+from spattn.gpu.token_counts import token_counts
+from spattn.gpu.tuning import Tuner
+from spattn.machine.device import H200
 from spattn.pattern import Pattern
 from spattn.runtime.arguments import checked
-from spattn.runtime.cache import Cache
 from tests import strategies
 
 pytest.importorskip("triton")
 
-Taken = list[tuple[Job, tuple[Tile, ...]]]
+Taken = list[tuple[Problem, tuple[Tile, ...]]]
 LENGTHS = (1, 17, 500, 1024, 3000, 8192)
 KNOWN = (
     "causal",
@@ -56,15 +57,15 @@ def taken() -> Iterator[Taken]:
     """What launches settled; they launch nothing."""
     found: Taken = []
 
-    def settle(job: Job, tiles: tuple[Tile, ...]) -> Schedule:
+    def settle(job: Problem, tiles: tuple[Tile, ...]) -> LaunchPlan:
         found.append((job, tuple(tiles)))
-        return Schedule()
+        return LaunchPlan()
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(launch, "schedule_of", settle)
-        patched.setattr(launch, "_schedules", OrderedDict())
+        patched.setattr(launch, "plan_launches", settle)
+        patched.setattr(launch, "_plans", OrderedDict())
         patched.setattr(calls, "MAX_TILED", 64)
-        patched.setattr(Schedule, "run", lambda schedule, tensors: None)  # nor is anything derived
+        patched.setattr(LaunchPlan, "run", lambda schedule, tensors: None)  # nor is anything derived
         yield found
 
 
@@ -88,7 +89,7 @@ def test_plan_and_tiles_are_those_of_the_launch(taken, data):
     pattern = spattn.parse(data.draw(st.one_of(st.sampled_from(KNOWN), drawn), "pattern"))
     attn, request = spattn.compile(pattern), data.draw(requests(pattern))
     taken.clear()
-    launch._schedules.clear()
+    launch._plans.clear()
     attend(attn, request, Outputs.of(request))
     call = Call(request.shape, {name: one.numpy() for name, one in request.tensors.items()})
     found = groups(attn, About(call, call.shortened(pattern.condition, pattern.free_names), H200), in_triton=True)
@@ -110,7 +111,7 @@ def ran(attn: Attention, taken: Taken, tuner: Tuner | None = None, **options: An
     q, k = (torch.empty(1, heads, 3000, 64, **options) for heads in (4, 2))
     request = checked(q, k, k, scale=None, q_offset=None, tf32=False, roles={}, tensors={})
     taken.clear()
-    launch._schedules.clear()
+    launch._plans.clear()
     attend(attn, request, Outputs.of(request), tuner=tuner)
     [(_, tiles)] = taken
     return tiles

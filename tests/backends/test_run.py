@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from spattn.backends.triton.run import compile_together
+from spattn.gpu.kernel_launch import compile_together
 
 
 class Compiling:

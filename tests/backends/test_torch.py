@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from spattn import oracle
-from spattn.backends.prepared import Prepared
 from spattn.backends.torch import attention
 from spattn.backends.torch.schedule import batches
 from spattn.backends.torch.tiles import add_in_order
+from spattn.call.prepared import Prepared
 from spattn.expressions.tensors import Tensors
 from spattn.frontend.meaning import meaning
 from spattn.frontend.parser import parse
 from spattn.frontend.syntax import Node
-from spattn.layout.launch import calls
+from spattn.layout.call import calls
 from spattn.layout.planner import plan
 from tests.layout.patterns import PICKED, tensors
 

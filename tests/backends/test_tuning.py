@@ -10,22 +10,23 @@ import pytest
 import torch
 
 import spattn
-from spattn.backends.prepared import NONE
-from spattn.backends.request import Request
-from spattn.backends.triton import tile_records, tuning
-from spattn.backends.triton.backward import Gradients, differentiate
-from spattn.backends.triton.cost.choice import ranked
-from spattn.backends.triton.forward import attend
-from spattn.backends.triton.heads import query_heads
-from spattn.backends.triton.launch import Outputs
-from spattn.backends.triton.schedule import Job
-from spattn.backends.triton.suited import bucket, tiles_of
-from spattn.backends.triton.tile_records import record_of
-from spattn.backends.triton.tiles import H200, Tile
-from spattn.backends.triton.tuning import Report, Tuner
+from spattn.cache.store import Cache
+from spattn.call.prepared import NONE
+from spattn.call.request import Request
 from spattn.codegen.kinds import FORWARD
 from spattn.compiler import compile_pattern
-from spattn.runtime.cache import Cache
+from spattn.cost.choice import ranked
+from spattn.cost.tile import Tile
+from spattn.cost.tile_choice import bucket, tiles_of
+from spattn.gpu import tile_records, tuning
+from spattn.gpu.backward import Gradients, differentiate
+from spattn.gpu.forward import attend
+from spattn.gpu.heads import query_heads
+from spattn.gpu.launch import Outputs
+from spattn.gpu.launch_plan import Problem
+from spattn.gpu.tile_records import record_of
+from spattn.gpu.tuning import Report, Tuner
+from spattn.machine.device import H200
 
 TWO = "last(64) | strided(16) & causal"
 
@@ -42,7 +43,7 @@ def cache(tmp_path: Path) -> Cache:
     return Cache(tmp_path / "cache")
 
 
-def job(pattern: str = TWO, length: int = 4096, dtype: torch.dtype = torch.float16) -> tuple[Job, str]:
+def job(pattern: str = TWO, length: int = 4096, dtype: torch.dtype = torch.float16) -> tuple[Problem, str]:
     """Passes on tensors that hold nothing, and the module's source; no kernel is loaded."""
     compiled = compile_pattern(pattern)
     source = compiled.source()
@@ -52,9 +53,9 @@ def job(pattern: str = TWO, length: int = 4096, dtype: torch.dtype = torch.float
     texts = source.of(FORWARD)
     shapes = (q.stride()[:3],) * 4
     heads = query_heads(request, None)
-    return Job(FORWARD, compiled.layout(), texts, kernels, request, shapes, ((),) * len(texts), heads.count, False), (
-        source.text
-    )
+    return Problem(
+        FORWARD, compiled.layout(), texts, kernels, request, shapes, ((),) * len(texts), heads.count, False
+    ), (source.text)
 
 
 class Clock:

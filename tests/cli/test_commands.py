@@ -241,9 +241,9 @@ class TestTune:
 
     def test_the_table(self):
         pytest.importorskip("torch")
-        from spattn.backends.triton.tiles import Tile
-        from spattn.backends.triton.tuning import Report, Trial
         from spattn.cli.tune import lines
+        from spattn.cost.tile import Tile
+        from spattn.gpu.tuning import Report, Trial
         from spattn.runtime.tuned import Tuned
 
         tall, short = Tile(128, 128, 8, 3), Tile(64, 32, 4, 2, registers=128, splits=4)
@@ -302,10 +302,10 @@ class TestAtoms:
 class TestCache:
     @pytest.fixture(autouse=True)
     def _cache(self, tmp_path, monkeypatch):
-        from spattn.runtime.cache import Cache
+        from spattn.cache.store import Cache
 
         self.cache = Cache(tmp_path / "cache")
-        monkeypatch.setattr("spattn.runtime.cache.default_cache", lambda: self.cache)
+        monkeypatch.setattr("spattn.cache.store.default_cache", lambda: self.cache)
 
     def test_dir(self, spattnc):
         assert spattnc("cache", "dir").out == f"{self.cache.root}\n"

@@ -12,7 +12,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.checkpoint import checkpoint
 
 import spattn
-from spattn.backends.triton.load import load
+from spattn.gpu.load import load
 from spattn.runtime.operators import BACKWARD, FORWARD
 from tests.gpu.test_accuracy import PATTERNS
 from tests.gpu.test_accuracy import tensors as arrays

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from spattn import oracle
-from spattn.backends.triton import backend
+from spattn.backends import triton as backend
 from spattn.frontend.parser import parse
 from tests.gpu.test_accuracy import PATTERNS, tensors
 from tests.kernels import Inputs, drawn, plans, requested
@@ -105,7 +105,7 @@ def test_a_new_length_compiles_nothing() -> None:
 
 
 def compiled_kernels(plan: Any) -> int:
-    from spattn.backends.triton.load import load
+    from spattn.gpu.load import load
 
     source = plan.module_of(())
     namespace = load(plan.publish(source.text), source.text)

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import spattn
-from spattn.backends.triton import launch, tile_records
-from spattn.runtime.cache import Cache
+from spattn.cache.store import Cache
+from spattn.gpu import launch, tile_records
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cache]:
     made = Cache(tmp_path / "cache")
     monkeypatch.setattr("spattn.attend.default_cache", lambda: made)
-    monkeypatch.setattr(launch, "_schedules", OrderedDict())  # calls that are known measure nothing
+    monkeypatch.setattr(launch, "_plans", OrderedDict())  # calls that are known measure nothing
     tile_records._known.clear()
     yield made
     tile_records._known.clear()

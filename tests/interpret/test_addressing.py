@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from spattn.backends.triton import launch, schedule
+from spattn.gpu import launch, launch_plan
 from tests.kernels import check, check_gradients, drawn
 
 pytestmark = pytest.mark.interpret
@@ -49,8 +49,8 @@ def test_offsets_are_of_64_bits(pattern: str, axis: str) -> None:
 
 
 def test_a_grid_may_end_after_the_last_pair(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedule, "MAX_GRID", 3)
-    monkeypatch.setattr(launch, "_schedules", OrderedDict())
+    monkeypatch.setattr(launch_plan, "MAX_GRID", 3)
+    monkeypatch.setattr(launch, "_plans", OrderedDict())
     given = drawn(18, 40, batch=2, heads=(4, 4))
     for pattern in ("local(5) | strided(4)", "heads([0, 2]) & causal | heads([1, 3]) & local(3)"):
         check(pattern, given)

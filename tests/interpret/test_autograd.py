@@ -47,7 +47,7 @@ def test_both_backends_give_the_same_gradients(name: str) -> None:
 
 @pytest.mark.parametrize("wanted", ["q", "k", "v", "qv", "kv"])
 def test_only_what_is_asked_for_is_computed(wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from spattn.backends.triton import backward
+    from spattn.gpu import backward
 
     kinds = []
     launched = backward.launched

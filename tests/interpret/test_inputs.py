@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from spattn.backends.triton.tiles import Tile
+from spattn.cost.tile import Tile
 from tests.kernels import SMALL, Inputs, check, drawn, run
 
 pytestmark = pytest.mark.interpret

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spattn import oracle
-from spattn.backends.prepared import Prepared
 from spattn.backends.torch import attention
+from spattn.call.prepared import Prepared
 from spattn.frontend.meaning import meaning
 from spattn.frontend.syntax import Node
 from spattn.layout.planner import plan

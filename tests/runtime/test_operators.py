@@ -12,7 +12,7 @@ from torch import Tensor
 import spattn
 from spattn.errors import ArgumentError, BindError, PatternError, SpattnError, UnsupportedError
 from spattn.runtime.operators import BACKWARD, FORWARD, SECOND
-from spattn.runtime.plan import Plan
+from spattn.runtime.options import Plan
 from tests.runtime.calls import PATTERNS, derived, drawn, tensors
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from spattn.backends.request import Plans, Request, Served
 from spattn.backends.torch.function import Differentiable, attention
+from spattn.call.request import CompiledPattern, Request, Served
 
 
 def refusal(request: Request) -> str | None:
@@ -12,7 +12,7 @@ def refusal(request: Request) -> str | None:
     return None
 
 
-def serve(plans: Plans, request: Request) -> Served:
+def serve(plans: CompiledPattern, request: Request) -> Served:
     """The answer; each call is looked at anew."""
     groups = plans.groups(request.batch_size, request.num_q_heads)
     out, lse = attention(
@@ -27,6 +27,6 @@ def serve(plans: Plans, request: Request) -> Served:
     return Served(out, lse)
 
 
-def differentiable(plans: Plans, request: Request) -> Differentiable:
+def differentiable(plans: CompiledPattern, request: Request) -> Differentiable:
     """What knows the gradients of calls like a request."""
     return Differentiable(plans, request)

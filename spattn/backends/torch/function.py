@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spattn.backends.differentiation import gradients
-from spattn.backends.prepared import Prepared
-from spattn.backends.request import Plans, Request, Upstream
 from spattn.backends.torch.backward import Gradients, Rows, differentiate, read_rows
 from spattn.backends.torch.careful import is_finite
 from spattn.backends.torch.forward import accumulation_dtype, attend
 from spattn.backends.torch.pieces import pieces
 from spattn.backends.torch.runs import Run, runs
 from spattn.backends.torch.second import second
+from spattn.call.differentiation import gradients
+from spattn.call.prepared import Prepared
+from spattn.call.request import CompiledPattern, Request, Upstream
 from spattn.expressions.evaluation import IntArray
 from spattn.expressions.tensors import Tensors
 from spattn.layout.ir import Layout
@@ -62,7 +62,7 @@ class Differentiable:
         request: A call of the kind; of its tensors none is kept.
     """
 
-    def __init__(self, plans: Plans, request: Request) -> None:
+    def __init__(self, plans: CompiledPattern, request: Request) -> None:
         self._plans, self._scale, self._offset = plans, request.scale, request.q_offset
 
     def backward(

@@ -15,8 +15,8 @@ from spattn.backends.torch.parts import Part, parts
 from spattn.backends.torch.schedule import batches
 from spattn.expressions.evaluation import IntArray
 from spattn.expressions.tensors import Tensors
+from spattn.layout.call import Call, calls, spread
 from spattn.layout.ir import Layout
-from spattn.layout.launch import Call, calls, spread
 
 PAIRS = {"cpu": 600_000}
 """Pairs of a batch, about: enough for products of many tiles, whose scores still fit a cache; elsewhere 1 << 22."""

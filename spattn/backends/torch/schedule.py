@@ -10,8 +10,8 @@ import torch
 
 from spattn.backends.torch.batch import Batch
 from spattn.expressions.evaluation import BoolArray, IntArray
+from spattn.layout.call import Call
 from spattn.layout.ir import Layout, Listed, Pass
-from spattn.layout.launch import Call
 from spattn.layout.tiles import Tiles, kept_rows, row_tiles
 from spattn.layout.visits import Visits, keys_of, visit_mask, visits
 

@@ -17,7 +17,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from spattn.backends.request import Upstream
 from spattn.backends.torch.backward import read_rows
 from spattn.backends.torch.batch import Batch
 from spattn.backends.torch.careful import careful_matmul, is_finite
@@ -35,6 +34,7 @@ from spattn.backends.torch.tiles import (
     take_keys,
     take_rows,
 )
+from spattn.call.request import Upstream
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ class Spattn(Peer):
     backend: str = "triton"
 
     def prepare(self, case: Case) -> Prepared:
-        """Plans. A plan knows no length, so the second time, at any length, there is nothing to do."""
+        """CompiledPattern. A plan knows no length, so the second time, at any length, there is nothing to do."""
         begin = time.perf_counter()
         attn = planned(case.workload, self.backend)
         first = (time.perf_counter() - begin) * 1e3

@@ -1,1 +1,0 @@
-"""The Triton backend: generated kernels for NVIDIA (sm_80 and later) and AMD (gfx942) GPUs."""

@@ -1,0 +1,1 @@
+"""Generated text and measured tiles as files that outlive the process."""

@@ -1,0 +1,193 @@
+"""Tiles of the backward passes: by dtype and head dimension, cut down to rows, blocks and shared memory, then split.
+
+They hold the gradients of their rows beside two tiles of products, so they are smaller than those of the forward.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from spattn.codegen.kinds import D_KEYS, Kind
+from spattn.cost.tile import Tile, next_power
+from spattn.expressions.algebra import subexpressions
+from spattn.expressions.evaluation import IntArray, evaluate
+from spattn.expressions.frozen import frozen
+from spattn.expressions.nodes import Expr, RandomTable, Read, Sym
+from spattn.expressions.tensors import NOTHING
+from spattn.layout.boxes import axis_ends
+from spattn.layout.ir import Blocks, Box, FrameClamp, Grid, Listed, Pass, SegmentClamp, Walk
+from spattn.machine.device import Device
+from spattn.relation.bounds import Range
+from spattn.relation.lattice import Affine, Runs
+
+RESIDENT = 3  # programs for each processor that a split pass wants
+MIN_STEPS = 8  # tiles of columns that a split does at least
+MAX_SPLITS = 64
+SHORT_WALK = 448  # columns of a row from which it pays to keep more of them in registers
+LONG_WALK = 1024  # columns from which a loop of its own for masked tiles pays; what a row sees where only data says
+SAMPLES = 8  # rows looked at
+
+TILES = {
+    (2, 64): {
+        0: (Tile(64, 32, 4, 3, 128), Tile(64, 32, 4, 3, 168)),
+        SHORT_WALK: (Tile(64, 64, 4, 2, 128), Tile(64, 64, 4, 3, 168)),
+    },
+    (2, 128): {
+        0: (Tile(64, 32, 4, 2, 168), Tile(64, 64, 4, 2)),
+        SHORT_WALK: (Tile(64, 64, 4, 2), Tile(64, 64, 4, 2)),
+        LONG_WALK: (Tile(64, 64, 4, 2, apart=True), Tile(64, 64, 4, 2)),
+    },
+    (2, 256): {0: (Tile(64, 32, 8, 1), Tile(64, 32, 8, 1))},
+    (4, 64): {0: (Tile(32, 32, 4, 2), Tile(32, 32, 4, 2))},
+    (4, 128): {0: (Tile(32, 16, 4, 1), Tile(32, 16, 4, 1))},
+    (4, 256): {0: (Tile(16, 16, 4, 1), Tile(16, 16, 4, 1))},
+}
+"""(bytes of an element, head dimension up to) -> columns that a row sees, from so many on -> the tiles of dq, and of dk
+and dv; of bf16 the fastest that were measured on an H200."""
+OTHERS = {
+    (2, 64): (
+        (Tile(64, 64, 4, 3, 168), Tile(64, 64, 4, 2, 168, apart=True)),
+        (Tile(64, 64, 4, 2, 168, apart=True), Tile(64, 32, 4, 3, 128)),
+    ),
+    (2, 128): ((Tile(128, 64, 8, 3, apart=True),), (Tile(64, 32, 4, 3), Tile(64, 64, 4, 2, apart=True))),
+}
+"""What else was fast somewhere: worth measuring."""
+
+
+@frozen
+class Extent:
+    """A launch of backward passes, as far as it decides their tiles.
+
+    Attributes:
+        rows, columns: Positions, half-open.
+        kv_len: Keys, in tokens.
+        count: (batch, head) pairs.
+        group: Heads that a program goes through.
+        head_dim: The wider of the two head dimensions.
+        itemsize: Bytes of an element of q, k and v.
+    """
+
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    kv_len: int
+    count: int
+    group: int
+    head_dim: int
+    itemsize: int
+
+
+def backward_tile(kind: Kind, one: Pass, extent: Extent, device: Device) -> Tile:
+    """The tile of a pass."""
+    return backward_candidates(kind, one, extent, device)[0]
+
+
+@lru_cache(maxsize=4096)
+def backward_candidates(kind: Kind, one: Pass, extent: Extent, device: Device) -> tuple[Tile, ...]:
+    """The tile of a pass, then others that may be faster."""
+    width = next(width for size, width in TILES if size == extent.itemsize and next_power(extent.head_dim) <= width)
+    key, seen = (extent.itemsize, width), _columns_seen(one, extent)
+    tiles = {least: pair[kind is D_KEYS] for least, pair in TILES[key].items()}
+    first = tiles[max(least for least in tiles if least <= seen)]
+    shapes = (first, *tiles.values(), *(OTHERS[key][kind is D_KEYS] if key in OTHERS else ()))
+    return tuple(dict.fromkeys(_suited(shape, one, extent, seen, device) for shape in shapes))
+
+
+def _suited(tile: Tile, one: Pass, extent: Extent, seen: int, device: Device) -> Tile:
+    """Cut down to what a pass has and the device holds; split where there are too few programs."""
+    rows = _row_count(one, extent)
+    block_m = min(tile.block_m, next_power(rows), next_power(one.block) if one.block > 1 else tile.block_m)
+    sizes = [walk.keys.size for walk in one.walks if isinstance(walk.keys, Blocks)]
+    tile = replace(tile, block_m=block_m, block_n=min(tile.block_n, *map(next_power, sizes), tile.block_n))
+    tile = _fitting(tile, next_power(extent.head_dim) * extent.itemsize, device.shared)
+    programs = -(-rows // tile.block_m) * one.residues * extent.count
+    steps = seen * extent.group // tile.block_n
+    wanted = RESIDENT * device.processors // max(programs, 1)
+    return replace(tile, splits=max(1, min(wanted, steps // MIN_STEPS, MAX_SPLITS)))
+
+
+def _fitting(tile: Tile, row_bytes: int, shared: int) -> Tile:
+    """Fewer stages, fewer columns, then fewer rows, until two tiles of rows and two of columns a stage fit."""
+    while 2 * (tile.block_m + tile.block_n * tile.num_stages) * row_bytes > shared:
+        if tile.num_stages > 1:
+            tile = replace(tile, num_stages=tile.num_stages - 1)
+        elif tile.block_n > 16:
+            tile = replace(tile, block_n=tile.block_n // 2)
+        elif tile.block_m > 16:
+            tile = replace(tile, block_m=tile.block_m // 2)
+        else:
+            break
+    return tile
+
+
+def _row_count(one: Pass, extent: Extent) -> int:
+    """Rows of a residue class, about."""
+    count = extent.rows[1] - extent.rows[0]
+    match one.rows:
+        case Listed(tokens):
+            return len(tokens.values) if not tokens.tensors else min(count, LONG_WALK)
+        case Affine(step, _):
+            return -(-count // step)
+        case Runs(period, run, _):
+            return count // period * run + run
+        case Grid(shape):
+            return int(np.prod(shape))
+    return count
+
+
+def _columns_seen(one: Pass, extent: Extent) -> int:
+    """Columns that a row walks over, about and in the mean."""
+    return int(sum(_walked(walk, one, extent) for walk in one.walks))
+
+
+def _walked(walk: Walk, one: Pass, extent: Extent) -> float:
+    first, stop = extent.columns
+    match walk.keys:
+        case Affine() | Runs() as keys:
+            known: dict[str, Any] = {"u0": _rows(one, extent), "kv_len": extent.kv_len, "c": 0, "h": 0, "b": 0}
+            known |= {"u1": known["u0"], "num_heads": 1, "batch_size": 1}
+            ends = [_integer(keys.coordinate(Sym("x")), {**known, "x": np.asarray(x)}) for x in (first, stop)]
+            known |= {"begin": ends[0], "last": ends[1] - 1}
+            seen = sum(_length(r.lo, r.hi, known) for r in walk.ranges)
+            return min(seen, LONG_WALK) if _in_documents(walk) else seen
+        case Listed(tokens):
+            return len(tokens.values) if not tokens.tensors else LONG_WALK
+        case Box(shape, _, ranges):
+            return float(np.prod([_along(*axis) for axis in zip(ranges, shape, strict=True)]))
+        case Blocks(RandomTable() as table, size):
+            return table.count * size
+    return min(stop - first, LONG_WALK)
+
+
+def _in_documents(walk: Walk) -> bool:
+    return any(isinstance(clamp, SegmentClamp | FrameClamp) for clamp in walk.clamps)
+
+
+def _along(one: Range, length: int) -> float:
+    """Columns that a row in the middle of an axis sees along it."""
+    middle = np.asarray(length // 2)
+    lo, hi = axis_ends(one, middle, middle, length)
+    return float(np.maximum(hi - lo + 1, 0))
+
+
+def _rows(one: Pass, extent: Extent) -> IntArray:
+    """Coordinates of some rows, from the first to the last."""
+    positions = np.linspace(extent.rows[0], max(extent.rows[1] - 1, extent.rows[0]), SAMPLES).astype(np.int64)
+    if isinstance(one.rows, Affine | Runs):
+        return _integer(one.rows.coordinate(Sym("x")), {"x": positions, "c": 0})
+    return positions
+
+
+def _length(lo: Expr, hi: Expr, known: dict[str, Any]) -> float:
+    if any(isinstance(part, Read) for end in (lo, hi) for part in subexpressions(end)):
+        return LONG_WALK
+    first = np.maximum(_integer(lo, known), known["begin"])
+    last = np.minimum(_integer(hi, known), known["last"])
+    return float(np.maximum(last - first + 1, 0).mean())
+
+
+def _integer(expr: Expr, known: dict[str, Any]) -> IntArray:
+    return np.asarray(evaluate(expr, known, NOTHING), np.int64)

@@ -1,0 +1,142 @@
+"""The plan and the tiles that suit a device: of the forward those predicted to be quickest, of the backward the usual.
+
+Launches ask, and explanations, which have no tensors: torch is not needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from spattn.call.shape import Shape
+from spattn.codegen.kinds import FORWARD, Kind
+from spattn.cost.backward_tiles import Extent, backward_candidates
+from spattn.cost.choice import ranked
+from spattn.cost.plans import prefers_classes
+from spattn.cost.sizes import Sizes, power_of_two
+from spattn.cost.tile import Tile
+from spattn.expressions.nodes import Tokens
+from spattn.layout.ir import Layout
+from spattn.machine.device import Device
+
+if TYPE_CHECKING:
+    from spattn.call.request import CompiledPattern
+
+TokenCounts = Iterable[tuple[Tokens, int]]
+
+
+class Question(Protocol):
+    """Passes of one kind in a call: which tiles suit them?"""
+
+    @property
+    def kind(self) -> Kind:
+        """What they compute."""
+        ...
+
+    @property
+    def layout(self) -> Layout:
+        """The passes."""
+        ...
+
+    @property
+    def shape(self) -> Shape:
+        """The call's sizes."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """(batch, head) pairs, of query heads or of key heads."""
+        ...
+
+    @property
+    def tokens(self) -> TokenCounts:
+        """How long each list of tokens is that they read."""
+        ...
+
+    @property
+    def device(self) -> Device:
+        """Where they run."""
+        ...
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question without tensors; attributes are those of `Question`."""
+
+    kind: Kind
+    layout: Layout
+    shape: Shape
+    count: int
+    tokens: tuple[tuple[Tokens, int], ...]
+    device: Device
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A tile of a pass; `predicted` are microseconds, None for gradients, of which none are predicted."""
+
+    tile: Tile
+    predicted: float | None
+
+
+def suits_classes(plans: CompiledPattern, values: tuple[bool, ...], shape: Shape, count: int, device: Device) -> bool:
+    """Are the rows of a group's `count` (batch, head) pairs tiled by residue classes, where its plan has them?"""
+    layout = plans.layout_of(values)
+    if not layout.in_classes or count == 0:
+        return True
+    return prefers_classes(layout, plans.layout_of(values, classes=False), plan_sizes(shape, count), device)
+
+
+def plan_sizes(shape: Shape, count: int) -> Sizes:
+    """What a choice between plans depends on: no lists of tokens, which each plan has its own of."""
+    return sizes_of(shape, count).bucketed()
+
+
+def tiles_of(asked: Question) -> tuple[Tile, ...]:
+    """One for each pass."""
+    return tuple(order[0].tile for order in candidates(asked))
+
+
+def candidates(asked: Question) -> list[list[Candidate]]:
+    """Of each pass, the most promising first."""
+    sizes = bucket(asked)
+    if isinstance(sizes, Sizes):
+        orders = (ranked(one, sizes, asked.device) for one in asked.layout.passes)
+        return [[Candidate(found.tile, found.total) for found in order] for order in orders]
+    tiles = (backward_candidates(asked.kind, one, sizes, asked.device) for one in asked.layout.passes)
+    return [[Candidate(tile, None) for tile in order] for order in tiles]
+
+
+def bucket(asked: Question) -> Sizes | Extent:
+    """What tiles depend on, lengths rounded up to powers of two: a new length rarely takes other tiles."""
+    shape = asked.shape
+    if asked.kind == FORWARD:
+        return sizes_of(shape, asked.count, asked.tokens).bucketed()
+    q_len, kv_len = power_of_two(shape.q_len), power_of_two(shape.kv_len)
+    first = kv_len - q_len if shape.q_offset + shape.q_len == shape.kv_len else shape.q_offset
+    queries, keys = (first, first + q_len), (0, kv_len)
+    by_queries = asked.kind.direction == "queries"
+    return Extent(
+        rows=queries if by_queries else keys,
+        columns=keys if by_queries else queries,
+        kv_len=kv_len,
+        count=asked.count,
+        group=1 if by_queries else shape.group_size,
+        head_dim=shape.widest,
+        itemsize=shape.itemsize,
+    )
+
+
+def sizes_of(shape: Shape, count: int, tokens: TokenCounts = ()) -> Sizes:
+    """The sizes of a call for `count` (batch, head) pairs, with the lengths of its lists of tokens."""
+    return Sizes(
+        q_len=shape.q_len,
+        kv_len=shape.kv_len,
+        first=shape.q_offset,
+        count=count,
+        group=max(shape.group_size, 1),
+        head_dim=shape.widest,
+        itemsize=shape.itemsize,
+        tokens=tuple(tokens),
+    )

@@ -1,0 +1,209 @@
+"""Kernels compiled ahead of time, for a GPU that need not be here: their assembly, and what they need of the machine.
+
+Arguments are declared as a call on well-aligned tensors has them. Without that, Triton loads element by element, and
+registers and spills are those of another kernel. Torch is not needed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from spattn.codegen.kinds import D_KEYS, D_QUERIES
+from spattn.codegen.module import ModuleSource, PassSource
+from spattn.codegen.parameters import Membership
+from spattn.codegen.parts import COMBINED
+from spattn.cost.backward_tiles import Extent, backward_tile
+from spattn.cost.choice import choose
+from spattn.cost.sizes import Sizes
+from spattn.cost.tile import Tile, compiler_options, padded, unhurried
+from spattn.errors import MissingDependencyError, UnsupportedError
+from spattn.gpu.resource_usage import needs
+from spattn.layout.boxes import sides_of
+from spattn.layout.ir import Layout
+from spattn.machine.device import Device
+from spattn.machine.target import Target
+
+ALIGNED = re.compile(r"\w+_ptr|stride_d?[qkvo]\w+")
+ITEM_SIZES = {"fp16": 2, "bf16": 2, "fp32": 4}
+USUAL_LENGTH, USUAL_HEADS = 8192, 16  # of the call for which tiles are chosen
+TENSORS = re.compile(r"(q|k|v|out|do|dq|dk|dv)_ptr")  # of the call's dtype
+SIDE = re.compile(r"(key|query)_side\w+")  # of a box
+PART = re.compile(r"(?:split|part_in|part_out)(_\w+)?_ptr")
+FLOATS = ("lse_ptr", "dlse_ptr", "terms_ptr", "marks_ptr")
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One pass, compiled.
+
+    Attributes:
+        name: The kernel's.
+        tile: The tile that it was compiled for.
+        asm: Forms of the code by name: ttir, ttgir, llir, ptx and cubin; amdgcn and hsaco for HIP.
+        registers: A thread's; None where the compiler does not say.
+        spills: Bytes a thread stores and loads because registers ran out.
+        shared: Bytes of shared memory a block.
+        warnings: Of ptxas: WGMMA that had to be serialised, mostly.
+    """
+
+    name: str
+    tile: Tile
+    asm: Mapping[str, Any]
+    registers: int | None
+    spills: int | None
+    shared: int
+    warnings: tuple[str, ...]
+
+    def text(self, stage: str) -> str:
+        """A form of the code as text, `sass` included.
+
+        Raises:
+            UnsupportedError: E041, this target has no such form.
+        """
+        try:
+            found = self.asm[stage]
+        except KeyError:
+            raise UnsupportedError("E041", f"there is no {stage} for this target") from None
+        return str(found)
+
+
+def compile_ahead(
+    source: ModuleSource,
+    kernels: Mapping[str, Any],
+    target: Target,
+    dtype: str,
+    head_dim: int,
+    v_head_dim: int,
+    tiles: Tile | Sequence[Tile],
+    careful: bool = False,
+) -> list[Artefact]:
+    """The kernels of every pass of a module, for a GPU.
+
+    Args:
+        source: Generated text and its kernels.
+        kernels: What `load` made of it.
+        target: The GPU.
+        dtype: "fp16", "bf16" or "fp32": of q, k, v and out.
+        head_dim: Width of q and k.
+        v_head_dim: Width of v and out.
+        tiles: One for all passes, or one for each; where it has splits, they are combined by a kernel more.
+        careful: The launch that mends tiles which inf or NaN in a value spoiled.
+
+    Raises:
+        MissingDependencyError: Triton is not installed.
+        UnsupportedError: This process interprets kernels, and so compiles none.
+    """
+    _require_compiler()
+    each = [tiles] * len(source.passes) if isinstance(tiles, Tile) else list(tiles)
+    each = [unhurried(tile) for tile in each] if careful else each
+    constants = {**_constants(head_dim, v_head_dim, ITEM_SIZES[dtype]), "CAREFUL": careful}
+    found = []
+    for one, tile in zip(source.passes, each, strict=True):
+        split = {**constants, "SPLIT": tile.splits > 1, "APART": tile.apart}
+        found.append(_compiled(one, kernels[one.name], target, dtype, tile, split))
+        if tile.splits > 1:
+            combine, chunk = replace(one, name=f"{one.name}_combine"), {"BLOCK_D": COMBINED, "BLOCK_DV": COMBINED}
+            found.append(_compiled(combine, kernels[combine.name], target, dtype, tile, split | chunk))
+    return found
+
+
+def usual_backward_tiles(layout: Layout, transposed: Layout, dtype: str, head_dim: int, target: Target) -> list[Tile]:
+    """The tile of each pass of the gradients, first of dq, then of dk and dv."""
+    device, ends = Device(shared=target.shared), (0, USUAL_LENGTH)
+    extent = Extent(ends, ends, USUAL_LENGTH, USUAL_HEADS, 1, head_dim, ITEM_SIZES[dtype])
+    kinds = ((D_QUERIES, layout), (D_KEYS, transposed))
+    return [backward_tile(kind, one, extent, device) for kind, along in kinds for one in along.passes]
+
+
+def usual_tiles(layout: Layout, dtype: str, head_dim: int, target: Target) -> list[Tile]:
+    """The tile of each pass in a call of some thousand tokens."""
+    device, length = Device(shared=target.shared), USUAL_LENGTH
+    sizes = Sizes(length, length, 0, USUAL_HEADS, 1, head_dim, ITEM_SIZES[dtype])
+    return [choose(one, sizes, device) for one in layout.passes]
+
+
+def _require_compiler() -> None:
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        message = "TRITON_INTERPRET=1 makes Triton interpret kernels, and so compile none"
+        raise UnsupportedError("E061", message, hint="env -u TRITON_INTERPRET")
+    try:
+        import triton  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError("E050", "compiling needs Triton", hint="pip install 'spattn[triton]'") from error
+
+
+def _constants(head_dim: int, v_head_dim: int, itemsize: int) -> dict[str, Any]:
+    """What a call of these widths compiles in, but for the tile."""
+    block_d, block_dv = padded(head_dim, v_head_dim, itemsize)
+    strides = {f"stride_{name}": head_dim for name in ("qm", "kn", "dqm", "dkn")}
+    strides |= {f"stride_{name}": v_head_dim for name in ("vn", "om", "dom", "dvn")} | {"stride_dlsem": 1}
+    return {
+        **strides,
+        "num_q_heads": USUAL_HEADS,
+        "group_size": 1,
+        "HEAD_DIM": head_dim,
+        "V_HEAD_DIM": v_head_dim,
+        "BLOCK_D": block_d,
+        "BLOCK_DV": block_dv,
+        "PAIRED": False,
+        "PRECISION": "ieee",
+        "WIDE": False,
+        "FITS": True,
+        "SPLIT": False,
+        "APART": False,
+        "CAREFUL": False,
+    }
+
+
+def _compiled(
+    one: PassSource, kernel: Any, target: Target, dtype: str, tile: Tile, constants: dict[str, Any]
+) -> Artefact:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    constants = {**constants, "BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n}
+    sides = sides_of(one.boxes, tile.block_m, tile.block_n)
+    constants |= zip(filter(SIDE.fullmatch, kernel.arg_names), sides, strict=True)
+    signature = {name: _type(name, one, dtype, constants) for name in kernel.arg_names}
+    aligned = [i for i, name in enumerate(kernel.arg_names) if ALIGNED.fullmatch(name)]
+    goal = GPUTarget(target.backend, target.architecture, target.warp_size)
+    options = compiler_options(tile, target.backend == "cuda")
+    found = triton.compile(
+        ASTSource(
+            fn=kernel,
+            signature=signature,
+            constexprs={name: value for name, value in constants.items() if name in signature},
+            attrs={(i,): [["tt.divisibility", 16]] for i in aligned},
+        ),
+        target=goal,
+        options=options,
+    )
+    need = needs(found.asm, goal, options)
+    shared = int(found.metadata.shared)
+    return Artefact(one.name, tile, found.asm, need.registers, need.spills, shared, need.warnings)
+
+
+def _type(name: str, one: PassSource, dtype: str, constants: Mapping[str, Any]) -> str:
+    """The type of a kernel's argument, by its name."""
+    if name in constants:
+        return "constexpr"
+    if TENSORS.fullmatch(name):
+        return f"*{dtype}"
+    if name in FLOATS:
+        return "*fp32"
+    if found := PART.fullmatch(name):
+        scaled = {part.tag: part.scaled for part in one.kind.parts}[found[1] or ""]
+        return "*fp16" if scaled and dtype != "fp32" else "*fp32"
+    if name.endswith("_ptr"):
+        return "*i8" if _is_membership(name, one) else "*i32"
+    return "fp32" if name == "qk_scale" else "i32"
+
+
+def _is_membership(name: str, one: PassSource) -> bool:
+    numbered = re.fullmatch(r"t(\d+)_ptr", name)
+    return numbered is not None and isinstance(one.roles[int(numbered[1])], Membership)

@@ -1,0 +1,248 @@
+"""Run-time tensors as the kernels of a launch read them: given, made for lengths alone, or derived by each call.
+
+Sizes come from shapes alone: nothing here reads a value back to the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from spattn.call.prepared import Prepared
+from spattn.call.request import Request
+from spattn.codegen.module import PassSource
+from spattn.codegen.parameters import (
+    BlockLists,
+    DocumentBounds,
+    DocumentIds,
+    GivenTokens,
+    Membership,
+    Role,
+    TokenList,
+    Values,
+    dimensions,
+)
+from spattn.errors import ArgumentError
+from spattn.expressions.evaluation import evaluate
+from spattn.expressions.nodes import Documents, GivenTable, RandomTable, Tokens
+from spattn.expressions.tensors import NOTHING
+from spattn.expressions.width import LONGEST
+from spattn.gpu import derivations
+from spattn.gpu.documents import document_bounds, document_ids
+from spattn.philox import random_blocks
+
+NOWHERE = LONGEST
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What lists depend on besides tensors.
+
+    Attributes:
+        kv_len, num_heads: Of the call.
+        queries: Their positions, half-open.
+        device: Where the tensors are.
+    """
+
+    kv_len: int
+    num_heads: int
+    queries: tuple[int, int]
+    device: torch.device
+
+    @staticmethod
+    def of(request: Request) -> Frame:
+        """That of a request."""
+        queries = request.q_offset, request.q_offset + request.q_len
+        return Frame(request.kv_len, request.num_q_heads, queries, request.q.device)
+
+    def sides(self, documents: Documents) -> dict[str, int]:
+        """How many indices each side of documents has; on one side all are positions."""
+        first, stop = self.queries
+        return {"queries": stop - first if documents.two_sided else self.kv_len, "keys": self.kv_len}
+
+    def blocks(self, size: int, *, keys: bool) -> tuple[int, int]:
+        """The blocks in which keys, or queries, lie, half-open; one at least."""
+        begin, end = (0, self.kv_len) if keys else self.queries
+        first = begin // size
+        return first, max(-(-end // size), first + 1)
+
+
+class Inputs:
+    """The run-time tensors of a launch, those of one pass after those of the one before.
+
+    Args:
+        texts: The passes.
+        request: A call of the kind that they serve.
+    """
+
+    def __init__(self, texts: Sequence[PassSource], request: Request) -> None:
+        self._frame = Frame.of(request)
+        self._roles = tuple(role for one in texts for role in one.roles)
+
+    def __bool__(self) -> bool:
+        return bool(self._roles)
+
+    def tensors(self, prepared: Prepared) -> list[torch.Tensor]:
+        """They themselves, derived on the current stream as far as they have not been."""
+        return [_tensor(role, self._frame, prepared) for role in self._roles]
+
+
+def numbers_of(role: Role, tensor: torch.Tensor, frame: Frame) -> tuple[int, ...]:
+    """Strides of batch and head, size and stride of each dimension, and of lists the first row."""
+    extra = tensor.dim() - dimensions(role)
+    numbers = [0 if tensor.shape[i] == 1 else tensor.stride(i) for i in range(extra)] + [0] * (2 - extra)
+    for i in range(extra, tensor.dim()):
+        numbers += [tensor.shape[i], tensor.stride(i)]
+    if isinstance(role, BlockLists):
+        numbers.append(frame.blocks(role.size, keys=role.transposed)[0])
+    return tuple(numbers)
+
+
+def _tensor(role: Role, frame: Frame, prepared: Prepared) -> torch.Tensor:
+    match role:
+        case Values(name, rank):
+            return _values(name, rank, prepared)
+        case DocumentIds(documents, side):
+            return document_ids(documents, side, frame.sides(documents), prepared)
+        case DocumentBounds(documents):
+            return document_bounds(role, frame.sides(documents), prepared)
+        case GivenTokens(name):
+            return _row(prepared[name])
+        case TokenList(tokens):
+            return _token_list(tokens, frame, prepared)
+        case Membership(tokens, length):
+            return _membership(tokens, int(evaluate(length, {"kv_len": frame.kv_len}, NOTHING)), frame, prepared)
+        case BlockLists(table, size, transposed):
+            if isinstance(table, RandomTable):
+                return _random_lists(table, size, transposed, frame)
+            return _block_lists(table, size, transposed, frame, prepared)
+
+
+def _block_lists(table: GivenTable, size: int, transposed: bool, frame: Frame, prepared: Prepared) -> torch.Tensor:
+    rows, columns = (frame.blocks(size, keys=keys) for keys in (transposed, not transposed))
+
+    def made() -> torch.Tensor:
+        marks = _numbers(prepared[table.tensor])
+        return derivations.block_lists(marks, rows, columns, transposed=transposed)(marks)
+
+    return prepared.derived(("blocks", table, rows, columns, transposed), (table.tensor,), made)
+
+
+def _values(name: str, rank: int, prepared: Prepared) -> torch.Tensor:
+    tensor = _numbers(prepared[name])
+    if 0 in tensor.shape[max(tensor.dim() - rank, 0) :]:
+        raise ArgumentError("E060", f"{name} is empty, shape {list(tensor.shape)}")
+    if tensor.dim() < rank:
+        tensor = tensor.reshape([1] * (rank - tensor.dim()) + list(tensor.shape))
+    if tensor.dim() > rank + 2:
+        raise ArgumentError(
+            "E060", f"{name} has {tensor.dim()} dimensions; it is read with {rank}, so at most {rank + 2}"
+        )
+    return tensor
+
+
+def _numbers(tensor: torch.Tensor) -> torch.Tensor:
+    """Truth values as numbers of 8 bits, which they are."""
+    return tensor.view(torch.int8) if tensor.dtype == torch.bool else tensor
+
+
+def _row(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.dim() else tensor[None]
+
+
+def _token_list(tokens: Tokens, frame: Frame, prepared: Prepared) -> torch.Tensor:
+    length = frame.kv_len
+    if not tokens.tensors:
+        return _constant_list(tokens, length, frame.device)
+
+    def made() -> torch.Tensor:
+        named = _named(tokens, prepared)
+        return derivations.token_list(named, length)(named)
+
+    return prepared.derived(("list", tokens, length), tokens.tensors, made)
+
+
+def _membership(tokens: Tokens, length: int, frame: Frame, prepared: Prepared) -> torch.Tensor:
+    if not tokens.tensors:
+        return _constant_membership(tokens, length, frame.device)
+
+    def made() -> torch.Tensor:
+        named = _named(tokens, prepared)
+        return derivations.membership(named, length)(named)
+
+    return prepared.derived(("membership", tokens, length), tokens.tensors, made)
+
+
+def _named(tokens: Tokens, prepared: Prepared) -> torch.Tensor:
+    """All tokens side by side, `[n]` or `[batch, n]`."""
+    parts = [_row(prepared[name]) for name in tokens.tensors]
+    if len(parts) == 1 and not tokens.values:
+        return _numbers(parts[0])
+    parts = [_constants(tokens.values, parts[0].device), *(part.to(torch.int64) for part in parts)]
+    batch = max((part.shape[0] for part in parts if part.dim() > 1), default=0)
+    return torch.cat([part.expand(batch, part.shape[-1]) for part in parts] if batch else parts, -1)
+
+
+@lru_cache(maxsize=256)
+def _constants(values: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.int64, device=device)
+
+
+@lru_cache(maxsize=256)
+def _constant_list(tokens: Tokens, kv_len: int, device: torch.device) -> torch.Tensor:
+    """Ascending; NOWHERE alone where none is inside."""
+    return torch.tensor(_inside(tokens, kv_len) or [NOWHERE], dtype=torch.int32, device=device)
+
+
+@lru_cache(maxsize=256)
+def _constant_membership(tokens: Tokens, length: int, device: torch.device) -> torch.Tensor:
+    marks = torch.zeros(length, dtype=torch.int8)
+    marks[_inside(tokens, length)] = 1
+    return marks.to(device)
+
+
+def _inside(tokens: Tokens, length: int) -> list[int]:
+    known = sorted({v if v >= 0 else v + length for v in tokens.values})
+    return [v for v in known if 0 <= v < length]
+
+
+@lru_cache(maxsize=64)
+def _random_lists(table: RandomTable, size: int, transposed: bool, frame: Frame) -> torch.Tensor:
+    first, last = frame.blocks(size, keys=False)
+    blocks = int(evaluate(table.key_blocks, {"kv_len": frame.kv_len}, NOTHING))
+    rows = np.arange(first, last)
+    drawn = random_blocks(table.count, table.seed, table.past, blocks, np.arange(frame.num_heads), rows)
+    lists = inverse(drawn, frame.blocks(size, keys=True)[1], first) if transposed else _counted(drawn)
+    return torch.from_numpy(lists).to(frame.device)[None]
+
+
+def _counted(drawn: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.int32]]:
+    """int32 [heads, rows, 1 + n]: how many blocks a row drew, these ascending, then -1."""
+    ordered = np.sort(np.where(drawn < 0, NOWHERE, drawn), -1)
+    count = (ordered < NOWHERE).sum(-1, keepdims=True)
+    return np.concatenate([count, np.where(ordered == NOWHERE, -1, ordered)], -1).astype(np.int32)
+
+
+def inverse(drawn: np.ndarray[Any, np.dtype[np.int64]], count: int, first: int) -> np.ndarray[Any, np.dtype[np.int32]]:
+    """int32 [heads, count, 1 + width]: of each value how many rows hold it, these rows ascending, then -1.
+
+    Args:
+        drawn: [heads, rows, n], values below `count`, or negative for none.
+        count: Of values.
+        first: The number of the first row.
+    """
+    head, row, _ = np.nonzero(drawn >= 0)
+    value = head * count + drawn[drawn >= 0]
+    order = np.argsort(value, kind="stable")
+    value, row = value[order], row[order]
+    number = np.bincount(value, minlength=len(drawn) * count)
+    place = np.arange(len(value)) - np.repeat(np.cumsum(number) - number, number)
+    lists = np.full((len(drawn) * count, 1 + int(number.max(initial=0))), -1, np.int32)
+    lists[:, 0] = number
+    lists[value, 1 + place] = row + first
+    return lists.reshape(len(drawn), count, -1)

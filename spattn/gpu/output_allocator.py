@@ -1,0 +1,32 @@
+"""Tensors that a call makes each time: what they are like is settled once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+_quick: Callable[..., torch.Tensor] | None = getattr(torch._C._dynamo.guards, "_empty_strided_cuda", None)
+"""The allocation of torch's own compiled code, on the current device: a third of the time of `torch.empty`."""
+
+
+class OutputAllocator:
+    """Makes tensors that are not initialised.
+
+    Args:
+        shape: Theirs; they are contiguous.
+        dtype: Theirs.
+        device: Theirs; a GPU has to be the current one.
+    """
+
+    def __init__(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
+        like = torch.empty(shape, dtype=dtype, device="meta")
+        self._layout = tuple(like.shape), like.stride()
+        self._dtype, self._device = dtype, device
+        self._quick = _quick if device.type == "cuda" else None
+
+    def __call__(self) -> torch.Tensor:
+        """A new one."""
+        if self._quick is not None:
+            return self._quick(*self._layout, self._dtype)
+        return torch.empty_strided(*self._layout, dtype=self._dtype, device=self._device)
