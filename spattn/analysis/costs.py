@@ -11,7 +11,6 @@ from spattn.analysis.calls import Call
 from spattn.analysis.explanation import Candidate, Cost
 from spattn.analysis.reasons import reason
 from spattn.cost.choice import predicted, ranked
-from spattn.cost.epilogue import Epilogue, keepings
 from spattn.cost.prediction import Prediction
 from spattn.cost.sizes import Sizes
 from spattn.cost.tile import Tile
@@ -45,8 +44,8 @@ def costs(asked: Asked, call: Call, measured: Measured | None) -> list[Costed]:
     usual = sizes_of(asked.shape, asked.count, asked.tokens)
     known = replace(usual, **_known(asked.layout, call))
     tiles = measured.tiles if measured else tiles_of(asked)
-    passes = zip(asked.layout.passes, keepings(asked.layout), tiles, strict=True)
-    reached = [_costed(one, keeping, tile, usual, known, asked.device) for one, keeping, tile in passes]
+    passes = zip(asked.layout.passes, tiles, strict=True)
+    reached = [_costed(one, tile, usual, known, asked.device) for one, tile in passes]
     return [_as_measured(one) for one in reached] if measured else reached
 
 
@@ -54,12 +53,12 @@ def _as_measured(found: Costed) -> Costed:
     return replace(found, cost=found.cost and replace(found.cost, reason=MEASURED))
 
 
-def _costed(one: Pass, keeping: Epilogue, tile: Tile, usual: Sizes, known: Sizes, device: Device) -> Costed:
+def _costed(one: Pass, tile: Tile, usual: Sizes, known: Sizes, device: Device) -> Costed:
     """What is chosen knows no data; what is predicted does."""
     if one.skips(usual.first, usual.first + usual.q_len) or not usual.q_len * usual.kv_len * usual.count:
         return Costed(tile, None)
     others = [each for each in _different(ranked(one, usual.bucketed(), device)) if each.tile != tile]
-    found = [predicted(one, known, each, device, keeping) for each in (tile, *(each.tile for each in others))][:SHOWN]
+    found = [predicted(one, known, each, device) for each in (tile, *(each.tile for each in others))][:SHOWN]
     chosen = predicted(one, usual.bucketed(), tile, device)
     best, work = found[0], found[0].work
     return Costed(

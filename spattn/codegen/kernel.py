@@ -54,11 +54,10 @@ def kernel_text(layout: Layout, index: int, kind: Kind = FORWARD, turned: bool =
     """The text parts of pass `index` of a layout, which is of the kind's direction."""
     assert layout.direction == kind.direction
     one = layout.passes[index]
-    shared = [i for i, other in enumerate(layout.passes) if not other.owns]
     return _Printer(one, kind, Parameters()).kernel(
         name=f"{kind.prefix}_{index}",
-        resume=not one.owns and index != shared[0],
-        final=one.owns or index == shared[-1],
+        resume=one.epilogue.accumulates,
+        final=one.epilogue.stores_output,
         turned=turned,
         numbers=tuple(map(code, numbers_of(layout.condition))),
     )

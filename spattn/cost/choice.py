@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import lru_cache
 
 from spattn.cost.candidates import shapes, splits
-from spattn.cost.epilogue import ALONE, Epilogue
 from spattn.cost.prediction import Prediction, predict
 from spattn.cost.rates import rates_of, width_of
 from spattn.cost.sizes import Sizes
@@ -40,9 +39,9 @@ def _doubted(prediction: Prediction) -> float:
     return prediction.total * (DOUBT if prediction.tile.splits > 1 else 1.0)
 
 
-def predicted(one: Pass, sizes: Sizes, tile: Tile, device: Device, keeping: Epilogue = ALONE) -> Prediction:
+def predicted(one: Pass, sizes: Sizes, tile: Tile, device: Device) -> Prediction:
     """The prediction for one tile, at just these sizes."""
-    return _predicted(Workload(one, sizes, (tile.block_m,), keeping), tile, sizes, device)
+    return _predicted(Workload(one, sizes, (tile.block_m,)), tile, sizes, device)
 
 
 def _predicted(load: Workload, tile: Tile, sizes: Sizes, device: Device) -> Prediction:

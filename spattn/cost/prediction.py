@@ -11,7 +11,7 @@ from spattn.cost.work import Work
 from spattn.machine.device import Device
 
 LAUNCH = 1.0  # microseconds between one kernel and the next
-CAREFUL = 2.2  # microseconds of a careful launch that finds nothing to mend
+REPAIR = 2.2  # microseconds of a launch that finds no row to mend
 RESUMED = 0.4  # microseconds of a processor to load what an earlier pass left
 COMBINED = 3.0, 0.5  # microseconds of a program that combines splits, and for each of them
 INDIRECT = 1.15  # a key tile found in a list, where no other program works while its place is loaded
@@ -115,7 +115,7 @@ def shared_bytes(tile: Tile, row_bytes: int) -> int:
 
 
 def _launches(work: Work, tile: Tile, device: Device) -> float:
-    time = work.launches * LAUNCH + CAREFUL * work.leaky
+    time = work.launches * LAUNCH + REPAIR * work.repairs
     if not work.combined:
         return time
     first, each = COMBINED

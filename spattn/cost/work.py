@@ -8,7 +8,6 @@ from math import ceil
 
 import numpy as np
 
-from spattn.cost.epilogue import ALONE, Epilogue
 from spattn.cost.samples import MEAN, samples
 from spattn.cost.sizes import Sizes
 from spattn.cost.tile import Tile
@@ -33,7 +32,7 @@ class Work:
         combined: Row tiles whose splits a second launch combines.
         split_bytes: Written by the splits, and read to combine them.
         launches: Of kernels.
-        leaky: Is there a careful launch?
+        repairs: Is there a launch that mends rows which inf or NaN spoiled?
         indirect: Are keys found in lists?
     """
 
@@ -50,7 +49,7 @@ class Work:
     combined: int
     split_bytes: int
     launches: int
-    leaky: bool
+    repairs: bool
     indirect: bool
 
     @property
@@ -66,11 +65,10 @@ class Workload:
         one: The pass.
         sizes: Of the call.
         block_m: Row tiles' sizes that will be asked about.
-        keeping: How it keeps its results.
     """
 
-    def __init__(self, one: Pass, sizes: Sizes, block_m: tuple[int, ...], keeping: Epilogue = ALONE) -> None:
-        self._sizes, self._keeping, self._block_m = sizes, keeping, block_m
+    def __init__(self, one: Pass, sizes: Sizes, block_m: tuple[int, ...]) -> None:
+        self._one, self._sizes, self._block_m = one, sizes, block_m
         self._samples = samples(one, sizes, block_m)
         self._reaches = [reach(walk, self._samples, sizes, one.residues) for walk in one.walks]
         self._indirect = any(isinstance(walk.keys, Blocks) for walk in one.walks)
@@ -88,12 +86,12 @@ class Workload:
 
     def work(self, tile: Tile) -> Work:
         """The work with a tile."""
-        sizes, keeping = self._sizes, self._keeping
+        sizes, epilogue, repairs = self._sizes, self._one.epilogue, self._one.has_masked_tiles
         tiles, (full, partial, longest, latest) = self.tiles(tile.block_m), self.steps(tile.block_m, tile.block_n)
         programs, rows = tiles * tile.splits, self._samples.rows * sizes.count
         row_bytes = sizes.head_dim * sizes.itemsize
         pairs = tiles * (full + partial) * tile.block_m * tile.block_n
-        parts = rows * row_bytes * (keeping.resume + (not keeping.final))
+        parts = rows * row_bytes * (epilogue.accumulates + (not epilogue.stores_output))
         keys = min(sum(one.keys for one in self._reaches), pairs / max(sizes.count * tile.block_m, 1))
         split = tile.splits > 1
         return Work(
@@ -106,11 +104,11 @@ class Workload:
             flops=4.0 * pairs * sizes.head_dim,
             loaded=2.0 * row_bytes * pairs / tile.block_m,
             moved=2.0 * rows * row_bytes + 2.0 * keys * row_bytes * sizes.count / sizes.group + parts,
-            resumed=0 if split else programs * keeping.resume,
+            resumed=0 if split else programs * epilogue.accumulates,
             combined=tiles * split,
             split_bytes=2 * programs * tile.block_m * row_bytes * split,
-            launches=1 + keeping.leaky + split,
-            leaky=keeping.leaky,
+            launches=1 + repairs + split,
+            repairs=repairs,
             indirect=self._indirect,
         )
 

@@ -12,8 +12,21 @@ from typing import Any
 
 from spattn.expressions.evaluation import BoolArray
 from spattn.expressions.frozen import frozen
-from spattn.expressions.nodes import FALSE, And, Bool, Documents, Expr, GivenTable, Int, Le, RandomTable, Sym, Tokens
-from spattn.relation.bounds import Range
+from spattn.expressions.nodes import (
+    FALSE,
+    TRUE,
+    And,
+    Bool,
+    Documents,
+    Expr,
+    GivenTable,
+    Int,
+    Le,
+    RandomTable,
+    Sym,
+    Tokens,
+)
+from spattn.relation.bounds import BEGIN, LAST, Range
 from spattn.relation.lattice import IndexMap
 
 
@@ -113,6 +126,26 @@ class Walk:
     interval: bool
     residual: Bool
 
+    @property
+    def masks_pairs(self) -> bool:
+        """May a tile hold pairs that are not allowed, though their column is inside?"""
+        cut = self.interval and any((r.lo, r.hi) != (BEGIN, LAST) for r in self.ranges)
+        cut_box = isinstance(self.keys, Box) and any(axis != TRUE for axis in self.keys.axes)
+        return self.residual != TRUE or cut or cut_box
+
+
+@frozen
+class Epilogue:
+    """What a pass does with what it has summed up for a row.
+
+    Attributes:
+        stores_output: It is the call's result; else the next pass goes on from it.
+        accumulates: It goes on from what an earlier pass left.
+    """
+
+    stores_output: bool = True
+    accumulates: bool = False
+
 
 @frozen
 class Pass:
@@ -122,7 +155,8 @@ class Pass:
         rows: Their index map; `residues` of it, one for each c in 0 .. residues-1.
         block: Tiles do not straddle multiples of this (1: they may), since a walk follows a table.
         skip: Rows that an earlier pass owns.
-        owns: Stores final results: no other pass adds to its rows.
+        owns: No other pass adds to its rows.
+        epilogue: How its results are kept.
     """
 
     rows: IndexMap
@@ -131,6 +165,12 @@ class Pass:
     block: int = 1
     skip: Bool = FALSE
     owns: bool = False
+    epilogue: Epilogue = Epilogue()
+
+    @property
+    def has_masked_tiles(self) -> bool:
+        """Does some tile of columns hold one for one row that another row may not see?"""
+        return any(walk.masks_pairs for walk in self.walks)
 
     def skips(self, first: int, stop: int) -> bool:
         """Do earlier passes own all rows from `first` to before `stop`? Known where what they own is an interval."""

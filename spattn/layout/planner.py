@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from spattn.expressions.algebra import (
     add,
@@ -42,7 +42,7 @@ from spattn.expressions.nodes import (
     Tokens,
 )
 from spattn.layout.intervals import Interval, interval_of_rows
-from spattn.layout.ir import Blocks, Grid, Layout, Listed, Pass, Walk
+from spattn.layout.ir import Blocks, Epilogue, Grid, Layout, Listed, Pass, Walk
 from spattn.layout.long_rows import long_rows
 from spattn.layout.owners import off_grid, owned_grids, owned_lists, row_condition
 from spattn.layout.pieces import Pieces, Unplannable
@@ -73,7 +73,17 @@ def plan(condition: Bool, direction: str = "queries", classes: bool = True) -> L
         rows = conj(le(0, Q), le(Q, math.prod(grid) - 1))
         made.own(Grid(grid), plan_walks(made.rest, direction, grid), rows, off_grid(made.rest, grid))
     others, capped = _plan_rest(made.rest, made.skip, direction, classes)
-    return Layout((*made.passes, *others), condition, direction, tuple(dict.fromkeys(made.notes + capped)))
+    passes = _with_epilogues((*made.passes, *others))
+    return Layout(passes, condition, direction, tuple(dict.fromkeys(made.notes + capped)))
+
+
+def _with_epilogues(passes: tuple[Pass, ...]) -> tuple[Pass, ...]:
+    """Passes that own no rows go on from each other's results, and the last of them stores."""
+    shared = [i for i, one in enumerate(passes) if not one.owns]
+    return tuple(
+        replace(one, epilogue=Epilogue(one.owns or i == shared[-1], not one.owns and i != shared[0]))
+        for i, one in enumerate(passes)
+    )
 
 
 @dataclass

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from spattn.compiler import compile_pattern
-from spattn.cost.epilogue import Epilogue, keepings
-from spattn.cost.prediction import CAREFUL, INDIRECT, RESUMED, predict
+from spattn.cost.prediction import INDIRECT, REPAIR, RESUMED, predict
 from spattn.cost.rates import TABLE, Rates
 from spattn.cost.sizes import LONG_WALK, Sizes
 from spattn.cost.tile import Tile
@@ -38,7 +37,6 @@ class Run:
     workload: str
     one: Pass
     place: int
-    keeping: Epilogue
     sizes: Sizes
     tile: Tile
     microseconds: float
@@ -49,7 +47,7 @@ class Run:
 
     @property
     def work(self) -> Work:
-        return Workload(self.one, self.sizes, (self.tile.block_m,), self.keeping).work(self.tile)
+        return Workload(self.one, self.sizes, (self.tile.block_m,)).work(self.tile)
 
 
 def sizes_of(workload: dict[str, Any]) -> Sizes:
@@ -73,9 +71,9 @@ def runs() -> list[Run]:
     for run in DATA["runs"]:
         workload = DATA["workloads"][run["workload"]]
         layout = compile_pattern(workload["pattern"]).layout()
-        passes = enumerate(zip(layout.passes, keepings(layout), run["us"], strict=False))
+        passes = enumerate(zip(layout.passes, run["us"], strict=False))
         sizes, tile = sizes_of(workload), Tile.of(run["tile"])
-        found += [Run(run["workload"], one, i, keeping, sizes, tile, us) for i, (one, keeping, us) in passes]
+        found += [Run(run["workload"], one, i, sizes, tile, us) for i, (one, us) in passes]
     return found
 
 
@@ -83,7 +81,7 @@ def _row(run: Run, resident: int) -> tuple[list[float], float]:
     """The shares of (program, step, mask) in a run that its programs' sum decides, and what is left for them."""
     work = run.work
     slow = INDIRECT if work.indirect and resident == 1 else 1.0
-    rest = run.microseconds - CAREFUL * work.leaky - RESUMED * work.resumed / H200.processors
+    rest = run.microseconds - REPAIR * work.repairs - RESUMED * work.resumed / H200.processors
     each = work.programs / H200.processors
     return [each, each * work.steps * slow, each * work.partial * slow], rest
 

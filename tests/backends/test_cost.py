@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from spattn.codegen.kernel import kernel_text
 from spattn.compiler import compile_pattern
 from spattn.cost.choice import choose, predicted, ranked
-from spattn.cost.epilogue import keepings
 from spattn.cost.plans import prefers_classes
 from spattn.cost.prediction import Prediction, shared_bytes
 from spattn.cost.rates import TABLE, rates_of, width_of
@@ -50,7 +49,7 @@ MEASURED = measured()
 
 
 def prediction(run: Run, tile: Tile | None = None) -> Prediction:
-    return predicted(run.one, run.sizes, tile or run.tile, H200, run.keeping)
+    return predicted(run.one, run.sizes, tile or run.tile, H200)
 
 
 @pytest.mark.parametrize("workload", MEASURED)
@@ -148,11 +147,10 @@ def test_work_is_what_tiles_visit(pattern, block_n):
 
 
 @pytest.mark.parametrize("pattern", COUNTED)
-def test_results_are_kept_as_the_kernels_keep_them(pattern):
+def test_what_the_kernels_mask_is_what_the_plan_says(pattern):
     layout = compile_pattern(pattern).layout()
     texts = [kernel_text(layout, i) for i in range(len(layout.passes))]
-    wanted = [(text.final, text.resume, text.leaky) for text in texts]
-    assert [(one.final, one.resume, one.leaky) for one in keepings(layout)] == wanted
+    assert [text.leaky for text in texts] == [one.has_masked_tiles for one in layout.passes]
 
 
 def only(pattern: str) -> Pass:

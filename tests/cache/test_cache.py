@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from spattn.cache import fingerprint as versions
 from spattn.cache.private_files import claim_directory
 from spattn.cache.records import digest
 from spattn.cache.store import Cache, default_cache
 from spattn.errors import ArgumentError
-from spattn.cache import fingerprint as versions
 
 TEXT = "def kernel():\n    return 'ä\r\n'\n"
 KEY = digest("a launch")
