@@ -19,7 +19,8 @@ from spattn.expressions.frozen import frozen
 from spattn.expressions.nodes import Expr, RandomTable, Read, Sym
 from spattn.expressions.tensors import NOTHING
 from spattn.layout.boxes import axis_ends
-from spattn.layout.ir import Blocks, Box, FrameClamp, Grid, Listed, Pass, SegmentClamp, Walk
+from spattn.layout.ir import Blocks, Box, FrameClamp, Listed, Pass, SegmentClamp, Walk
+from spattn.layout.tiling import rows_each
 from spattn.machine.device import Device
 from spattn.relation.bounds import Range
 from spattn.relation.lattice import Affine, Runs
@@ -98,7 +99,7 @@ def backward_candidates(kind: Kind, one: Pass, extent: Extent, device: Device) -
 
 def _suited(tile: Tile, one: Pass, extent: Extent, seen: int, device: Device) -> Tile:
     """Cut down to what a pass has and the device holds; split where there are too few programs."""
-    rows = _row_count(one, extent)
+    rows = rows_each(one, extent.rows, _listed(one, extent))
     block_m = min(tile.block_m, next_power(rows), next_power(one.block) if one.block > 1 else tile.block_m)
     sizes = [walk.keys.size for walk in one.walks if isinstance(walk.keys, Blocks)]
     tile = replace(tile, block_m=block_m, block_n=min(tile.block_n, *map(next_power, sizes), tile.block_n))
@@ -123,19 +124,12 @@ def _fitting(tile: Tile, row_bytes: int, shared: int) -> Tile:
     return tile
 
 
-def _row_count(one: Pass, extent: Extent) -> int:
-    """Rows of a residue class, about."""
-    count = extent.rows[1] - extent.rows[0]
-    match one.rows:
-        case Listed(tokens):
-            return len(tokens.values) if not tokens.tensors else min(count, LONG_WALK)
-        case Affine(step, _):
-            return -(-count // step)
-        case Runs(period, run, _):
-            return count // period * run + run
-        case Grid(shape):
-            return int(np.prod(shape))
-    return count
+def _listed(one: Pass, extent: Extent) -> int:
+    """About how long the list of rows is; LONG_WALK at most where a tensor names them."""
+    if not isinstance(one.rows, Listed):
+        return 0
+    tokens = one.rows.tokens
+    return len(tokens.values) if not tokens.tensors else min(extent.rows[1] - extent.rows[0], LONG_WALK)
 
 
 def _columns_seen(one: Pass, extent: Extent) -> int:

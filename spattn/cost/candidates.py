@@ -8,10 +8,10 @@ from functools import lru_cache
 
 from spattn.cost.prediction import shared_bytes
 from spattn.cost.rates import SHORT, TABLE, width_of
-from spattn.cost.samples import rows_each
 from spattn.cost.sizes import Sizes
 from spattn.cost.tile import Tile, next_power
-from spattn.layout.ir import Blocks, Pass
+from spattn.layout.ir import Blocks, Listed, Pass
+from spattn.layout.tiling import rows_each
 from spattn.machine.device import Device
 
 RESIDENT = 4  # programs for each processor beyond which a pass is not split
@@ -23,9 +23,9 @@ UNEVEN = 16  # times the mean: a program so long is split though there are many
 
 def shapes(one: Pass, sizes: Sizes, device: Device) -> tuple[Tile, ...]:
     """Tiles without splits, each once."""
-    return _shapes(
-        one, sizes.head_dim, sizes.itemsize, min(next_power(rows_each(one, sizes)), MOST_ROWS), device.shared
-    )
+    listed = sizes.length(one.rows.tokens) if isinstance(one.rows, Listed) else 0
+    rows = rows_each(one, (sizes.first, sizes.first + sizes.q_len), listed)
+    return _shapes(one, sizes.head_dim, sizes.itemsize, min(next_power(rows), MOST_ROWS), device.shared)
 
 
 @lru_cache(maxsize=4096)

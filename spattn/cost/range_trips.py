@@ -16,6 +16,7 @@ from spattn.expressions.evaluation import IntArray, evaluate
 from spattn.expressions.nodes import Expr, Int, Read
 from spattn.expressions.tensors import NOTHING
 from spattn.layout.ir import FrameClamp, SegmentClamp, Walk
+from spattn.layout.trips import Ends, trips
 from spattn.relation.bounds import Range
 from spattn.relation.lattice import Affine, Regular
 
@@ -26,16 +27,6 @@ IN_DOCUMENT = np.array([0, 9, 5, 13, 1, 15, 3, 11, 7, 15]) / 16
 """How far into its document each sample stands."""
 OTHERS = {"c": 0, "h": 0, "b": 0, "num_heads": 16, "batch_size": 1}
 """Symbols that stand for one head among many."""
-
-
-@dataclass(frozen=True)
-class Ends:
-    """Bounds of one range in walk coordinates, [BLOCK_Ms, samples]."""
-
-    lo: IntArray
-    hi: IntArray
-    full_lo: IntArray
-    full_hi: IntArray
 
 
 @dataclass(frozen=True)
@@ -57,13 +48,8 @@ class RangeTrips:
         total = full = np.zeros(self.ends[0].lo.shape if self.ends else (1, 1))
         cursor = np.full(total.shape, -(2**40))
         for ends in self.ends:
-            lo = np.maximum(ends.lo, cursor)
-            tiles = np.maximum(ends.hi - lo + block_n, 0) // block_n
-            cursor = np.where(tiles > 0, lo + tiles * block_n, cursor)
-            full_lo, full_hi = np.maximum(ends.full_lo, lo), np.minimum(ends.full_hi, ends.hi)
-            ahead = -(-(full_lo - lo) // block_n) * block_n
-            inside = np.maximum(full_hi + 1 - lo - ahead, 0) // block_n
-            total, full = total + tiles, full + np.minimum(inside, tiles)
+            seen = trips(ends, cursor, block_n)
+            cursor, total, full = seen.cursor, total + seen.tiles, full + seen.full
         if self.straddling is None:
             return full, total - full
         masked = self.straddling * (total + self.beside / block_n)

@@ -12,6 +12,7 @@ from spattn.expressions.evaluation import IntArray, evaluate
 from spattn.expressions.tensors import NOTHING
 from spattn.layout.grid_index import positions_of
 from spattn.layout.ir import Grid, Listed, Pass, box_sides
+from spattn.layout.tiling import tile_count, tile_rows
 from spattn.relation.lattice import Affine, Regular, Runs
 
 SHARES = (0.0, 0.07, 0.19, 0.3, 0.44, 0.56, 0.7, 0.81, 0.93, 1.0)
@@ -55,18 +56,6 @@ def samples(one: Pass, sizes: Sizes, block_m: tuple[int, ...]) -> Samples:
     raise AssertionError(one.rows)
 
 
-def rows_each(one: Pass, sizes: Sizes) -> int:
-    """Rows in each residue class, at most."""
-    match one.rows:
-        case Listed(tokens):
-            return sizes.length(tokens)
-        case Affine(step, _):
-            return -(-sizes.q_len // step)
-        case Runs(period, run, _):
-            return (sizes.q_len // period + 2) * run
-    return sizes.q_len
-
-
 def coordinate(side: Regular, position: IntArray, residue: int) -> IntArray:
     """The first coordinate at or after a position."""
     match side:
@@ -95,18 +84,9 @@ def _regular(one: Pass, rows: Regular, sizes: Sizes, block_m: tuple[int, ...]) -
 
 def _neighbours(begin: int, end: int, block: int, block_m: int) -> tuple[int, IntArray, IntArray]:
     """(tiles, u0, u1): tiles of neighbouring coordinates, which do not straddle multiples of `block`."""
-    if block == 1:
-        tiles = -(-(end - begin) // block_m)
-        start = begin + _picked(tiles) * block_m
-        return tiles, start, np.minimum(start + block_m, end) - 1
-    parts = -(-block // block_m)
-    tiles = (-(-end // block) - begin // block) * parts
-    tile = _picked(tiles)
-    owner = begin // block + tile // parts
-    start = owner * block + tile % parts * block_m
-    stop = np.minimum(np.minimum(start + block_m, (owner + 1) * block), end)
-    start = np.minimum(np.maximum(start, begin), stop - 1)
-    return tiles, start, stop - 1
+    tiles = tile_count(begin, end, block, block_m)
+    start, stop = tile_rows(_picked(tiles), begin, end, block, block_m)
+    return tiles, np.minimum(np.maximum(start, begin), stop - 1), stop - 1
 
 
 def _listed(known: tuple[int, ...], length: int, kv_len: int, block_m: tuple[int, ...]) -> Samples:

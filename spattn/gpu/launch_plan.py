@@ -25,9 +25,10 @@ from spattn.gpu.devices import described
 from spattn.gpu.kernel_launch import MAX_INT32, KernelLaunch, compile_together
 from spattn.gpu.workspace import Workspace
 from spattn.layout.boxes import sides_of
-from spattn.layout.ir import Blocks, Grid, Layout, Listed, Pass, Walk, box_sides
+from spattn.layout.ir import Blocks, Layout, Listed, Pass, Walk
+from spattn.layout.tiling import row_tiles
 from spattn.machine.device import Device
-from spattn.relation.lattice import Affine, Runs
+from spattn.relation.lattice import Affine
 
 MAX_GRID = 65535  # programs along the second and the third axis of a grid
 
@@ -192,7 +193,7 @@ class _LaunchPlanner:
         job, request = self.job, self.job.request
         if one.skips(*job.rows):
             return
-        tiles = _tile_count(one, job.rows, _rows_each(one, job.rows, text.roles, numbers), tile)
+        tiles = row_tiles(one, job.rows, _listed(one, text.roles, numbers), tile.block_m)
         if tiles * job.count == 0:
             return
         programs = tiles * job.count * tile.splits
@@ -321,25 +322,6 @@ def _tensors(numbers: Sequence[Sequence[int]], place: int) -> list[Any]:
     return [argument for i, own in enumerate(numbers) for argument in (Pointer(place + i), *own)]
 
 
-def _rows_each(one: Pass, rows: tuple[int, int], roles: Sequence[Role], numbers: Sequence[Sequence[int]]) -> int:
-    """Rows in each residue class, at most."""
-    count = rows[1] - rows[0]
-    match one.rows:
-        case Listed(tokens):
-            return numbers[roles.index(TokenList(tokens))][2]
-        case Affine(step, _):
-            return -(-count // step)
-        case Runs(period, run, _):
-            return (count // period + 2) * run
-    return count
-
-
-def _tile_count(one: Pass, rows: tuple[int, int], each: int, tile: Tile) -> int:
-    """Row tiles of a pass for each (batch, head), some of them perhaps without rows."""
-    if isinstance(one.rows, Grid):
-        sides = box_sides(tile.block_m, len(one.rows.shape))
-        return math.prod(-(-n // side) for n, side in zip(one.rows.shape, sides, strict=True))
-    if one.block > 1:
-        first, last = rows[0] // one.block, -(-rows[1] // one.block)
-        return (last - first) * -(-one.block // tile.block_m)
-    return -(-each // tile.block_m) * one.residues
+def _listed(one: Pass, roles: Sequence[Role], numbers: Sequence[Sequence[int]]) -> int:
+    """How long the list is that rows come from, where they do."""
+    return numbers[roles.index(TokenList(one.rows.tokens))][2] if isinstance(one.rows, Listed) else 0

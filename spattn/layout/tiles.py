@@ -11,6 +11,7 @@ from spattn.expressions.nodes import Sym
 from spattn.layout.call import Call
 from spattn.layout.grid_index import places_of, positions_of
 from spattn.layout.ir import Grid, Listed, Pass, box_sides
+from spattn.layout.tiling import tile_count, tile_rows
 from spattn.relation.lattice import Affine, Regular, Runs
 
 NOWHERE = 2**40  # past every position
@@ -96,22 +97,8 @@ def _residue_tiles(
 ) -> tuple[IntArray, IntArray, BoolArray, IntArray]:
     residue = np.asarray(c, np.int64)
     begin, end = (int(call.value(rows.coordinate(Sym("x")), x=np.asarray(x, np.int64), c=residue)) for x in call.rows)
-    if one.block > 1:
-        starts, stops = _block_starts(begin, end, one.block, block_m)
-    else:
-        starts = np.arange(begin, max(end, begin), block_m, dtype=np.int64)
-        stops = np.full_like(starts, end)
+    tiles = np.arange(tile_count(begin, end, one.block, block_m), dtype=np.int64)
+    starts, stops = tile_rows(tiles, begin, end, one.block, block_m)
     u = starts[:, None] + np.arange(block_m)
     positions = call.integer(rows.position(Sym("v")), v=u, c=residue)
     return positions, u, (u < stops[:, None]) & (u >= begin), np.full(len(starts), c, np.int64)
-
-
-def _block_starts(begin: int, end: int, block: int, block_m: int) -> tuple[IntArray, IntArray]:
-    """Tiles that do not straddle a multiple of `block`."""
-    if end <= begin:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    blocks = np.arange(begin // block, -(-end // block), dtype=np.int64) * block
-    parts = np.arange(0, block, block_m, dtype=np.int64)
-    starts = (blocks[:, None] + parts).ravel()
-    stops = np.minimum(np.repeat(blocks + block, len(parts)), end)
-    return starts, stops

@@ -20,6 +20,7 @@ from spattn.layout.clamps import reach
 from spattn.layout.grid_index import places_of, positions_of
 from spattn.layout.ir import COLUMN_BEGIN, COLUMN_END, Blocks, Box, Listed, Walk
 from spattn.layout.tiles import NOWHERE, Tiles, padded
+from spattn.layout.trips import Ends, Trips, trips
 from spattn.relation.bounds import Range
 from spattn.relation.lattice import Affine, Regular, Runs
 
@@ -105,56 +106,42 @@ def _marked_blocks(blocks: Blocks, row_block: IntArray, call: Call) -> BoolArray
     return call.truth(InTable(blocks.table, Sym("row"), Sym("column")), row=row, column=column)
 
 
-@dataclass(frozen=True)
-class _Ends:
-    """Bounds of one range for each tile, in walk coordinates."""
-
-    lo: IntArray
-    hi: IntArray
-    full_lo: IntArray
-    full_hi: IntArray
-
-
 def _range_visits(walk: Walk, keys: Regular, tiles: Tiles, call: Call, block_n: int) -> Visits:
     found = [_ends(r, walk, keys, tiles, call) for r in walk.ranges]
     if not walk.ordered:
         found = _sorted(found)
     cursor = np.full(len(tiles.rows), -NOWHERE, np.int64)
-    parts: list[Visits] = []
+    parts = [_no_visits()]
     for ends in found:
-        lo = np.maximum(ends.lo, cursor)
-        some = lo <= ends.hi
-        full_lo, full_hi = np.maximum(ends.full_lo, lo), np.minimum(ends.full_hi, ends.hi)
-        a = lo + -(-(full_lo - lo) // block_n) * block_n
-        b = a + np.maximum(full_hi + 1 - a, 0) // block_n * block_n
-        parts.append(_steps(lo, np.minimum(a, ends.hi + 1), some, block_n, full=False))
-        parts.append(_steps(a, b, some, block_n, full=True))
-        parts.append(_steps(np.maximum(a, b), ends.hi + 1, some, block_n, full=False))
-        cursor = np.where(some, lo + -(-(ends.hi + 1 - lo) // block_n) * block_n, cursor)
-    if not parts:
-        return _steps(cursor, cursor, cursor < 0, block_n, full=False)
+        seen = trips(ends, cursor, block_n)
+        parts.append(_range_tiles(seen, block_n))
+        cursor = seen.cursor
     joined = Visits(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("tile", "start", "full")))
     return joined.taken(np.argsort(joined.tile, kind="stable"))
 
 
-def _steps(begin: IntArray, end: IntArray, some: BoolArray, block_n: int, *, full: bool) -> Visits:
-    """Steps of block_n from begin to before end, for each tile that has some."""
-    count = np.where(some, np.maximum(-(-(end - begin) // block_n), 0), 0)
-    tile = np.repeat(np.arange(len(count)), count)
-    step = np.arange(len(tile)) - np.repeat(np.cumsum(count) - count, count)
-    return Visits(tile, begin[tile] + step * block_n, np.full(len(tile), full))
+def _no_visits() -> Visits:
+    return Visits(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.bool_))
 
 
-def _sorted(found: list[_Ends]) -> list[_Ends]:
+def _range_tiles(seen: Trips, block_n: int) -> Visits:
+    """The tiles of one range, for each row tile."""
+    tile = np.repeat(np.arange(len(seen.tiles)), seen.tiles)
+    number = np.arange(len(tile)) - np.repeat(np.cumsum(seen.tiles) - seen.tiles, seen.tiles)
+    before, full = seen.before[tile], seen.full[tile]
+    return Visits(tile, seen.lo[tile] + number * block_n, (before <= number) & (number < before + full))
+
+
+def _sorted(found: list[Ends]) -> list[Ends]:
     """Ranges of each tile by first key, the empty ones last."""
     arrays = [np.stack([getattr(ends, name) for ends in found]) for name in ("lo", "hi", "full_lo", "full_hi")]
     key = np.where(arrays[0] <= arrays[1], arrays[0], NOWHERE)
     order = np.argsort(key, axis=0, kind="stable")
     arrays = [np.take_along_axis(array, order, 0) for array in arrays]
-    return [_Ends(*(array[i] for array in arrays)) for i in range(len(found))]
+    return [Ends(*(array[i] for array in arrays)) for i in range(len(found))]
 
 
-def _ends(r: Range, walk: Walk, keys: Regular, tiles: Tiles, call: Call) -> _Ends:
+def _ends(r: Range, walk: Walk, keys: Regular, tiles: Tiles, call: Call) -> Ends:
     u0, u1 = tiles.ends(tiles.coordinates)
     env = {"u0": u0, "u1": u1, "c": tiles.residue}
     env = env | _walk_ends(keys, call, **env)
@@ -169,7 +156,7 @@ def _ends(r: Range, walk: Walk, keys: Regular, tiles: Tiles, call: Call) -> _End
         lo, hi = np.maximum(lo, at(left.first)), np.minimum(hi, at(left.last + 1) - 1)
         full_lo = np.maximum(full_lo, at(left.full_first))
         full_hi = np.minimum(full_hi, at(left.full_last + 1) - 1)
-    return _Ends(lo, hi, full_lo, full_hi)
+    return Ends(lo, hi, full_lo, full_hi)
 
 
 def _walk_ends(keys: Regular, call: Call, **env: IntArray) -> dict[str, IntArray]:
