@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 
 from spattn.backends.registry import require
 from spattn.cache.store import Cache, default_cache
+from spattn.call.positions import MissingKeys, Placement, Positions
 from spattn.codegen.module import ModuleSource
 from spattn.compiler import Compiled, compile_pattern
 from spattn.errors import MissingDependencyError
 from spattn.expressions.algebra import symbols
+from spattn.frontend.reserved import KEYWORDS
 from spattn.layout.ir import Layout
 from spattn.pattern import Pattern
 from spattn.relation.heads import pair_groups
+from spattn.relation.missing import missing_key
 from spattn.runtime.options import Plan
 
 if TYPE_CHECKING:
@@ -60,11 +63,24 @@ class Attention:
         *,
         return_lse: bool = False,
         scale: float | torch.Tensor | None = None,
-        q_offset: int | None = None,
+        q_offset: int | torch.Tensor | None = None,
+        k_offset: int | torch.Tensor | None = None,
+        kv_len: int | torch.Tensor | None = None,
+        missing_keys: MissingKeys = "refuse",
+        q_lens: torch.Tensor | None = None,
+        kv_lens: torch.Tensor | None = None,
+        cu_seqlens_q: torch.Tensor | None = None,
+        cu_seqlens_k: torch.Tensor | None = None,
+        max_seqlen_q: int | None = None,
+        max_seqlen_k: int | None = None,
         prepared: Prepared | None = None,
         **tensors: Any,
     ) -> Any:
         """softmax(scale * q k^T) v over the pattern's pairs.
+
+        Row i stands at position q_offset + i and key j at k_offset + j, of a whole of kv_len keys; a key before 0 or
+        past the end of the whole is not attended. Positions are integers, or integer tensors of one element or of one
+        a batch entry, on q's device: these are read when the call runs, and nothing waits for them.
 
         Under autocast q, k and v are cast to its dtype. No kernel adds in an order that varies: the same call on the
         same device gives the same bits, gradients too, whatever torch.use_deterministic_algorithms says.
@@ -76,7 +92,18 @@ class Attention:
             return_lse: Also give the log-sum-exp of each row's scores.
             scale: A number, or a tensor of one, on q's device or the CPU, which has a gradient; 1/sqrt(head_dim) by
                 default. A tensor multiplies q, in q's dtype.
-            q_offset: Position of the first query among the keys, an integer; kv_len - q_len by default.
+            q_offset: Position of the first row; by default the last row stands at the last key of the whole.
+            k_offset: Position of the first key; 0 by default.
+            kv_len: Keys of the whole; by default it ends with the last key that is given.
+            missing_keys: Where numbers say that a row attends a key that is not given, "refuse" is an error and
+                "ignore" leaves the key out, for those who merge results by lse.
+            q_lens: `[batch]`, how many rows of each entry there are: the others have out 0 and lse -inf.
+            kv_lens: `[batch]`, how many keys of each entry there are. Each entry has a whole of its own.
+            cu_seqlens_q: `[requests + 1]`, request i is rows cu[i] .. cu[i+1]-1 of q `[tokens, num_q_heads, head_dim]`;
+                the answer is packed too, lse `[num_q_heads, tokens]`. A request counts as a batch entry.
+            cu_seqlens_k: The same of k and v, `[tokens, num_kv_heads, ..]`.
+            max_seqlen_q: No request has more rows; as many as there are tokens by default.
+            max_seqlen_k: No request has more keys.
             prepared: What `prepare` answered: these tensors are not given again.
             tensors: The pattern's free names. They are read when the call runs, in its stream or its graph.
 
@@ -91,7 +118,16 @@ class Attention:
         """
         if self._calls is None:
             self._calls = self.calls()
-        out, lse = self._calls.call(q, k, v, scale, q_offset, tensors, prepared)
+        if (
+            q_offset is k_offset is kv_len is q_lens is kv_lens is cu_seqlens_q is cu_seqlens_k is None
+            and max_seqlen_q is max_seqlen_k is None
+            and missing_keys == "refuse"
+        ):
+            out, lse = self._calls.call(q, k, v, scale, tensors, prepared)
+        else:
+            lengths = q_lens, kv_lens, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k
+            placement = Placement(q_offset, k_offset, kv_len, *lengths, missing_keys)
+            out, lse = self._calls.placed(q, k, v, scale, placement, tensors, prepared)
         return (out, lse) if return_lse else out
 
     def prepare(self, **tensors: Any) -> Prepared:
@@ -117,6 +153,14 @@ class Attention:
             MissingDependencyError: torch is not installed.
         """
         return cast("Calls", _execution().Calls(self, self._plan, dict(self._compiled.roles)))
+
+    def missing_key(self, positions: Positions, num_heads: int, batch_size: int) -> tuple[int, int] | None:
+        """Positions of a row and of a key that it attends and that is not given, whatever tensors hold.
+
+        Raises:
+            UnsupportedError: E096, that takes too long to find.
+        """
+        return missing_key(self._compiled.condition, positions, num_heads, batch_size)
 
     @property
     def reads_batch(self) -> bool:
@@ -269,21 +313,21 @@ def attention(
     layer: int | None = None,
     tf32: bool = False,
     tune: bool = False,
-    return_lse: bool = False,
-    scale: float | torch.Tensor | None = None,
-    q_offset: int | None = None,
-    prepared: Prepared | None = None,
     **names: Any,
 ) -> Any:
     """`compile(pattern)(q, k, v)` through a cache of this process.
 
-    Integers among `names` are bound, the rest are run-time tensors; the other arguments are those of `compile` and of
-    `Attention`.
+    Among `names` are the arguments of a call, as `Attention` has them; of the others integers are bound, and the rest
+    are run-time tensors. The other arguments are those of `compile`.
     """
-    bindings = {name: int(value) for name, value in names.items() if isinstance(value, int | np.integer)}
+    bindings = {
+        name: int(value)
+        for name, value in names.items()
+        if isinstance(value, int | np.integer) and name not in KEYWORDS
+    }
     tensors = {name: value for name, value in names.items() if name not in bindings}
     attn = _KNOWN[_known(str(pattern), backend, layer, bool(tf32), bool(tune), tuple(sorted(bindings.items())))]
-    return attn(q, k, v, return_lse=return_lse, scale=scale, q_offset=q_offset, prepared=prepared, **tensors)
+    return attn(q, k, v, **tensors)
 
 
 def _known(

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from spattn.attend import Attention, compile
-from spattn.call.prepared import Prepared
 from spattn.pattern import Pattern
 
 
@@ -62,11 +61,7 @@ class SparseAttention(torch.nn.Module):
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        *,
-        return_lse: bool = False,
-        q_offset: int | None = None,
-        prepared: Prepared | None = None,
-        **tensors: Any,
+        **arguments: Any,
     ) -> Any:
         """softmax(scale * q k^T) v over the pattern's pairs, differentiable.
 
@@ -74,10 +69,8 @@ class SparseAttention(torch.nn.Module):
             q: `[batch, num_q_heads, q_len, head_dim]`, any strides, last dimension dense.
             k: `[batch, num_kv_heads, kv_len, head_dim]`; num_q_heads is a multiple of num_kv_heads.
             v: `[batch, num_kv_heads, kv_len, v_head_dim]`.
-            return_lse: Also give the log-sum-exp of each row's scores.
-            q_offset: Position of the first query among the keys, in tokens; kv_len - q_len by default.
-            prepared: What `attention.prepare` answered: these tensors are not given again.
-            tensors: The pattern's free names.
+            arguments: Others of `spattn.Attention`, but for scale: return_lse, positions and lengths, prepared, the
+                pattern's free names.
 
         Returns:
             out `[batch, num_q_heads, q_len, v_head_dim]` in q's dtype, and with `return_lse` the natural-log lse in
@@ -88,9 +81,7 @@ class SparseAttention(torch.nn.Module):
             BindError: A tensor is missing or one too many.
             UnsupportedError: The backend cannot serve this; the message says why.
         """
-        return self.attention(
-            q, k, v, return_lse=return_lse, scale=self.scale, q_offset=q_offset, prepared=prepared, **tensors
-        )
+        return self.attention(q, k, v, scale=self.scale, **arguments)
 
     def extra_repr(self) -> str:
         """The pattern, and the options that are not as usual."""

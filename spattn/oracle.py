@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import sqrt
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -32,39 +32,79 @@ def mask(
     kv_len: int,
     *,
     q_offset: int | None = None,
+    k_offset: int = 0,
+    num_keys: int | None = None,
     num_heads: int = 1,
     batch_size: int = 1,
     tensors: Mapping[str, Any] = _NOTHING,
+    only: int | None = None,
 ) -> BoolArray:
-    """The allowed pairs.
+    """The allowed pairs of rows and given keys.
 
     Args:
         node: The pattern.
         q_len: Number of queries.
-        kv_len: Number of keys.
+        kv_len: Number of keys of the whole.
         q_offset: Position of the first query; the last query stands at the last key where it is not given.
+        k_offset: Position of the first key that is given.
+        num_keys: How many are given; up to the last of the whole where it is not said.
         num_heads: Number of query heads.
         batch_size: Number of batch entries.
         tensors: An array for each of the pattern's free names.
+        only: The one batch entry of which these are the lengths; lists of ids may then be longer than these.
 
     Returns:
-        `[q_len, kv_len]`, or `[batch_size, num_heads, q_len, kv_len]` where heads or batch entries may differ.
+        `[q_len, num_keys]`, or `[batch_size, num_heads, q_len, num_keys]` where heads or batch entries may differ, and
+        `[1, num_heads, q_len, num_keys]` of one entry. A key before 0 or past the end of the whole is not allowed.
 
     Raises:
         SpattnError: A tensor is missing or does not fit; E094, there are more than MAX_PAIRS pairs.
     """
     condition = meaning(node)
-    given = Tensors(tensors, kv_len, batch_size, num_heads, q_len)
+    given = Tensors(tensors, kv_len, batch_size, num_heads, q_len, longer=only is not None)
     given.require(free_names(node))
-    first = kv_len - q_len if q_offset is None else q_offset
+    first, count = kv_len - q_len if q_offset is None else q_offset, kv_len - k_offset if num_keys is None else num_keys
+    keys = k_offset + np.arange(max(count, 0))[None, :]
+    shape: tuple[int, ...] = (q_len, max(count, 0))
     env: dict[str, Any] = {"kv_len": kv_len, "num_heads": num_heads, "batch_size": batch_size, "h": 0, "b": 0}
-    _check_size(q_len * kv_len * (batch_size * num_heads if is_spread(condition, given) else 1))
-    env |= {"q_offset": first, "q": first + np.arange(q_len)[:, None], "k": np.arange(kv_len)[None, :]}
-    shape: tuple[int, ...] = (q_len, kv_len)
-    if is_spread(condition, given):
-        env |= {"h": np.arange(num_heads)[:, None, None], "b": np.arange(batch_size)[:, None, None, None]}
-        shape = (batch_size, num_heads, *shape)
-    return np.broadcast_to(evaluate(condition, env, given), shape).copy()
+    spreads = only is not None or is_spread(condition, given)
+    _check_size(shape[0] * shape[1] * (batch_size * num_heads if spreads else 1))
+    env |= {"q_offset": first, "q": first + np.arange(q_len)[:, None], "k": keys}
+    if spreads:
+        entries = np.arange(batch_size) if only is None else np.array([only])
+        env |= {"h": np.arange(num_heads)[:, None, None], "b": entries[:, None, None, None]}
+        shape = (len(entries), num_heads, *shape)
+    allowed = np.broadcast_to(evaluate(condition, env, given), shape)
+    return allowed & (keys >= 0) & (keys < kv_len)
+
+
+def request_masks(
+    node: Node,
+    q_len: int,
+    num_keys: int,
+    placed: Sequence[Mapping[str, Any]],
+    *,
+    num_heads: int = 1,
+    tensors: Mapping[str, Any] = _NOTHING,
+) -> BoolArray:
+    """The allowed pairs of requests, each of its own lengths, in a padded batch.
+
+    Args:
+        node: The pattern.
+        q_len: Rows of the padded batch.
+        num_keys: Keys of the padded batch.
+        placed: Of each request q_len, num_keys, kv_len, q_offset and k_offset.
+        num_heads: Number of query heads.
+        tensors: An array for each of the pattern's free names.
+
+    Returns:
+        `[requests, num_heads, q_len, num_keys]`; what is padding is not allowed.
+    """
+    found = np.zeros((len(placed), num_heads, q_len, num_keys), np.bool_)
+    sizes: dict[str, Any] = {"num_heads": num_heads, "batch_size": len(placed), "tensors": tensors}
+    for b, one in enumerate(placed):
+        found[b : b + 1, :, : one["q_len"], : one["num_keys"]] = mask(node, **one, **sizes, only=b)
+    return found
 
 
 def _check_size(pairs: int) -> None:

@@ -129,6 +129,10 @@ class Pattern:
         kv_len: int,
         *,
         q_offset: int | None = None,
+        k_offset: int = 0,
+        num_keys: int | None = None,
+        q_lens: Any = None,
+        kv_lens: Any = None,
         num_heads: int = 1,
         batch_size: int = 1,
         **tensors: Any,
@@ -137,31 +141,38 @@ class Pattern:
 
         Args:
             q_len: Number of queries.
-            kv_len: Number of keys.
+            kv_len: Number of keys of the whole.
             q_offset: Position of the first query; the last query stands at the last key where it is not given.
+            k_offset: Position of the first key that is given.
+            num_keys: How many keys are given, up to the last of the whole where it is not said.
+            q_lens: How many rows each batch entry has, of q_len with padding; its last one stands at its last key.
+            kv_lens: How many keys each batch entry has, of kv_len with padding: a whole of its own.
             num_heads: Number of query heads.
             batch_size: Number of batch entries.
             tensors: The free names, as tensors, arrays or lists.
 
         Returns:
-            `[q_len, kv_len]`, or `[batch_size, num_heads, q_len, kv_len]` where heads or batch entries may differ.
+            `[q_len, num_keys]`, or `[batch_size, num_heads, q_len, num_keys]` where heads or batch entries may differ,
+            as they do with lengths of their own.
 
         Raises:
+            ArgumentError: E060, a length is none, or lengths are not one a batch entry.
             BindError: A tensor is missing or one too many.
             UnsupportedError: E094, there are more pairs than a mask may have (`oracle.MAX_PAIRS`).
             MissingDependencyError: torch is not installed.
         """
         torch = _torch()
         _check_lengths(q_len, kv_len, num_heads, batch_size)
-        allowed = oracle.mask(
-            self.syntax,
-            q_len,
-            kv_len,
-            q_offset=q_offset,
-            num_heads=num_heads,
-            batch_size=batch_size,
-            tensors=tensors,
-        )
+        if q_lens is None and kv_lens is None:
+            at: dict[str, Any] = {"q_offset": q_offset, "k_offset": k_offset, "num_keys": num_keys}
+            sizes = {"num_heads": num_heads, "batch_size": batch_size}
+            allowed = oracle.mask(self.syntax, q_len, kv_len, tensors=tensors, **at, **sizes)
+        else:
+            if num_keys is not None:
+                raise ArgumentError("E060", "num_keys is given, and kv_lens says how many keys an entry has")
+            rows, keys = _lengths("q_lens", q_lens, q_len, batch_size), _lengths("kv_lens", kv_lens, kv_len, batch_size)
+            entries = _placed(rows, keys, q_offset, k_offset)
+            allowed = oracle.request_masks(self.syntax, q_len, kv_len, entries, num_heads=num_heads, tensors=tensors)
         result: Tensor = torch.from_numpy(allowed)
         return result
 
@@ -314,6 +325,24 @@ def _checked(node: Node) -> Pattern:
     """A pattern whose free names each stand for one kind of tensor."""
     frontend.free_names(node)
     return Pattern(node)
+
+
+def _lengths(name: str, given: Any, most: int, batch_size: int) -> list[int]:
+    """One a batch entry, from 0 to `most`."""
+    if given is None:
+        return [most] * batch_size
+    found = np.asarray(given.tolist() if hasattr(given, "tolist") else given)
+    if found.shape != (batch_size,) or found.dtype.kind not in "iu" or not ((found >= 0) & (found <= most)).all():
+        raise ArgumentError("E060", f"{name} are lengths from 0 to {most}, one a batch entry, not {given!r}")
+    return [int(one) for one in found]
+
+
+def _placed(rows: list[int], keys: list[int], q_offset: int | None, k_offset: int) -> list[dict[str, int | None]]:
+    """Lengths and offsets of batch entries, as the oracle takes them."""
+    return [
+        {"q_len": q, "kv_len": k_offset + k, "num_keys": k, "q_offset": q_offset, "k_offset": k_offset}
+        for q, k in zip(rows, keys, strict=True)
+    ]
 
 
 def _check_lengths(q_len: int, kv_len: int, num_heads: int, batch_size: int) -> None:

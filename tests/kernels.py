@@ -20,6 +20,7 @@ from torch import Tensor
 from spattn import oracle
 from spattn.backends import triton as backend
 from spattn.cache.store import default_cache
+from spattn.call.positions import Numbers
 from spattn.call.request import Records, Request
 from spattn.codegen.module import ModuleSource
 from spattn.compiler import Compiled, compile_pattern
@@ -121,7 +122,7 @@ def requested(pattern: str | Node, given: Inputs) -> tuple[CompiledPattern, Requ
         given.k,
         given.v,
         scale=given.scale,
-        q_offset=given.q_offset,
+        numbers=Numbers(given.q_offset),
         tf32=False,
         roles=dict(plan.compiled.roles),
         tensors={name: torch.as_tensor(value, device=given.q.device) for name, value in given.tensors.items()},

@@ -10,6 +10,7 @@ import torch
 
 from spattn.backends import registry
 from spattn.call import request as call
+from spattn.call.positions import Positions
 from spattn.call.request import CompiledPattern, Request, Served, wants_gradient
 from spattn.cost.tile import Tile
 from spattn.gpu.autograd import Differentiable, attention
@@ -28,7 +29,17 @@ def refusal(request: Request) -> str | None:
         return f"q is on {q.device.type}, and Triton's kernels run on GPUs"
     if interpreted and q.dtype == torch.bfloat16:
         return "Triton's interpreter (TRITON_INTERPRET=1) computes bfloat16 wrongly; use float16 or float32"
-    return beyond(request.shape) or missing()
+    return _lacks(request.positions) or beyond(request.shape) or missing()
+
+
+def _lacks(at: Positions) -> str | None:
+    """What its kernels cannot do yet."""
+    if at.by_request:
+        return f"{', '.join(at.by_request)} given as tensors are not served yet"
+    if at.given != (0, at.kv_len):
+        first, stop = at.given
+        return f"keys {first} .. {stop - 1} of {at.kv_len} are given, and a part of the keys is not served yet"
+    return None
 
 
 @cache

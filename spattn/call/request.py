@@ -1,4 +1,4 @@
-"""What one call asks of a backend: tensors, scale, offset; and the plans that serve it."""
+"""What one call asks of a backend: tensors, scale, positions; and the plans that serve it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from spattn.call.positions import Positions
 from spattn.call.prepared import Prepared
 from spattn.call.shape import Shape, dtype_name
 from spattn.codegen.module import ModuleSource
@@ -21,12 +22,13 @@ from spattn.layout.ir import Layout
 class Request:
     """One call, checked.
 
-    q is `[batch, num_q_heads, q_len, head_dim]`, k `[batch, num_kv_heads, kv_len, head_dim]`, v as k but for its width.
+    q is `[batch, num_q_heads, q_len, head_dim]`, k `[batch, num_kv_heads, num_keys, head_dim]`, v as k but for its
+    width; requests that are packed lie one after another in tensors of one batch entry.
 
     Attributes:
         scale: Factor of the scores.
-        q_offset: Position of the first query among the keys.
-        tensors: The pattern's run-time tensors, on q's device.
+        positions: Where rows and keys stand.
+        tensors: The pattern's run-time tensors, and those of `positions.by_request`, on q's device.
         tf32: May float32 products use TF32?
     """
 
@@ -34,14 +36,14 @@ class Request:
     k: torch.Tensor
     v: torch.Tensor
     scale: float
-    q_offset: int
+    positions: Positions
     tensors: Prepared
     tf32: bool = False
 
     @property
     def batch_size(self) -> int:
-        """Batch entries."""
-        return self.q.shape[0]
+        """Batch entries; of packed tensors requests."""
+        return self.tensors["cu_seqlens_q"].shape[0] - 1 if self.positions.is_packed else self.q.shape[0]
 
     @property
     def num_q_heads(self) -> int:
@@ -60,13 +62,18 @@ class Request:
 
     @property
     def q_len(self) -> int:
-        """Queries, in tokens."""
-        return self.q.shape[2]
+        """Queries, in tokens, that a batch entry has at most."""
+        return self.positions.q_len
+
+    @property
+    def q_offset(self) -> int:
+        """Position of the first query."""
+        return self.positions.q_offset
 
     @property
     def kv_len(self) -> int:
-        """Keys, in tokens."""
-        return self.k.shape[2]
+        """Keys of the whole, in tokens."""
+        return self.positions.kv_len
 
     @property
     def shape(self) -> Shape:

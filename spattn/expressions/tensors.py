@@ -32,6 +32,7 @@ class Tensors:
         batch_size: Number of batch entries.
         num_heads: Number of query heads.
         q_len: Number of queries; as many as keys where it is not given.
+        longer: Lists of ids may be longer than these lengths, which are those of one batch entry.
 
     Raises:
         BindError: E031, a tensor of another type.
@@ -44,10 +45,12 @@ class Tensors:
         batch_size: int = 1,
         num_heads: int = 1,
         q_len: int | None = None,
+        *,
+        longer: bool = False,
     ) -> None:
         self._values = {name: _array(name, value) for name, value in values.items()}
         self._kv_len, self._sizes = kv_len, (batch_size, num_heads)
-        self._q_len = kv_len if q_len is None else q_len
+        self._q_len, self._longer = kv_len if q_len is None else q_len, longer
         self._documents: dict[object, IntArray] = {}
         self._random: dict[tuple[RandomTable, int, int, int, int], BoolArray] = {}
 
@@ -165,6 +168,10 @@ class Tensors:
     def _arrays(self, documents: Documents) -> DocumentArrays:
         arrays = {name: self._get(name).astype(np.int64) for name in documents.tensors}
         lengths = {"queries": self._q_len if documents.two_sided else self._kv_len, "keys": self._kv_len}
+        if self._longer:
+            sides = ((documents.queries, "queries"), (documents.keys, "keys"))
+            cut = {side.tensor: lengths[name] for side, name in sides if not side.cumulative}
+            arrays = {name: one[..., : cut[name]] if name in cut else one for name, one in arrays.items()}
         return DocumentArrays(documents, arrays, lengths, self._sizes[0])
 
     def _drawn(self, table: RandomTable, key_blocks: int, first: int, stop: int, heads: int) -> BoolArray:

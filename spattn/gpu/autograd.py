@@ -44,7 +44,7 @@ class Differentiable:
 
     def __init__(self, plans: CompiledPattern, request: Request, reference: Reference) -> None:
         self._plans, self._reference = plans, reference
-        self._options: dict[str, Any] = {"scale": request.scale, "q_offset": request.q_offset, "tf32": request.tf32}
+        self._options: dict[str, Any] = {"scale": request.scale, "positions": request.positions, "tf32": request.tf32}
         self._forward: ReplayedCall | None = None
         self._backward: dict[Any, ReplayedBackward] = {}
 

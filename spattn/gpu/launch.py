@@ -92,7 +92,7 @@ def launched(
     shapes = tuple(tensor.stride()[:3] for tensor in tensors[: len(kind.operands)])
     kinds = tensors[0].dtype, device, *(tensor.dtype for tensor in tensors[3:]), *(tensor.dtype for tensor in made)
     sizes = request.q.shape, request.k.shape, request.v.shape
-    options = request.scale, request.q_offset, request.tf32
+    options = request.scale, request.positions, request.tf32
     key = (kind.name, source, kinds, sizes, shapes, aligned, *options, heads, tile, tuner is not None, numbers)
     schedule = _plans.get(key)
     if schedule is None:

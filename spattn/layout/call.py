@@ -114,14 +114,29 @@ def calls(
     tensors: Tensors,
     *,
     q_offset: int | None = None,
+    given: tuple[int, int] | None = None,
     batch_size: int = 1,
     num_heads: int = 1,
+    only: int | None = None,
 ) -> Iterator[Call]:
-    """A call for each (batch entry, head) that may differ from others: one alone where none does."""
+    """A call for each (batch entry, head) that may differ from others: one alone where none does.
+
+    Args:
+        layout: Along which passes.
+        q_len: Rows.
+        kv_len: Keys of the whole.
+        tensors: The pattern's.
+        q_offset: Position of the first row; the last stands at the last key where it is not given.
+        given: Positions of the keys that are given, half-open; all where it is not said.
+        batch_size: Batch entries.
+        num_heads: Query heads.
+        only: The one batch entry of which these are the lengths.
+    """
     first = kv_len - q_len if q_offset is None else q_offset
-    queries, keys = (first, first + q_len), (0, kv_len)
+    queries, keys = (first, first + q_len), given or (0, kv_len)
     rows, columns = (queries, keys) if layout.direction == "queries" else (keys, queries)
     over = spread(layout.condition, tensors)
-    for batch in range(batch_size if over.batch else min(batch_size, 1)):
+    entries = range(batch_size if over.batch else min(batch_size, 1)) if only is None else (only,)
+    for batch in entries:
         for head in range(num_heads if over.heads else min(num_heads, 1)):
             yield Call(rows, columns, kv_len, tensors, batch, head, batch_size, num_heads, first)

@@ -25,6 +25,7 @@ def layout_mask(
     kv_len: int,
     *,
     q_offset: int | None = None,
+    given: tuple[int, int] | None = None,
     num_heads: int = 1,
     batch_size: int = 1,
     tensors: Mapping[str, Any] = _NOTHING,
@@ -34,19 +35,21 @@ def layout_mask(
     """The pairs that the layout's visits allow, as the oracle's `mask` gives them.
 
     Returns:
-        `[q_len, kv_len]`, or `[batch_size, num_heads, q_len, kv_len]` where heads or batch entries may differ.
+        `[q_len, keys]`, or `[batch_size, num_heads, q_len, keys]` where heads or batch entries may differ; keys are
+        those at the positions `given`, all of the whole where it is not said.
 
     Raises:
         AssertionError: Two visits claim one pair, or one claims a pair that is not the call's.
     """
-    given = Tensors(tensors, kv_len, batch_size, num_heads, q_len)
-    mask = np.zeros((batch_size, num_heads, q_len, kv_len), np.bool_)
-    over = spread(layout.condition, given)
-    for call in calls(layout, q_len, kv_len, given, q_offset=q_offset, batch_size=batch_size, num_heads=num_heads):
+    reads, (first, stop) = Tensors(tensors, kv_len, batch_size, num_heads, q_len), given or (0, kv_len)
+    mask = np.zeros((batch_size, num_heads, q_len, stop - first), np.bool_)
+    over = spread(layout.condition, reads)
+    sizes: dict[str, Any] = {"given": given, "batch_size": batch_size, "num_heads": num_heads}
+    for call in calls(layout, q_len, kv_len, reads, q_offset=q_offset, **sizes):
         one = _call_mask(layout, call, block_m, block_n)
         where = (call.batch if over.batch else slice(None), call.head if over.heads else slice(None))
         mask[where] = one if layout.direction == "queries" else one.T
-    return mask if is_spread(layout.condition, given) else mask[0, 0]
+    return mask if is_spread(layout.condition, reads) else mask[0, 0]
 
 
 def _call_mask(layout: Layout, call: Call, block_m: int, block_n: int) -> BoolArray:

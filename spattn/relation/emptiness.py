@@ -59,17 +59,17 @@ def empty_rows(condition: Bool) -> EmptyRow | None:
     if condition == TRUE:
         return None
     abstraction = Abstraction.of(condition)
-    sure = _sure(abstraction.conditions[0], abstraction)
-    # no guard is left in `sure`; in the call that is tried, none holds
+    certain = sure(abstraction.conditions[0], abstraction)
+    # no guard is left in it; in the call that is tried, none holds
     assignment = Assignment(dict.fromkeys(abstraction.guards, False), abstraction.domain())
-    point = _least_empty(abstraction, abstraction.affine(sure, assignment))
+    point = _least_empty(abstraction, abstraction.affine(certain, assignment))
     if point is None:
         return None
     call = witness_at(point, assignment, abstraction, True)
     return EmptyRow(call, _is_empty(condition, call))
 
 
-def _least_empty(abstraction: Abstraction, sure: Bool) -> dict[str, int] | None:
+def _least_empty(abstraction: Abstraction, certain: Bool) -> dict[str, int] | None:
     sets = proof_sets()
     names = abstraction.names()
     inner = [name for name in names if name != "k"]
@@ -80,20 +80,20 @@ def _least_empty(abstraction: Abstraction, sure: Bool) -> dict[str, int] | None:
         return sets.explicit(points.project_out(isl.dim_type.set, place, 1))
 
     domain = abstraction.domain()
-    return least_point(sets, inner, lambda: rows(domain).subtract(rows(conj(domain, sure))))
+    return least_point(sets, inner, lambda: rows(domain).subtract(rows(conj(domain, certain))))
 
 
-def _sure(condition: Bool, abstraction: Abstraction) -> Bool:
+def sure(condition: Bool, abstraction: Abstraction) -> Bool:
     """A condition without guards under which the pair is allowed whatever these are."""
     match condition:
         case And(args):
-            return conj(*(_sure(arg, abstraction) for arg in args))
+            return conj(*(sure(arg, abstraction) for arg in args))
         case Or(args):
-            return disj(*(_sure(arg, abstraction) for arg in args))
+            return disj(*(sure(arg, abstraction) for arg in args))
         case Not(Member() | InTable() | SameSegment()):
             return FALSE
         case Not(And() | Or()):
-            return _sure(_pushed(condition), abstraction)
+            return sure(_pushed(condition), abstraction)
         case SameSegment(documents, left, right) if documents.plain:
             return conj(is_position(left), eq(left, right))
         case InTable(RandomTable(), _, _):

@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from spattn.call.positions import BY_REQUEST, USUAL, Numbers, Positions, placed
 from spattn.call.prepared import Prepared
 from spattn.call.request import Request
 from spattn.call.shape import dtype_name
 from spattn.errors import ArgumentError, BindError
 from spattn.expressions.width import FIRST, LONGEST
+from spattn.runtime.placing import check_positions
 from spattn.runtime.tensors import require_tensor
 
 
@@ -22,24 +26,24 @@ def checked(
     v: torch.Tensor,
     *,
     scale: float | None,
-    q_offset: int | None,
     tf32: bool,
     roles: Mapping[str, str],
     tensors: Mapping[str, object],
     shared: Prepared | None = None,
+    numbers: Numbers = USUAL,
 ) -> Request:
     """The request of a call.
 
     Args:
         q: `[batch, num_q_heads, q_len, head_dim]`.
-        k: `[batch, num_kv_heads, kv_len, head_dim]`.
-        v: `[batch, num_kv_heads, kv_len, v_head_dim]`.
+        k: `[batch, num_kv_heads, num_keys, head_dim]`.
+        v: `[batch, num_kv_heads, num_keys, v_head_dim]`.
         scale: Factor of the scores, 1/sqrt(head_dim) if None.
-        q_offset: Position of the first query, kv_len - q_len if None.
         tf32: May float32 products use TF32?
         roles: The pattern's free names, and what each is.
-        tensors: What the call gives for them.
+        tensors: What the call gives for them, and for positions, by the names in `BY_REQUEST`.
         shared: What was prepared of them before.
+        numbers: What it says of positions in numbers.
 
     Raises:
         ArgumentError: Shapes, dtypes, devices or lengths do not fit each other.
@@ -49,23 +53,47 @@ def checked(
     _shapes_fit(q, k, v)
     if isinstance(scale, float) and not math.isfinite(scale):
         raise ArgumentError("E060", f"scale is {scale}; it is a finite number")
-    offset = k.shape[2] - q.shape[2] if q_offset is None else q_offset
-    for name, end in (("kv_len", k.shape[2]), ("q_offset + q_len", offset + q.shape[2]), ("q_offset", offset)):
-        if isinstance(end, int) and not FIRST <= end < LONGEST:  # one that is traced is looked at when it is known
-            raise ArgumentError("E094", f"{name} is {end}; positions are from {FIRST} to {LONGEST}")
-    given = named(roles, tensors, shared, q.device)
+    at, batch_size = _placed(numbers, tensors, q, k)
+    every = {**roles, **dict.fromkeys(at.by_request, "positions")}
+    given = named(every, tensors, shared, q.device)
+    sizes = _Sizes(batch_size, q.shape[1], at)
     for name, tensor in given.items():
-        _role_fits(name, roles[name], tensor, q, k)
-        _values_fit(name, roles[name], tensor)
+        _role_fits(name, every[name], tensor, sizes)
+        _values_fit(name, every[name], tensor)
     return Request(
         q=_rows_contiguous(q),
         k=_rows_contiguous(k),
         v=_rows_contiguous(v),
         scale=1 / math.sqrt(q.shape[3]) if scale is None and q.shape[3] else float(scale or 0.0),
-        q_offset=offset,
+        positions=at,
         tensors=given,
         tf32=tf32,
     )
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """What shapes of the pattern's tensors are compared with."""
+
+    batch_size: int
+    num_q_heads: int
+    at: Positions
+
+
+def _placed(numbers: Numbers, tensors: Mapping[str, Any], q: torch.Tensor, k: torch.Tensor) -> tuple[Positions, int]:
+    """Where rows and keys stand, and how many requests there are."""
+    by_request = tuple(name for name in BY_REQUEST if name in tensors)
+    batch_size = q.shape[0]
+    if "cu_seqlens_q" in by_request:
+        batch_size = max(tensors["cu_seqlens_q"].numel() - 1, 0)
+    given = {name: tensors[name] for name in by_request}
+    check_positions(numbers, given, q, k, batch_size, on_gpu=checks_values())
+    at = placed(numbers, by_request, q.shape[2], k.shape[2])
+    ends = ("q_offset", at.q_offset), ("q_offset + q_len", at.q_offset + at.q_len), ("k_offset", at.k_offset)
+    for name, end in (("kv_len", at.kv_len), *ends):
+        if isinstance(end, int) and not FIRST <= end < LONGEST:  # one that is traced is looked at when it is known
+            raise ArgumentError("E094", f"{name} is {end}; positions are from {FIRST} to {LONGEST}")
+    return at, batch_size
 
 
 def _same_kind(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
@@ -154,11 +182,14 @@ def _as_tensor(name: str, value: object) -> torch.Tensor:
         raise BindError("E031", what, hint="give integers or truth values") from None
 
 
-def _role_fits(name: str, role: str, tensor: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> None:
+def _role_fits(name: str, role: str, tensor: torch.Tensor, sizes: _Sizes) -> None:
     """Shapes that say at once that a tensor is not what the pattern reads."""
-    (batch, heads, q_len), kv_len = q.shape[:3], k.shape[2]
+    batch, heads, q_len, kv_len = sizes.batch_size, sizes.num_q_heads, sizes.at.q_len, sizes.at.kv_len
     problem = hint = ""
     match role:
+        case "documents" | "query documents" if sizes.at.by_request:
+            if tensor.dim() not in (1, 2) or tensor.shape[0] not in (tensor.shape[-1], batch):
+                problem = f"ids of positions, [n] or [batch, n] = [{batch}, n]"
         case "documents" if tensor.shape not in ((kv_len,), (batch, kv_len)):
             problem = f"ids [kv_len] = [{kv_len}] or [batch, kv_len] = [{batch}, {kv_len}]"
             hint = "cumulative lengths are written segments(..)" if tensor.dim() == 1 else ""

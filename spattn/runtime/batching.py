@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,30 +20,31 @@ def register() -> None:
 
 
 def _fwd(info: Any, in_dims: tuple[Any, ...], *given: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-    *operands, tensors, plan, scale, q_offset = given
-    folded = _folded(operands, in_dims, info.batch_size, plan)
-    results = FORWARD(*folded, tensors, plan, scale, q_offset)
+    operands, (_, plan, *_, by_request) = given[:3], (rest := given[3:])
+    results = FORWARD(*_folded(operands, in_dims, info.batch_size, plan, by_request), *rest)
     return tuple(_unfolded(x, info.batch_size) for x in results), (0, 0)
 
 
 def _bwd(info: Any, in_dims: tuple[Any, ...], *given: Any) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
-    *operands, tensors, plan, scale, q_offset, wanted = given
-    folded = _folded(operands, in_dims, info.batch_size, plan)
-    results = BACKWARD(*folded, tensors, plan, scale, q_offset, wanted)
+    operands, (_, plan, *_, by_request, wanted) = given[:7], (rest := given[7:])
+    results = BACKWARD(*_folded(operands, in_dims, info.batch_size, plan, by_request), *rest)
     made = tuple(_unfolded(x, info.batch_size) if asked else x for x, asked in zip(results, wanted, strict=True))
     return made, tuple(0 if asked else None for asked in wanted)
 
 
 def _bwd_bwd(info: Any, in_dims: tuple[Any, ...], *given: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-    *operands, tensors, plan, scale, q_offset = given
-    results = SECOND(*_folded(operands, in_dims, info.batch_size, plan), tensors, plan, scale, q_offset)
+    operands, (_, plan, *_, by_request) = given[:10], (rest := given[10:])
+    results = SECOND(*_folded(operands, in_dims, info.batch_size, plan, by_request), *rest)
     return tuple(_unfolded(x, info.batch_size) for x in results), (0,) * len(results)
 
 
-def _folded(operands: list[Tensor | None], in_dims: tuple[Any, ...], size: int, plan: str) -> list[Tensor | None]:
+def _folded(
+    operands: Sequence[Tensor | None], in_dims: tuple[Any, ...], size: int, plan: str, by_request: str
+) -> list[Tensor | None]:
     """The new dimension of each before its batch, and one with it."""
-    if reads_batch(plan):
-        why = "vmap adds entries to the batch, and this pattern tells these apart or reads tensors"
+    if by_request or reads_batch(plan):
+        what = f"this call gives {by_request}" if by_request else "this pattern tells these apart or reads tensors"
+        why = f"vmap adds entries to the batch, and {what}"
         raise UnsupportedError("E061", why, hint="give q, k and v a batch dimension instead")
     moved = (
         x if x is None else x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)

@@ -9,15 +9,23 @@ import torch
 from torch import Tensor
 
 from spattn.call.differentiation import refuse_third, where_given
+from spattn.call.positions import USUAL, Numbers
 from spattn.errors import UnsupportedError
 from spattn.runtime.operators import BACKWARD, FORWARD, LIBRARY, SECOND
 
 
 def transformed(
-    q: Tensor, k: Tensor, v: Tensor, tensors: Sequence[Tensor], plan: str, scale: float | None, q_offset: int | None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    tensors: Sequence[Tensor],
+    plan: str,
+    scale: float | None,
+    numbers: Numbers = USUAL,
+    by_request: tuple[str, ...] = (),
 ) -> tuple[Tensor, Tensor]:
     """`operators.forward` for torch.func, whose transforms do not see through an operator's own derivative."""
-    out, lse = _Forward.apply(q, k, v, tensors, plan, scale, q_offset)
+    out, lse = _Forward.apply(q, k, v, tensors, plan, scale, *numbers, " ".join(by_request))
     return out, lse
 
 
@@ -48,7 +56,7 @@ def _derived(ctx: Any, d_out: Tensor | None, d_lse: Tensor | None) -> tuple[Tens
 
 
 def _of_operator(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
-    return *_derived(ctx, *upstream), [None] * ctx.count, None, None, None
+    return *_derived(ctx, *upstream), [None] * ctx.count, *[None] * len(ctx.rest)
 
 
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -67,7 +75,7 @@ def _derived_twice(ctx: Any, upstream: tuple[Tensor | None, ...]) -> tuple[Tenso
 
 
 def _of_backward(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
-    return *_derived_twice(ctx, upstream), [None] * ctx.count, None, None, None, None
+    return *_derived_twice(ctx, upstream), [None] * ctx.count, *[None] * len(ctx.rest), None
 
 
 def _no_forward_mode(ctx: Any, *tangents: Any) -> Any:
@@ -87,7 +95,7 @@ class _Forward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
-        return *_derived(ctx, *upstream), None, None, None, None
+        return *_derived(ctx, *upstream), None, *[None] * len(ctx.rest)
 
     jvp = staticmethod(_no_forward_mode)
 
@@ -105,7 +113,7 @@ class _Backward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Any, ...]:
-        return *_derived_twice(ctx, upstream), None, None, None, None, None
+        return *_derived_twice(ctx, upstream), None, *[None] * len(ctx.rest), None
 
     jvp = staticmethod(_no_forward_mode)
 

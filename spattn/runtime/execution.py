@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from dataclasses import astuple
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 
 from spattn.backends import registry
+from spattn.call.positions import BY_REQUEST, USUAL, Numbers, Placement, Positions
 from spattn.call.prepared import NONE, Kept, Prepared
 from spattn.call.request import Again, CompiledPattern, Differentiable, Request, wants_gradient
-from spattn.errors import BindError
+from spattn.errors import ArgumentError, BindError
 from spattn.runtime import derivatives, operators
 from spattn.runtime.arguments import as_tensors, checked, checks_values, named
 from spattn.runtime.context import as_autocast_wants, is_plain, is_transformed, is_watched
-from spattn.runtime.numbers import as_position, scaled
+from spattn.runtime.numbers import scaled
 from spattn.runtime.options import Plan
+from spattn.runtime.placing import as_batch, only_of_the_whole, read_placement
 from spattn.runtime.tensors import require_tensor
 
 MAX_KINDS = 1024
@@ -30,15 +33,19 @@ class Pattern(CompiledPattern, Protocol):
         """Does it ask which batch entry a pair belongs to?"""
         ...
 
+    def missing_key(self, positions: Positions, num_heads: int, batch_size: int) -> tuple[int, int] | None:
+        """Positions of a row and of a key that it attends and that is not given, whatever tensors hold."""
+        ...
+
 
 class Arguments(NamedTuple):
-    """What a user gives, unchecked; shapes as in `spattn.Attention`."""
+    """What a user gives, unchecked; shapes as in `spattn.Attention`, those of packed rows with a batch of one."""
 
     q: torch.Tensor
     k: torch.Tensor
     v: torch.Tensor
     scale: float | None
-    q_offset: int | None
+    numbers: Numbers
     tensors: Mapping[str, object]
     shared: Prepared | None = None
 
@@ -64,9 +71,9 @@ class Calls:
         k: torch.Tensor,
         v: torch.Tensor,
         scale: float | torch.Tensor | None,
-        q_offset: int | None,
         tensors: Mapping[str, object],
         shared: Prepared | None = None,
+        numbers: Numbers = USUAL,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(out, lse), differentiable.
 
@@ -75,21 +82,40 @@ class Calls:
             BindError: A tensor is missing or one too many.
             UnsupportedError: No backend that may serve it can; or a derivative that there is not.
         """
-        if q_offset is not None and type(q_offset) is not int:
-            q_offset = as_position(q_offset)
         if scale is not None and type(scale) is not float:
             q, scale = scaled(q, scale)
         traced = torch.compiler.is_compiling()
         if not traced and is_plain(q, k, v):
-            return self.answer(Arguments(q, k, v, scale, q_offset, tensors, shared))
+            return self.answer(Arguments(q, k, v, scale, numbers, tensors, shared))
         for name, x in (("q", q), ("k", k), ("v", v)):
             require_tensor(name, x)
         q, k, v = as_autocast_wants(q, k, v)
         if traced or is_watched(q, k, v) or is_transformed():
-            listed = self._listed(tensors, shared, q.device)
+            by_request = tuple(name for name in BY_REQUEST if name in tensors)
+            listed = self._listed(tensors, shared, q.device) + [
+                cast(torch.Tensor, tensors[name]) for name in by_request
+            ]
             through = operators.forward if traced or is_watched(q, k, v) else derivatives.transformed
-            return through(q, k, v, listed, self._text, scale, q_offset)
-        return self.answer(Arguments(q, k, v, scale, q_offset, tensors, shared))
+            return through(q, k, v, listed, self._text, scale, numbers, by_request)
+        return self.answer(Arguments(q, k, v, scale, numbers, tensors, shared))
+
+    def placed(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        scale: float | torch.Tensor | None,
+        placement: Placement,
+        tensors: Mapping[str, object],
+        shared: Prepared | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same where the user says where rows and keys stand; those of packed tensors are answered packed."""
+        numbers, by_request = read_placement(placement)
+        packed = "cu_seqlens_q" in by_request
+        q, k, v = (as_batch(name, x) if packed else x for name, x in (("q", q), ("k", k), ("v", v)))
+        k, v, numbers = only_of_the_whole(k, v, numbers, q.shape[2], by_request)
+        out, lse = self.call(q, k, v, scale, {**tensors, **by_request}, shared, numbers)
+        return (out.squeeze(0).transpose(0, 1), lse.squeeze(0)) if packed else (out, lse)
 
     def answer(self, given: Arguments) -> tuple[torch.Tensor, torch.Tensor]:
         """(out, lse) by kernels; errors are those of `call`."""
@@ -128,20 +154,37 @@ class Calls:
         v: torch.Tensor,
         tensors: Sequence[torch.Tensor],
         scale: float | None,
-        q_offset: int | None,
+        numbers: Numbers = USUAL,
+        by_request: tuple[str, ...] = (),
     ) -> Arguments:
-        """Those of a call, from the pattern's tensors in the plan's order.
+        """Those of a call, from the pattern's tensors in the plan's order and those of positions after them.
 
         Raises:
             BindError: There are more or fewer than the plan names.
         """
-        if len(tensors) != len(self._names):
-            raise BindError("E030", f"the plan names {len(self._names)} tensors, and there are {len(tensors)}")
-        return Arguments(q, k, v, scale, q_offset, dict(zip(self._names, tensors, strict=True)))
+        names = *self._names, *by_request
+        if len(tensors) != len(names):
+            raise BindError("E030", f"the plan names {len(names)} tensors, and there are {len(tensors)}")
+        return Arguments(q, k, v, scale, numbers, dict(zip(names, tensors, strict=True)))
 
     def request(self, given: Arguments) -> Request:
         """The call, checked; errors are those of `call`."""
-        return checked(**given._asdict(), tf32=self._tf32, roles=self._roles)
+        request = checked(**given._asdict(), tf32=self._tf32, roles=self._roles)
+        if given.numbers.missing_keys == "refuse":
+            self._refuse_missing_keys(request)
+        return request
+
+    def _refuse_missing_keys(self, request: Request) -> None:
+        """Refuses a call with a row that wants a key which is not given; what only a device knows is not looked at."""
+        at = request.positions
+        if at.given == (0, at.kv_len) or at.by_request or not all(type(x) is int for x in astuple(at)[:5]):
+            return
+        pair = self._plans.missing_key(at, request.num_q_heads, request.batch_size)
+        if pair is not None:
+            row, key = pair
+            message = f"row {row - at.q_offset}, at position {row}, attends key {key}, and {_between(at)} are given"
+            hint = 'missing_keys="ignore" computes over those that are, to be merged by lse'
+            raise ArgumentError("E060", message, hint=hint)
 
     def chosen(self, request: Request) -> str:
         """The backend that serves a request.
@@ -164,7 +207,8 @@ class Calls:
         self, tensors: Mapping[str, object], shared: Prepared | None, device: torch.device
     ) -> list[torch.Tensor]:
         """The pattern's tensors in the plan's order."""
-        found = named(self._roles, tensors, shared, device)
+        own = {name: one for name, one in tensors.items() if name not in BY_REQUEST}
+        found = named(self._roles, own, shared, device)
         return [found[name] for name in self._names]
 
     def _looked_at(self, given: Arguments, key: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -176,9 +220,14 @@ class Calls:
         return served.out, served.lse
 
 
+def _between(at: Positions) -> str:
+    first, stop = at.given
+    return f"keys {first} .. {stop - 1}" if stop > first else "none"
+
+
 def _kind(given: Arguments) -> Any:
     """What decides how a call is served, but for values and addresses; None where each call is looked at."""
-    q, k, v, scale, q_offset, tensors, shared = given
+    q, k, v, scale, numbers, tensors, shared = given
     kinds = q.dtype, k.dtype, v.dtype, q.device, k.device, v.device
     own: tuple[Any, ...] = ()
     if tensors or shared:
@@ -186,7 +235,7 @@ def _kind(given: Arguments) -> Any:
         if checks_values() or not all(type(one) is torch.Tensor for _, one in every):
             return None
         own = tuple((name, *_layout(one)) for name, one in every)
-    return q.shape, k.shape, v.shape, q.stride(), k.stride(), v.stride(), kinds, scale, q_offset, *own
+    return q.shape, k.shape, v.shape, q.stride(), k.stride(), v.stride(), kinds, scale, numbers, *own
 
 
 def _layout(tensor: Any) -> tuple[Any, ...]:

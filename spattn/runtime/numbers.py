@@ -1,4 +1,4 @@
-"""`scale` and `q_offset` of a call: what they may be, whatever a key of a cache holds equal to them."""
+"""`scale` and the positions of a call: what they may be, whatever a key of a cache holds equal to them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from spattn.errors import ArgumentError
 from spattn.runtime.tensors import require_tensor
 
 
-def as_position(q_offset: Any) -> int:
-    """A `q_offset` that is no plain int.
+def as_position(name: str, value: Any) -> int:
+    """A position or a length that is no plain int, such as NumPy's.
 
     Raises:
         ArgumentError: E060, it is no integer.
     """
-    if isinstance(q_offset, torch.SymInt):
-        return q_offset  # type: ignore[return-value]
-    if isinstance(q_offset, int | np.integer) and not isinstance(q_offset, bool):
-        return int(q_offset)
-    raise ArgumentError("E060", f"q_offset is a {type(q_offset).__name__}, not an integer", hint="q_offset=int(..)")
+    if isinstance(value, torch.SymInt):
+        return value  # type: ignore[return-value]
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        return int(value)
+    raise ArgumentError("E060", f"{name} is a {type(value).__name__}, not an integer", hint=f"{name}=int(..)")
 
 
 def scaled(q: torch.Tensor, scale: Any) -> tuple[torch.Tensor, float]:

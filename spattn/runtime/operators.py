@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from spattn.call.positions import BY_REQUEST, USUAL, Numbers
 from spattn.errors import ArgumentError
 
 if TYPE_CHECKING:
     from spattn.runtime.execution import Arguments, Calls
 
 LIBRARY: Any = torch.library.Library("spattn", "DEF")  # type: ignore[no-untyped-call]
-_CALL = "Tensor[] tensors, str plan, float? scale, SymInt? q_offset"
+# the pattern's tensors in the plan's order are followed by those of positions, whose names `by_request` lists
+_NUMBERS = "SymInt? q_offset, SymInt? k_offset, SymInt? kv_len, SymInt? max_seqlen_q, SymInt? max_seqlen_k"
+_CALL = f"Tensor[] tensors, str plan, float? scale, {_NUMBERS}, str missing_keys, str by_request"
 LIBRARY.define(f"fwd(Tensor q, Tensor k, Tensor v, {_CALL}) -> (Tensor out, Tensor lse)")
 LIBRARY.define(
     "bwd(Tensor? d_out, Tensor? d_lse, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, "
@@ -47,20 +50,28 @@ def reads_batch(plan: str) -> bool:
 
 
 def forward(
-    q: Tensor, k: Tensor, v: Tensor, tensors: Sequence[Tensor], plan: str, scale: float | None, q_offset: int | None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    tensors: Sequence[Tensor],
+    plan: str,
+    scale: float | None,
+    numbers: Numbers = USUAL,
+    by_request: tuple[str, ...] = (),
 ) -> tuple[Tensor, Tensor]:
     """(out, lse) by the operator, differentiable.
 
     Args:
         q: `[batch, num_q_heads, q_len, head_dim]`.
-        k: `[batch, num_kv_heads, kv_len, head_dim]`.
-        v: `[batch, num_kv_heads, kv_len, v_head_dim]`.
-        tensors: The pattern's, in the plan's order.
+        k: `[batch, num_kv_heads, num_keys, head_dim]`.
+        v: `[batch, num_kv_heads, num_keys, v_head_dim]`.
+        tensors: The pattern's, in the plan's order, then those that `by_request` names.
         plan: The text of a `Plan`.
         scale: Of the scores; 1/sqrt(head_dim) if None.
-        q_offset: Position of the first query; kv_len - q_len if None.
+        numbers: Where rows and keys stand, in numbers.
+        by_request: Names of tensors that say it.
     """
-    out, lse = FORWARD(q, k, v, tensors, plan, scale, q_offset)
+    out, lse = FORWARD(q, k, v, tensors, plan, scale, *numbers, " ".join(by_request))
     return out, lse
 
 
@@ -119,10 +130,18 @@ def _called_twice(*given: Any) -> tuple[Calls, Arguments, tuple[Any, ...]]:
 
 
 def _called(
-    q: Tensor, k: Tensor, v: Tensor, tensors: Sequence[Tensor], plan: str, scale: float | None, q_offset: int | None
+    q: Tensor, k: Tensor, v: Tensor, tensors: Sequence[Tensor], plan: str, scale: float | None, *at: Any
 ) -> tuple[Calls, Arguments]:
-    calls = _calls_of(plan)
-    return calls, calls.arguments(q, k, v, tensors, scale, q_offset)
+    calls, (*numbers, by_request) = _calls_of(plan), at
+    return calls, calls.arguments(q, k, v, tensors, scale, Numbers(*numbers), _named(by_request))
+
+
+def _named(by_request: str) -> tuple[str, ...]:
+    """The names of tensors of positions; a graph may have been written by anyone."""
+    names = tuple(by_request.split())
+    if len({*names}) != len(names) or not {*names} <= {*BY_REQUEST}:
+        raise ArgumentError("E060", f"{by_request!r} names no tensors of positions", hint=", ".join(BY_REQUEST))
+    return names
 
 
 def _of_lse(q: Tensor) -> torch.dtype:

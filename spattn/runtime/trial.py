@@ -70,7 +70,7 @@ def trial(
     dtype = torch.float16 if backend == "triton" else torch.float32
     q, k, v = _random(shape, head_dim, dtype, device, seed)
     given = {name: torch.as_tensor(value, device=device) for name, value in tensors.items()}
-    request = checked(q, k, v, scale=None, q_offset=None, tf32=False, roles=roles, tensors=given)
+    request = checked(q, k, v, scale=None, tf32=False, roles=roles, tensors=given)
     name = str(dtype).removeprefix("torch.")
     refusal = registry.backend(backend).refusal(request)
     if refusal is not None:

@@ -101,4 +101,4 @@ def _request(roles: Mapping[str, str], tensors: Mapping[str, Any], shape: Shape,
         for size in sizes
     )
     given = {name: torch.as_tensor(value, device="cuda") for name, value in tensors.items()}
-    return checked(q, k, v, scale=None, q_offset=None, tf32=tf32, roles=roles, tensors=given)
+    return checked(q, k, v, scale=None, tf32=tf32, roles=roles, tensors=given)

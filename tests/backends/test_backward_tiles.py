@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from spattn.call.positions import Positions
 from spattn.call.prepared import NONE
 from spattn.call.request import Request
 from spattn.codegen.kinds import D_KEYS, D_QUERIES
@@ -59,7 +60,7 @@ def test_tables_cut_tiles_to_their_blocks() -> None:
 
 def request(batch: int, heads: int, kv_heads: int) -> Request:
     shapes = ((batch, heads, 4, 8), (batch, kv_heads, 4, 8), (batch, kv_heads, 4, 8))
-    return Request(*(torch.zeros(shape) for shape in shapes), scale=1.0, q_offset=0, tensors=NONE)
+    return Request(*(torch.zeros(shape) for shape in shapes), scale=1.0, positions=Positions.usual(4, 4), tensors=NONE)
 
 
 def test_key_heads_list_the_query_heads_that_read_them() -> None:

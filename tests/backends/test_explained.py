@@ -20,6 +20,7 @@ from spattn.analysis.plans import About, groups
 from spattn.attend import Attention
 from spattn.backends.triton import refusal
 from spattn.cache.store import Cache
+from spattn.call.positions import Numbers
 from spattn.call.request import Request
 from spattn.cost.tile import Tile
 from spattn.gpu import launch, tile_records
@@ -78,7 +79,7 @@ def requests(draw: st.DrawFn, pattern: Pattern) -> Request:
     tensors = draw(strategies.tensors_for(pattern.syntax, q_len, kv_len, batch, heads * group))
     shapes = (heads * group, q_len, dims[0]), (heads, kv_len, dims[0]), (heads, kv_len, dims[1])
     q, k, v = (torch.empty(batch, *shape, dtype=dtype) for shape in shapes)
-    options = {"tf32": draw(st.booleans()), "q_offset": draw(st.sampled_from([None, 0, 5, kv_len]))}
+    options = {"tf32": draw(st.booleans()), "numbers": Numbers(draw(st.sampled_from([None, 0, 5, kv_len])))}
     return checked(q, k, v, scale=None, roles=pattern.free_names, tensors=tensors, **options)
 
 
@@ -109,7 +110,7 @@ def test_plan_and_tiles_are_those_of_the_launch(taken, data):
 def ran(attn: Attention, taken: Taken, tuner: Tuner | None = None, **options: Any) -> tuple[Tile, ...]:
     """The tiles of a call of four heads on two, 3000 tokens."""
     q, k = (torch.empty(1, heads, 3000, 64, **options) for heads in (4, 2))
-    request = checked(q, k, k, scale=None, q_offset=None, tf32=False, roles={}, tensors={})
+    request = checked(q, k, k, scale=None, tf32=False, roles={}, tensors={})
     taken.clear()
     launch._plans.clear()
     attend(attn, request, Outputs.of(request), tuner=tuner)
@@ -202,7 +203,7 @@ class TestMeasured:
 def test_what_triton_refuses_is_told(dtype, dims, backend, served, monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")  # else the machine is refused first
     q, v = (torch.empty(1, 1, 32, dim, dtype=getattr(torch, dtype)) for dim in dims)
-    why = refusal(checked(q, q, v, scale=None, q_offset=None, tf32=False, roles={}, tensors={}))
+    why = refusal(checked(q, q, v, scale=None, tf32=False, roles={}, tensors={}))
     attn = spattn.compile("causal", backend=backend)
     found = attn.explain(32, head_dim=dims[0], v_head_dim=dims[1], dtype=dtype)
     assert found.refusal == why

@@ -13,7 +13,9 @@ from spattn import oracle
 from spattn.backends.torch import attention
 from spattn.backends.torch.schedule import batches
 from spattn.backends.torch.tiles import add_in_order
+from spattn.call.positions import Positions
 from spattn.call.prepared import Prepared
+from spattn.call.request import Request
 from spattn.expressions.tensors import Tensors
 from spattn.frontend.meaning import meaning
 from spattn.frontend.parser import parse
@@ -44,9 +46,10 @@ def inputs(
 
 
 def run(node: Node, q: Tensor, k: Tensor, v: Tensor, given: dict[str, Tensor], **options: Any) -> tuple[Tensor, Tensor]:
-    settings = {"scale": q.shape[-1] ** -0.5, "q_offset": k.shape[2] - q.shape[2]} | options
+    at = Positions.usual(q.shape[2], k.shape[2], options.get("q_offset"))
+    request = Request(q, k, v, options.get("scale", q.shape[-1] ** -0.5), at, Prepared(given))
     everybody = np.arange(q.shape[0] * q.shape[1])
-    return attention([(plan(meaning(node)), everybody)], q, k, v, tensors=Prepared(given), **settings)
+    return attention([(plan(meaning(node)), everybody)], request)
 
 
 def mask_of(node: Node, q: Tensor, k: Tensor, given: dict[str, Tensor], **options: Any) -> Any:

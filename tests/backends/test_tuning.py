@@ -11,6 +11,7 @@ import torch
 
 import spattn
 from spattn.cache.store import Cache
+from spattn.call.positions import Positions
 from spattn.call.prepared import NONE
 from spattn.call.request import Request
 from spattn.codegen.kinds import FORWARD
@@ -48,7 +49,7 @@ def job(pattern: str = TWO, length: int = 4096, dtype: torch.dtype = torch.float
     compiled = compile_pattern(pattern)
     source = compiled.source()
     q = torch.empty(1, 4, length, 64, dtype=dtype, device="meta")
-    request = Request(q, q, q, 0.125, 0, NONE)
+    request = Request(q, q, q, 0.125, Positions.usual(length, length), NONE)
     kernels = {name: object() for one in source.passes for name in (one.name, f"{one.name}_combine")}
     texts = source.of(FORWARD)
     shapes = (q.stride()[:3],) * 4
@@ -200,7 +201,7 @@ def test_tuned_results_are_the_same(cache, monkeypatch):
     clock = Clock(lambda tiles: float(tiles[0].block_m))
     q, k, v = torch.randn(3, 1, 2, 70, 16)
     monkeypatch.setattr("spattn.attend.default_cache", lambda: cache)
-    request = Request(q, k, v, 0.25, 0, NONE)
+    request = Request(q, k, v, 0.25, Positions.usual(70, 70), NONE)
     outputs = Outputs.of(request)
     attend(attn, request, outputs, tuner=Tuner(cache, clock))
     assert clock.asked
@@ -212,7 +213,7 @@ def test_tuned_results_are_the_same(cache, monkeypatch):
 def test_tuned_gradients_are_the_same(cache, monkeypatch):
     attn = spattn.compile("last(8) | columns([::5])", backend="triton", tune=True)
     monkeypatch.setattr("spattn.attend.default_cache", lambda: cache)
-    request = Request(*torch.randn(3, 1, 2, 70, 16).half(), 0.25, 0, NONE)
+    request = Request(*torch.randn(3, 1, 2, 70, 16).half(), 0.25, Positions.usual(70, 70), NONE)
     outputs, d_out = Outputs.of(request), torch.randn(1, 2, 70, 16).half()
     attend(attn, request, outputs, tuner=Tuner(cache, Clock(lambda tiles: 1.0)))
     clock, heard, found = Clock(lambda tiles: float(tiles[0].block_m)), [], []

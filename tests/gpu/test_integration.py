@@ -12,6 +12,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.checkpoint import checkpoint
 
 import spattn
+from spattn.call.positions import USUAL
 from spattn.gpu.load import load
 from spattn.runtime.operators import BACKWARD, FORWARD
 from tests.gpu.test_accuracy import PATTERNS
@@ -125,7 +126,7 @@ def test_torch_s_deterministic_mode_changes_nothing(name: str) -> None:
 @pytest.mark.parametrize("name", ["causal", "strided", "documents", "tokens"])
 def test_torch_finds_no_fault_with_the_operators(name: str) -> None:
     attn, given = spattn.compile(PATTERNS[name], backend="triton"), tensors(name, 130)
-    rest = list(given.values()), attn._plan.text, None, None
+    rest = list(given.values()), attn._plan.text, None, *USUAL, ""
     plain = drawn(100, 130)
     torch.library.opcheck(FORWARD, (*(x.detach().requires_grad_() for x in plain), *rest))
     out, lse = FORWARD(*plain, *rest)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import spattn
+from spattn.call.positions import USUAL
 from spattn.errors import UnsupportedError
 from spattn.runtime.operators import BACKWARD, FORWARD
 
@@ -135,7 +136,7 @@ def test_a_graph_may_be_walked_twice() -> None:
 def rest(name: str) -> tuple[Any, ...]:
     """What the operators are given after q, k and v."""
     tensors = GIVEN.get(name, {})
-    return list(tensors.values()), spattn.compile(PATTERNS[name], backend="triton")._plan.text, None, None
+    return list(tensors.values()), spattn.compile(PATTERNS[name], backend="triton")._plan.text, None, *USUAL, ""
 
 
 @pytest.mark.parametrize("name", ["groups", "documents"])

@@ -113,3 +113,17 @@ def test_drawn_patterns_are_rebuilt(
     with calculus(rung):
         layout = plan(meaning(node), direction)
     check(layout, node, q_len, kv_len, block, num_heads=2, batch_size=2, tensors=drawn, q_offset=q_offset)
+
+
+@given(patterns(depth=2), st.data())
+def test_a_part_of_the_keys_is_walked_as_the_oracle_has_it(node: Node, data: st.DataObject) -> None:
+    q_len, kv_len = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 90))
+    first = data.draw(st.integers(0, kv_len))
+    count = data.draw(st.integers(0, kv_len - first))
+    given_tensors = data.draw(tensors_for(node, q_len, kv_len, 1, 2))
+    sizes: dict[str, Any] = {"q_offset": data.draw(q_offsets()), "num_heads": 2, "tensors": given_tensors}
+    expected = oracle.mask(node, q_len, kv_len, k_offset=first, num_keys=count, **sizes)
+    for direction in DIRECTIONS:
+        layout, keys = plan(meaning(node), direction), (first, first + count)
+        rebuilt = layout_mask(layout, q_len, kv_len, given=keys, block_m=16, block_n=16, **sizes)
+        np.testing.assert_array_equal(rebuilt, expected)

@@ -25,11 +25,11 @@ def _forgotten() -> None:
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("wrong", [True, np.bool_(1), 1.0, torch.tensor(1), "1", [1]], ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize("wrong", [True, np.bool_(1), 1.0, torch.tensor(1.0), "1", [1]], ids=lambda x: type(x).__name__)
 def test_an_offset_is_an_integer(wrong: Any) -> None:
     ATTN(*drawn(), q_offset=1)  # an equal number is known by now
     for call in (ATTN, SparseAttention("last(6)"), torch.compile(ATTN, backend="aot_eager")):
-        with pytest.raises(ArgumentError, match="E060: q_offset is a .*, not an integer"):
+        with pytest.raises(ArgumentError, match="E060: q_offset is "):
             call(*drawn(), q_offset=wrong)
     assert torch.equal(ATTN(*drawn(), q_offset=np.int64(1)), ATTN(*drawn(), q_offset=1))
 

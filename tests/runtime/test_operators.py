@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import spattn
+from spattn.call.positions import USUAL
 from spattn.errors import ArgumentError, BindError, PatternError, SpattnError, UnsupportedError
 from spattn.runtime.operators import BACKWARD, FORWARD, SECOND
 from spattn.runtime.options import Plan
@@ -23,7 +24,7 @@ def plan(pattern: str, backend: str = "torch", **options: Any) -> str:
 
 def arguments(name: str) -> tuple[Any, ...]:
     """What follows q, k and v."""
-    return list(tensors(name).values()), plan(PATTERNS[name]), None, None
+    return list(tensors(name).values()), plan(PATTERNS[name]), None, *USUAL, ""
 
 
 @pytest.mark.parametrize("name", PATTERNS)
@@ -91,7 +92,7 @@ GOOD = json.loads(plan("causal"))
 )
 def test_the_text_of_a_plan_is_not_trusted(text: str, error: type[SpattnError], code: str) -> None:
     with pytest.raises(error) as caught:
-        FORWARD(*drawn(), [], text, None, None)
+        FORWARD(*drawn(), [], text, None, *USUAL, "")
     assert caught.value.code == code
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import spattn
+from spattn.call.positions import USUAL
 from spattn.errors import BindError
 from tests.rewritten import CASES, WAYS, Case, answers, by_alias, inputs
 
@@ -93,7 +94,7 @@ def test_operators_keep_what_the_answer_was_made_of(name: str, backend: str) -> 
     attn = spattn.compile(case.pattern, backend=backend)
     want = torch.autograd.grad(attn(*given, x=case.tensor(1)).square().sum(), given)
     x = case.tensor(1)
-    out, _ = torch.ops.spattn.fwd(*given, [x], attn._plan.text, None, None)
+    out, _ = torch.ops.spattn.fwd(*given, [x], attn._plan.text, None, *USUAL, "")
     by_alias(x, case.tensor(2))
     for mine, theirs in zip(torch.autograd.grad(out.square().sum(), given), want, strict=True):
         torch.testing.assert_close(mine, theirs)

@@ -15,6 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 import spattn
+from spattn.call.positions import USUAL
 from spattn.errors import UnsupportedError
 from spattn.runtime.operators import BACKWARD, FORWARD
 from tests.runtime.calls import PATTERNS, derived, drawn, tensors
@@ -98,7 +99,7 @@ def test_second_derivatives_are_those_of_the_gradients(name: str) -> None:
 def test_a_loss_that_is_linear_in_out_has_second_derivatives() -> None:
     """There the gradient that is given has no graph, and q, k and v alone lead to the second pass."""
     text = spattn.compile("last(6)", backend="torch")._plan.text
-    for call in (ATTN, lambda *x: FORWARD(*x, [], text, None, None)[0]):
+    for call in (ATTN, lambda *x: FORWARD(*x, [], text, None, *USUAL, "")[0]):
         found = []
         for attend in (call, dense):
             q, k, v = (x.double().requires_grad_() for x in drawn())
@@ -125,7 +126,7 @@ def test_hessians_by_torch_func() -> None:
 def test_the_operator_of_gradients_is_differentiable() -> None:
     """As a traced graph holds it: of tensors that nothing ties to each other."""
     q, k, v = (x[:, :, :9, :2] for x in drawn(dtype=torch.float64))
-    rest = [], spattn.compile("last(6)", backend="torch")._plan.text, None, None
+    rest = [], spattn.compile("last(6)", backend="torch")._plan.text, None, *USUAL, ""
     out, lse = FORWARD(q, k, v, *rest)
     given = [x.clone().requires_grad_() for x in (out.cos(), lse.cos(), q, k, v, out, lse)]
     assert torch.autograd.gradcheck(lambda *x: BACKWARD(*x, *rest, [True] * 3), given, fast_mode=True)
@@ -149,7 +150,7 @@ def test_there_is_no_third_derivative() -> None:
         grad(lambda x: grad(lambda x: grad(loss)(x, k, v).sum())(x).sum())(q)
     q.requires_grad_()
     text = ATTN._plan.text
-    for out in (ATTN(q, k, v), FORWARD(q, k, v, [], text, None, None)[0]):
+    for out in (ATTN(q, k, v), FORWARD(q, k, v, [], text, None, *USUAL, "")[0]):
         (first,) = torch.autograd.grad(out.sum(), q, create_graph=True)
         (second,) = torch.autograd.grad(first.sum(), q, create_graph=True)
         with pytest.raises(UnsupportedError, match="no third derivatives"):

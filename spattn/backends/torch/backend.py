@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spattn.backends.torch.function import Differentiable, attention
+from spattn.backends.torch.function import Differentiable, attention, groups_of
 from spattn.call.request import CompiledPattern, Request, Served
 
 
@@ -14,17 +14,7 @@ def refusal(request: Request) -> str | None:
 
 def serve(plans: CompiledPattern, request: Request) -> Served:
     """The answer; each call is looked at anew."""
-    groups = plans.groups(request.batch_size, request.num_q_heads)
-    out, lse = attention(
-        [(plans.layout_of(values), pairs) for values, pairs in groups.items()],
-        request.q,
-        request.k,
-        request.v,
-        scale=request.scale,
-        q_offset=request.q_offset,
-        tensors=request.tensors,
-    )
-    return Served(out, lse)
+    return Served(*attention(groups_of(plans, request), request))
 
 
 def differentiable(plans: CompiledPattern, request: Request) -> Differentiable:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from spattn.backends.torch.forward import accumulation_dtype, attend
 from spattn.backends.torch.pieces import pieces
 from spattn.backends.torch.runs import Run, runs
 from spattn.backends.torch.second import second
+from spattn.backends.torch.spans import spans_of
 from spattn.call.differentiation import gradients
 from spattn.call.prepared import Prepared
 from spattn.call.request import CompiledPattern, Request, Upstream
@@ -23,34 +24,28 @@ from spattn.expressions.evaluation import IntArray
 from spattn.expressions.tensors import Tensors
 from spattn.layout.ir import Layout
 
+Groups = Sequence[tuple[Layout, IntArray]]
+"""Layouts of direction "queries", and whom each serves: `b * num_q_heads + h`, disjoint."""
 
-def attention(
-    groups: Iterable[tuple[Layout, IntArray]],
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    scale: float,
-    q_offset: int,
-    tensors: Prepared,
-) -> tuple[Tensor, Tensor]:
+
+def groups_of(plans: CompiledPattern, request: Request) -> Groups:
+    """The groups of heads that a call has."""
+    groups = plans.groups(request.batch_size, request.num_q_heads)
+    return [(plans.layout_of(values), pairs) for values, pairs in groups.items()]
+
+
+def attention(groups: Groups, request: Request) -> tuple[Tensor, Tensor]:
     """Attention of each group of heads over the pairs of its layout; differentiable.
 
     Args:
-        groups: Layouts of direction "queries", and whom each serves: `b * num_q_heads + h`, disjoint.
-        q: [batch, num_q_heads, q_len, head_dim].
-        k: [batch, num_kv_heads, kv_len, head_dim].
-        v: [batch, num_kv_heads, kv_len, v_head_dim].
-        scale: Factor of the scores.
-        q_offset: Position of the first query.
-        tensors: The pattern's run-time tensors.
+        groups: Of the pattern.
+        request: The call.
 
     Returns:
         out [batch, num_q_heads, q_len, v_head_dim] in q's dtype, and lse [batch, num_q_heads, q_len] in float32,
         float64 for float64.
     """
-    made = _made(groups, q, k, q_offset, tensors)
-    out, lse = _Attention.apply(q, k, v, made, scale)
+    out, lse = _Attention.apply(request.q, request.k, request.v, _made(groups, request), request.scale)
     return out, lse
 
 
@@ -63,7 +58,7 @@ class Differentiable:
     """
 
     def __init__(self, plans: CompiledPattern, request: Request) -> None:
-        self._plans, self._scale, self._offset = plans, request.scale, request.q_offset
+        self._plans, self._scale, self._positions = plans, request.scale, request.positions
 
     def backward(
         self,
@@ -96,10 +91,9 @@ class Differentiable:
         return self._along(saved, prepared).second(saved, d_out, d_lse, upstream)
 
     def _along(self, saved: tuple[Tensor, ...], prepared: Prepared) -> _Along:
-        q, k, *_ = saved
-        groups = self._plans.groups(q.shape[0], q.shape[1])
-        layouts = [(self._plans.layout_of(values), pairs) for values, pairs in groups.items()]
-        return _Along(_made(layouts, q, k, self._offset, prepared), self._scale)
+        q, k, v, *_ = saved
+        request = Request(q, k, v, self._scale, self._positions, prepared)
+        return _Along(_made(groups_of(self._plans, request), request), self._scale)
 
     @staticmethod
     def unwritten(q: Tensor, k: Tensor, v: Tensor, wanted: tuple[bool, bool, bool]) -> tuple[Tensor | None, ...]:
@@ -107,16 +101,23 @@ class Differentiable:
         return tuple(x.new_empty(x.shape) if asked else None for x, asked in zip((q, k, v), wanted, strict=True))
 
 
-def _made(
-    groups: Iterable[tuple[Layout, IntArray]], q: Tensor, k: Tensor, q_offset: int, tensors: Prepared
-) -> list[Run]:
-    sizes = k.shape[2], q.shape[0], q.shape[1], q.shape[2]
+def _made(groups: Groups, request: Request) -> list[Run]:
+    spans = spans_of(request)
+    tensors, sizes = request.tensors, (request.batch_size, request.num_q_heads)
+    names = tuple(name for name in tensors if name not in request.positions.by_request)
 
-    def arrays() -> Tensors:
-        return Tensors({name: _as_array(x) for name, x in tensors.items()}, *sizes)
+    def arrays() -> list[Tensors]:
+        values = {name: _as_array(tensors[name]) for name in names}
+        alone = [one.entry is not None for one in spans]
+        return [Tensors(values, one.kv_len, *sizes, one.q_len, longer=x) for one, x in zip(spans, alone, strict=True)]
 
-    given = tensors.derived(("arrays", *sizes), tuple(tensors), arrays)
-    return [run for layout, pairs in groups for run in runs(layout, pairs, q, k, q_offset, given)]
+    given = tensors.derived(("arrays", *spans, *sizes), tuple(tensors), arrays)
+    return [
+        run
+        for layout, pairs in groups
+        for one, reads in zip(spans, given, strict=True)
+        for run in runs(layout, pairs, request, one, reads)
+    ]
 
 
 def _as_array(tensor: Tensor) -> np.ndarray[Any, Any]:

@@ -26,7 +26,8 @@ def pieces(
     """
     kv_heads = keys[0].shape[1]
     for run in runs:
-        parts = [([part.of_rows(x, kv_heads) for x in rows], [part.of_keys(x) for x in keys]) for part in run.parts]
+        of_rows, of_keys = [x[:, :, run.rows] for x in rows], [x[:, :, run.keys] for x in keys]
+        parts = [([p.of_rows(x, kv_heads) for x in of_rows], [p.of_keys(x) for x in of_keys]) for p in run.parts]
         for batch in run.batches():
             for of_rows, of_keys in parts:
                 for entries, heads in _head_slices(of_rows[0].shape, of_keys, batch):

@@ -6,13 +6,15 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from threading import Lock
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from spattn.backends.torch.batch import Batch
 from spattn.backends.torch.parts import Part, parts
 from spattn.backends.torch.schedule import batches
+from spattn.backends.torch.spans import Span
+from spattn.call.request import Request
 from spattn.expressions.evaluation import IntArray
 from spattn.expressions.tensors import Tensors
 from spattn.layout.call import Call, calls, spread
@@ -27,11 +29,17 @@ KEPT_CALLS = 64
 
 @dataclass(frozen=True)
 class Run:
-    """The batches of one call, and the parts of a group of heads that share them."""
+    """The batches of one call, and the parts of a group of heads that share them.
+
+    Attributes:
+        rows, keys: Which of the tensors the call's are.
+    """
 
     layout: Layout
     call: Call
     parts: tuple[Part, ...]
+    rows: slice
+    keys: slice
     device: torch.device
     remembered: bool
 
@@ -41,27 +49,30 @@ class Run:
         return _MEMORY.through(self, made) if self.remembered else made
 
 
-def runs(layout: Layout, pairs: IntArray, q: Tensor, k: Tensor, q_offset: int, tensors: Tensors) -> list[Run]:
-    """The runs of a group of heads.
+def runs(layout: Layout, pairs: IntArray, request: Request, span: Span, tensors: Tensors) -> list[Run]:
+    """The runs of a group of heads, of all batch entries or of one.
 
     Args:
         layout: The group's.
         pairs: The group, ascending: `b * num_q_heads + h`.
-        q: [batch, num_q_heads, q_len, ..].
-        k: [batch, num_kv_heads, kv_len, ..].
-        q_offset: Position of the first query.
+        request: The call.
+        span: Where the rows and keys of the entries stand, and where they lie.
         tensors: The pattern's run-time tensors.
     """
-    entries, heads = q.shape[:2]
+    heads, alone = request.num_q_heads, span.entry is not None
     over = spread(layout.condition, tensors)
     served: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for entry, head in (divmod(pair, heads) for pair in pairs.tolist()):
-        served.setdefault((entry if over.batch else 0, head if over.heads else 0), []).append((entry, head))
-    made = calls(layout, q.shape[2], k.shape[2], tensors, q_offset=q_offset, batch_size=entries, num_heads=heads)
+        if span.entry in (None, entry):
+            lies = 0 if request.positions.is_packed else entry
+            served.setdefault((entry if over.batch or alone else 0, head if over.heads else 0), []).append((lies, head))
+    sizes: dict[str, Any] = {"batch_size": request.batch_size, "num_heads": heads, "only": span.entry}
+    made = calls(layout, span.q_len, span.kv_len, tensors, q_offset=span.q_offset, given=span.given, **sizes)
+    group, device = request.group_size, request.q.device
     return [
-        Run(layout, call, parts(served[call.batch, call.head], heads // k.shape[1]), q.device, not tensors.names)
+        Run(layout, call, parts(served[place], group), span.rows, span.keys, device, not tensors.names)
         for call in made
-        if (call.batch, call.head) in served
+        if (place := (call.batch, call.head)) in served
     ]
 
 
@@ -78,7 +89,7 @@ class _Memory:
     def through(self, run: Run, made: Iterator[Batch]) -> Iterator[Batch]:
         """The run's batches: those that are kept, else those of `made`, which are kept then."""
         call = run.call
-        sizes = (call.rows, call.columns, call.batch, call.head, call.batch_size, call.num_heads)
+        sizes = (call.rows, call.columns, call.kv_len, call.batch, call.head, call.batch_size, call.num_heads)
         key = (id(run.layout), sizes, run.device)
         with self._lock:
             entry = self._entries.get(key)

@@ -1,0 +1,107 @@
+"""Where the rows and the keys stand that a call gives: as numbers, or for each request in tensors on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+MissingKeys = Literal["refuse", "ignore"]
+OFFSETS = ("q_offset", "k_offset", "kv_len")
+"""A number, or a tensor of one or of one a request."""
+LENGTHS = ("q_lens", "kv_lens", "cu_seqlens_q", "cu_seqlens_k")
+"""Tensors of one number a request, or of the ends of all."""
+BY_REQUEST = OFFSETS + LENGTHS
+"""What a call's tensors may be called beside the names of its pattern, which are never these."""
+
+
+class Placement(NamedTuple):
+    """What a user says of positions, unchecked; arguments of `spattn.Attention`."""
+
+    q_offset: Any
+    k_offset: Any
+    kv_len: Any
+    q_lens: Any
+    kv_lens: Any
+    cu_seqlens_q: Any
+    cu_seqlens_k: Any
+    max_seqlen_q: Any
+    max_seqlen_k: Any
+    missing_keys: Any
+
+
+class Numbers(NamedTuple):
+    """What a call says in numbers; None where it says nothing, or says it in a tensor.
+
+    Attributes:
+        q_offset: Position of the first row.
+        k_offset: Position of the first key.
+        kv_len: Keys of the whole, given or not.
+        max_seqlen_q, max_seqlen_k: No packed request has more rows, more keys.
+        missing_keys: What becomes of a call whose pattern has keys that are not given.
+    """
+
+    q_offset: int | None = None
+    k_offset: int | None = None
+    kv_len: int | None = None
+    max_seqlen_q: int | None = None
+    max_seqlen_k: int | None = None
+    missing_keys: MissingKeys = "refuse"
+
+
+USUAL = Numbers()
+"""The last row stands at the last key, and all keys are given."""
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Row i stands at q_offset + i and key j at k_offset + j, of kv_len keys; given are q_len rows and num_keys keys.
+
+    Attributes:
+        by_request: Those of `BY_REQUEST` that tensors of the call say for each request. Then the lengths here are the
+            greatest that a request may have, and offsets that differ are 0.
+        said: What the call says of all its requests, where tensors say more.
+    """
+
+    q_offset: int
+    q_len: int
+    k_offset: int
+    num_keys: int
+    kv_len: int
+    by_request: tuple[str, ...] = ()
+    said: Numbers = USUAL
+
+    @classmethod
+    def usual(cls, q_len: int, kv_len: int, q_offset: int | None = None) -> Positions:
+        """All keys are given; the last row stands at the last key where no offset says otherwise."""
+        return cls(kv_len - q_len if q_offset is None else q_offset, q_len, 0, kv_len, kv_len)
+
+    @property
+    def is_packed(self) -> bool:
+        """Do the requests lie one after another in one dimension of the tensors?"""
+        return "cu_seqlens_q" in self.by_request
+
+    @property
+    def given(self) -> tuple[int, int]:
+        """Positions of the keys that are given, half-open."""
+        return self.k_offset, self.k_offset + self.num_keys
+
+
+def placed(numbers: Numbers, by_request: tuple[str, ...], q_len: int, num_keys: int) -> Positions:
+    """The positions of a call.
+
+    Args:
+        numbers: What it says in numbers.
+        by_request: What it says in tensors.
+        q_len: Rows of q's tensor.
+        num_keys: Keys of k's tensor.
+    """
+    if numbers.max_seqlen_q is not None:
+        q_len = min(numbers.max_seqlen_q, q_len)
+    if numbers.max_seqlen_k is not None:
+        num_keys = min(numbers.max_seqlen_k, num_keys)
+    k_offset = numbers.k_offset or 0
+    kv_len = k_offset + num_keys if numbers.kv_len is None else numbers.kv_len
+    q_offset = numbers.q_offset
+    if by_request:
+        return Positions(q_offset or 0, q_len, k_offset, num_keys, kv_len, by_request, numbers)
+    return Positions(kv_len - q_len if q_offset is None else q_offset, q_len, k_offset, num_keys, kv_len)
