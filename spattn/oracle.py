@@ -64,11 +64,11 @@ def mask(
     given = Tensors(tensors, kv_len, batch_size, num_heads, q_len, longer=only is not None)
     given.require(free_names(node))
     first, count = kv_len - q_len if q_offset is None else q_offset, kv_len - k_offset if num_keys is None else num_keys
-    keys = k_offset + np.arange(max(count, 0))[None, :]
     shape: tuple[int, ...] = (q_len, max(count, 0))
     env: dict[str, Any] = {"kv_len": kv_len, "num_heads": num_heads, "batch_size": batch_size, "h": 0, "b": 0}
     spreads = only is not None or is_spread(condition, given)
     _check_size(shape[0] * shape[1] * (batch_size * num_heads if spreads else 1))
+    keys = k_offset + np.arange(shape[-1])[None, :]
     env |= {"q_offset": first, "q": first + np.arange(q_len)[:, None], "k": keys}
     if spreads:
         entries = np.arange(batch_size) if only is None else np.array([only])
