@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from spattn.codegen.kinds import D_KEYS, D_QUERIES
+from spattn.codegen.languages import LANGUAGES
 from spattn.codegen.module import ModuleSource, PassSource
 from spattn.codegen.parameters import Membership
 from spattn.codegen.parts import COMBINED
+from spattn.codegen.tile import Tile, padded, unhurried
 from spattn.cost.backward_tiles import Extent, backward_tile
 from spattn.cost.choice import choose
 from spattn.cost.sizes import Sizes
-from spattn.cost.tile import Tile, compiler_options, padded, unhurried
 from spattn.errors import MissingDependencyError, UnsupportedError
 from spattn.gpu.resource_usage import needs
 from spattn.layout.boxes import sides_of
@@ -111,19 +112,28 @@ def compile_ahead(
     return found
 
 
-def usual_backward_tiles(layout: Layout, transposed: Layout, dtype: str, head_dim: int, target: Target) -> list[Tile]:
+def usual_backward_tiles(
+    layout: Layout,
+    transposed: Layout,
+    dtype: str,
+    head_dim: int,
+    target: Target,
+    languages: tuple[str, ...] = ("triton",),
+) -> list[Tile]:
     """The tile of each pass of the gradients, first of dq, then of dk and dv."""
     device, ends = Device(shared=target.shared), (0, USUAL_LENGTH)
     extent = Extent(ends, ends, USUAL_LENGTH, USUAL_HEADS, 1, head_dim, ITEM_SIZES[dtype])
     kinds = ((D_QUERIES, layout), (D_KEYS, transposed))
-    return [backward_tile(kind, one, extent, device) for kind, along in kinds for one in along.passes]
+    return [backward_tile(kind, one, extent, device, languages) for kind, along in kinds for one in along.passes]
 
 
-def usual_tiles(layout: Layout, dtype: str, head_dim: int, target: Target) -> list[Tile]:
+def usual_tiles(
+    layout: Layout, dtype: str, head_dim: int, target: Target, languages: tuple[str, ...] = ("triton",)
+) -> list[Tile]:
     """The tile of each pass in a call of some thousand tokens."""
     device, length = Device(shared=target.shared), USUAL_LENGTH
     sizes = Sizes(length, length, 0, USUAL_HEADS, 1, head_dim, ITEM_SIZES[dtype])
-    return [choose(one, sizes, device) for one in layout.passes]
+    return [choose(one, sizes, device, languages) for one in layout.passes]
 
 
 def _require_compiler() -> None:
@@ -172,7 +182,7 @@ def _compiled(
     signature = {name: _type(name, one, dtype, constants) for name in kernel.arg_names}
     aligned = [i for i, name in enumerate(kernel.arg_names) if ALIGNED.fullmatch(name)]
     goal = GPUTarget(target.backend, target.architecture, target.warp_size)
-    options = compiler_options(tile, target.backend == "cuda")
+    options = LANGUAGES[tile.language].options(tile, cuda=target.backend == "cuda")
     found = triton.compile(
         ASTSource(
             fn=kernel,

@@ -7,19 +7,19 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from spattn.backends import registry
+from spattn.backends.registry import Backend, choose
 from spattn.call.prepared import NONE, Kept, Prepared
 from spattn.call.request import Again, CompiledPattern, Differentiable, Request, wants_gradient
 from spattn.errors import BindError
 from spattn.runtime import derivatives, operators
 from spattn.runtime.arguments import as_tensors, checked, checks_values, named
 from spattn.runtime.context import as_autocast_wants, is_plain, is_transformed, is_watched
+from spattn.runtime.kinds import kind_of, numbers_of
 from spattn.runtime.numbers import as_position, scaled
 from spattn.runtime.options import Plan
 from spattn.runtime.tensors import require_tensor
 
 MAX_KINDS = 1024
-ALIGNMENT = 16  # bytes; kernels are compiled anew for addresses that are no multiples
 
 
 class Pattern(CompiledPattern, Protocol):
@@ -57,6 +57,7 @@ class Calls:
         self._text, self._names = plan.text, plan.tensors
         self._again: dict[Any, Again] = {}
         self._differentiable: dict[Any, Differentiable] = {}
+        self._last: tuple[bool, Any, Again] | None = None
 
     def call(
         self,
@@ -93,33 +94,39 @@ class Calls:
 
     def answer(self, given: Arguments) -> tuple[torch.Tensor, torch.Tensor]:
         """(out, lse) by kernels; errors are those of `call`."""
-        q, k, v, _, _, tensors, shared = given
-        if not type(q) is type(k) is type(v) is torch.Tensor:
+        q, k, v, _, q_offset, tensors, shared = given
+        numbers = _numbers(given)
+        if numbers is None:
             return self._looked_at(given, None)
-        try:
-            kind = _kind(given)
-        except RuntimeError:  # a nested tensor has no strides: the checks say so
-            kind = None
-        if kind is None:
-            return self._looked_at(given, None)
-        key = wants_gradient(q, k, v), kind
-        again = self._again.get(key)
-        answer = None if again is None else again(q, k, v, _prepared(tensors, shared))
-        return answer or self._looked_at(given, key)
+        wanted, last = wants_gradient(q, k, v), self._last
+        again: Again | None
+        if last is not None and last[0] is wanted and last[1] == numbers:
+            _, numbers, again = last
+        else:
+            again = self._again.get((wanted, kind_of(numbers)))
+        answer = None if again is None else again(q, k, v, _prepared(tensors, shared), q_offset, numbers)
+        if again is None or answer is None:
+            kind = kind_of(numbers)
+            return self._looked_at(given, kind and (wanted, kind))
+        self._last = wanted, numbers, again
+        return answer
 
     def differentiable(self, given: Arguments) -> Differentiable:
         """What differentiates calls of this kind; errors are those of `call`."""
-        key = _kind(given)
-        known = self._differentiable.get(key)
+        numbers = _numbers(given)
+        kind = numbers and kind_of(numbers)
+        known = self._differentiable.get(kind)
         if known is None:
             known = self.new_differentiable(given)
-            _remember(self._differentiable, key, known)
-        return known
+            if kind is not None:
+                _remember(self._differentiable, kind, known)
+            return known
+        return known.at(given.k.shape[2] - given.q.shape[2] if given.q_offset is None else given.q_offset)
 
     def new_differentiable(self, given: Arguments) -> Differentiable:
         """The same, not kept: lengths may be symbols."""
         request = self.request(given)
-        return registry.backend(self.chosen(request)).differentiable(self._plans, request)
+        return self.chosen(request).differentiable(self._plans, request)
 
     def arguments(
         self,
@@ -143,13 +150,13 @@ class Calls:
         """The call, checked; errors are those of `call`."""
         return checked(**given._asdict(), tf32=self._tf32, roles=self._roles)
 
-    def chosen(self, request: Request) -> str:
+    def chosen(self, request: Request) -> Backend:
         """The backend that serves a request.
 
         Raises:
             UnsupportedError: None can that may.
         """
-        return registry.choose(self._backend, request)
+        return choose(self._backend, self._plans, request)
 
     @property
     def reads_batch(self) -> bool:
@@ -170,28 +177,27 @@ class Calls:
     def _looked_at(self, given: Arguments, key: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Checks and serves a call; where it has a key, calls like it will be quicker."""
         request = self.request(given)
-        served = registry.backend(self.chosen(request)).serve(self._plans, request)
+        served = self.chosen(request).serve(self._plans, request)
         if key is not None and served.again is not None:
             _remember(self._again, key, served.again)
         return served.out, served.lse
 
 
-def _kind(given: Arguments) -> Any:
-    """What decides how a call is served, but for values and addresses; None where each call is looked at."""
+def _numbers(given: Arguments) -> Any:
+    """All that may decide how a call is served, but for values and addresses; None where each call is looked at."""
     q, k, v, scale, q_offset, tensors, shared = given
-    kinds = q.dtype, k.dtype, v.dtype, q.device, k.device, v.device
-    own: tuple[Any, ...] = ()
+    if not type(q) is type(k) is type(v) is torch.Tensor:
+        return None
+    every: Mapping[str, Any] = {}
     if tensors or shared:
-        every = [*(shared or NONE).items(), *tensors.items()]
-        if checks_values() or not all(type(one) is torch.Tensor for _, one in every):
+        every = {**(shared or NONE), **tensors}
+        twice = len(every) < len(tensors) + len(shared or NONE)
+        if twice or checks_values() or not all(type(one) is torch.Tensor for one in every.values()):
             return None
-        own = tuple((name, *_layout(one)) for name, one in every)
-    return q.shape, k.shape, v.shape, q.stride(), k.stride(), v.stride(), kinds, scale, q_offset, *own
-
-
-def _layout(tensor: Any) -> tuple[Any, ...]:
-    """What kernels are compiled for, and which numbers they are launched with."""
-    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device, tensor.data_ptr() % ALIGNMENT
+    try:
+        return numbers_of(q, k, v, scale, q_offset, every)
+    except RuntimeError:  # a nested tensor has no strides: the checks say so
+        return None
 
 
 def _prepared(tensors: Mapping[str, Any], shared: Prepared | None) -> Prepared:

@@ -19,8 +19,8 @@ from triton.compiler import make_backend
 from spattn.cache.store import default_cache
 from spattn.codegen.module import PassSource
 from spattn.codegen.parameters import DocumentIds, Values
+from spattn.codegen.tile import Tile
 from spattn.compiler import compile_pattern
-from spattn.cost.tile import Tile
 from spattn.frontend.parser import parse
 from spattn.frontend.syntax import Node
 from spattn.gpu import aot

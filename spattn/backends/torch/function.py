@@ -18,7 +18,7 @@ from spattn.backends.torch.runs import Run, runs
 from spattn.backends.torch.second import second
 from spattn.call.differentiation import gradients
 from spattn.call.prepared import Prepared
-from spattn.call.request import CompiledPattern, Request, Upstream
+from spattn.call.request import CompiledPattern, Upstream
 from spattn.expressions.evaluation import IntArray
 from spattn.expressions.tensors import Tensors
 from spattn.layout.ir import Layout
@@ -59,11 +59,16 @@ class Differentiable:
 
     Args:
         plans: The compiled pattern.
-        request: A call of the kind; of its tensors none is kept.
+        scale: Factor of the scores.
+        q_offset: Position of the first query.
     """
 
-    def __init__(self, plans: CompiledPattern, request: Request) -> None:
-        self._plans, self._scale, self._offset = plans, request.scale, request.q_offset
+    def __init__(self, plans: CompiledPattern, scale: float, q_offset: int) -> None:
+        self._plans, self._scale, self._offset = plans, scale, q_offset
+
+    def at(self, q_offset: int) -> Differentiable:
+        """The same for calls of other lengths, whose first query stands there."""
+        return Differentiable(self._plans, self._scale, q_offset)
 
     def backward(
         self,
