@@ -12,6 +12,7 @@ from spattn.codegen.languages.language import Language
 from spattn.codegen.parameters import Role
 from spattn.codegen.parts import SCANNED, TERMS, KernelText, LoopText
 from spattn.codegen.pruning import pruned
+from spattn.codegen.signature import Signature, combining
 from spattn.codegen.wrapping import wrapped
 from spattn.expressions.frozen import frozen
 from spattn.expressions.text import text
@@ -34,6 +35,7 @@ class PassSource:
         resume: Does it go on from an earlier pass?
         leaky: May rows have to be mended that inf or NaN spoiled?
         boxes: Those that it walks over.
+        signature: Its arguments.
     """
 
     kind: Kind
@@ -44,6 +46,18 @@ class PassSource:
     resume: bool
     leaky: bool
     boxes: tuple[Box, ...]
+    signature: Signature
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """Names of the sides of its boxes."""
+        count = sum(len(box.shape) for box in self.boxes)
+        return self.signature.names[-count:] if count else ()
+
+    @property
+    def combining(self) -> Signature:
+        """The arguments of the kernel that combines its splits."""
+        return combining(self.kind, self.signature)
 
 
 @frozen
@@ -140,7 +154,17 @@ def _pass_source(kernel: KernelText) -> PassSource:
     roles = tuple(kernel.parameters.roles)
     boxes = tuple(text.box for text in kernel.boxes)
     number = int(kernel.name.rsplit("_", 1)[1])
-    return PassSource(kernel.kind, number, str(kernel.name), roles, kernel.final, kernel.resume, kernel.leaky, boxes)
+    return PassSource(
+        kind=kernel.kind,
+        number=number,
+        name=str(kernel.name),
+        roles=roles,
+        final=kernel.final,
+        resume=kernel.resume,
+        leaky=kernel.leaky,
+        boxes=boxes,
+        signature=kernel.signature,
+    )
 
 
 def _render(name: str, **values: object) -> str:

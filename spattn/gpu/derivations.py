@@ -16,7 +16,7 @@ import torch
 
 from spattn.codegen.tile import Tile
 from spattn.errors import UnsupportedError
-from spattn.gpu.kernel_launch import Kernel, KernelLaunch, Pointer
+from spattn.gpu.kernel_launch import Kernel, KernelLaunch
 from spattn.gpu.launches import Launches
 from spattn.gpu.output_allocator import OutputAllocator
 from spattn.gpu.workspace import Workspace
@@ -235,7 +235,9 @@ def _step(
     warps: int = 4,
 ) -> KernelLaunch:
     """A launch on tensors of these places, with numbers and constants; those `alike` are compiled in."""
-    return Kernel(kernel, constants, Tile(0, 0, warps, 1), alike).launch(grid, [*map(Pointer, tensors), *numbers])
+    arguments = [*(0 for _ in tensors), *numbers, *constants]
+    made = Kernel(kernel, arguments, tuple(enumerate(tensors)), (), constants, Tile(0, 0, warps, 1), alike)
+    return made.launch(grid, {})
 
 
 def _block(width: int) -> int:

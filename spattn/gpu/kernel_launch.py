@@ -7,7 +7,7 @@ Lengths are no part of it: the kernels are told not to specialise on them.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from spattn.codegen.languages import LANGUAGES
+from spattn.codegen.signature import Signature
 from spattn.codegen.tile import Tile
 
 MAX_INT32 = 2**31 - 1
@@ -23,44 +24,71 @@ MAX_KERNELS = 4096
 _compiled: dict[Any, Any] = {}
 
 
-@dataclass(frozen=True)
-class Pointer:
-    """The address of a call's tensor of that number."""
-
-    number: int
-
-
 @dataclass
 class Kernel:
-    """A generated kernel with its constants.
+    """A generated kernel with all that its launches share.
 
     Attributes:
         function: As generated, a function of its language.
-        constants: What is compiled in, the last of the arguments.
+        template: The arguments in order, 0 for what a launch fills in.
+        pointers: (place among the arguments, place among the call's tensors).
+        numbers: (place among the arguments, name) of what differs between launches.
+        constants: What is compiled in.
         tile: How it is cut and scheduled.
-        alike: What calls must share, besides dtypes and alignments, to run one compiled kernel.
-        pointers: (place among the arguments, place among the call's tensors), once it has been launched.
+        alike: What else calls must share, besides dtypes and alignments, to run one compiled kernel.
         compiled: What has run, to be run again.
     """
 
     function: Any
+    template: list[Any]
+    pointers: tuple[tuple[int, int], ...]
+    numbers: tuple[tuple[int, str], ...]
     constants: tuple[Any, ...]
     tile: Tile
     alike: tuple[Any, ...]
-    pointers: tuple[tuple[int, int], ...] = ()
     compiled: Any = None
 
-    def launch(self, grid: tuple[int, int, int], arguments: Sequence[Any]) -> KernelLaunch:
+    @staticmethod
+    def of(
+        function: Any,
+        signature: Signature,
+        fixed: Mapping[str, Any],
+        pointers: Mapping[str, int],
+        tile: Tile,
+        alike: tuple[Any, ...],
+    ) -> Kernel:
+        """A kernel whose arguments are given by name.
+
+        Args:
+            function: As generated.
+            signature: Its arguments.
+            fixed: Values of those that all launches share.
+            pointers: Places among the call's tensors.
+            tile: How it is cut and scheduled.
+            alike: What else decides what is compiled.
+        """
+        arguments = signature.arguments
+        return Kernel(
+            function,
+            [0 if one.what == "tensor" or one.per_call else fixed[one.name] for one in arguments],
+            tuple((i, pointers[one.name]) for i, one in enumerate(arguments) if one.what == "tensor"),
+            tuple((i, one.name) for i, one in enumerate(arguments) if one.per_call),
+            tuple(fixed[one.name] for one in arguments if one.what == "constexpr"),
+            tile,
+            alike,
+        )
+
+    def launch(self, grid: tuple[int, int, int], values: Mapping[str, Any]) -> KernelLaunch:
         """A launch of it.
 
         Args:
             grid: How many programs run, along each of three axes.
-            arguments: All but the constants, in the kernel's order; `Pointer` for a tensor, or 0 where it is known.
+            values: What differs between launches, by name.
         """
-        if not self.pointers:
-            self.pointers = tuple((i, one.number) for i, one in enumerate(arguments) if isinstance(one, Pointer))
-            arguments = [0 if isinstance(one, Pointer) else one for one in arguments]
-        return KernelLaunch(self, grid, [*arguments, *self.constants])
+        arguments = self.template.copy()
+        for place, name in self.numbers:
+            arguments[place] = values[name]
+        return KernelLaunch(self, grid, arguments)
 
 
 @dataclass(frozen=True)

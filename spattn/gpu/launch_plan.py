@@ -8,19 +8,20 @@ makes another plan.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 
-from spattn.codegen.kinds import numbers_of
 from spattn.codegen.module import PassSource
 from spattn.codegen.parameters import TokenList
 from spattn.codegen.parts import COMBINED, SCANNED
+from spattn.codegen.signature import Signature
 from spattn.codegen.tile import Tile, padded, unhurried
 from spattn.gpu.extent import Extent
-from spattn.gpu.kernel_launch import MAX_INT32, Kernel, KernelLaunch, Pointer, kind_of
+from spattn.gpu.kernel_launch import MAX_INT32, Kernel, KernelLaunch, kind_of
 from spattn.gpu.launches import Launches
 from spattn.gpu.problem import Problem
 from spattn.gpu.workspace import Workspace
@@ -59,6 +60,21 @@ class PassKernels:
     combine: Kernel | None
 
 
+@dataclass(frozen=True)
+class SharedRegion:
+    """Memory of a plan's launches: so many elements for each row of the call, or for each of a pass's programs' rows.
+
+    Attributes:
+        of: The pass; None for the call.
+        width: Elements for each.
+        dtype: Theirs.
+    """
+
+    of: int | None
+    width: int
+    dtype: torch.dtype
+
+
 class LaunchPlan:
     """Launches in order, for calls of one kind.
 
@@ -73,34 +89,97 @@ class LaunchPlan:
         self._problem, self._tiles, self._passes = problem, tuple(tiles), problem.layout.passes
         self._by_queries = kind.direction == "queries"
         self._texts = problem.modules.passes(kind, tiles)
-        self._counts = request.num_q_heads, request.group_size
-        self._entries = [request.batch_size] * ("batch_size" in numbers_of(problem.layout.condition))
+        self._row_heads = request.batch_size * problem.row_heads
+        self._widest = max(request.q.shape[-1], request.v.shape[-1])
         self._nothing = len(kind.operands)  # stands where a kernel reads or writes nothing: some float32 tensor
-        self._heads_at = len(kind.tensors)
-        self._regions_at = self._heads_at + 1 + sum(len(one.roles) for one in self._texts)
-        self._parts = problem.parts
-        self.launched = False
+        self._regions: list[SharedRegion] = []
         self._flags = self._flags_of(extent)
-        self._kernels = [None if fits is None else self._settled(i, fits) for i, fits in enumerate(self._flags.passes)]
-
-    @property
-    def texts(self) -> tuple[PassSource, ...]:
-        """The kernels' sources, a pass each."""
-        return self._texts
+        self._fixed = {
+            "num_q_heads": request.num_q_heads,
+            "group_size": request.group_size,
+            "batch_size": request.batch_size,
+            **{name: stride[2] for name, stride in zip(self._row_strides, extent.strides, strict=True)},
+        }
+        self._kernels = self._settled()
 
     def at(self, extent: Extent) -> Launches | None:
         """The launches of a call; None where its numbers ask for other kernels."""
         if self._flags_of(extent) != self._flags:
             return None
-        made = _Filling(self, extent).launches()
-        self.launched = True
-        return made
+        rows = self._rows(extent)
+        counts: dict[int | None, int] = {None: self._row_heads * (rows[1] - rows[0])}
+        values = self._values(extent)
+        launches: list[KernelLaunch] = []
+        for i, kernels in enumerate(self._kernels):
+            if kernels is not None:
+                launches += self._launched(i, kernels, rows, extent, values, counts)
+        workspace = Workspace()
+        for region in self._regions:
+            workspace.add(counts[region.of] * region.width, region.dtype)
+        return Launches(launches, workspace)
+
+    def _launched(
+        self,
+        i: int,
+        kernels: PassKernels,
+        rows: tuple[int, int],
+        extent: Extent,
+        values: dict[str, Any],
+        counts: dict[int | None, int],
+    ) -> list[KernelLaunch]:
+        """Those of a pass."""
+        tile, count = self._tiles[i], self._problem.count
+        tiles = row_tiles(self._passes[i], rows, self._listed(i, extent), tile.block_m)
+        programs = tiles * count * tile.splits
+        counts[i] = programs * tile.block_m
+        values = {
+            **values,
+            "tiles": tiles,
+            "programs": programs,
+            **_numbers(self._texts[i].signature, extent.numbers[i]),
+        }
+        found = [kernels.main.launch(_grid(tiles * tile.splits, count), values)]
+        if kernels.repair is not None:
+            found.append(kernels.repair.launch((-(-programs // SCANNED), 1, 1), values))
+        if kernels.combine is not None:
+            found.append(kernels.combine.launch((tiles * count * -(-self._widest // COMBINED), 1, 1), values))
+        return found
+
+    def _values(self, extent: Extent) -> dict[str, Any]:
+        """What every kernel is told of a call, by name."""
+        values: dict[str, Any] = {
+            "q_len": extent.q_len,
+            "kv_len": extent.kv_len,
+            "q_offset": extent.q_offset,
+            "qk_scale": extent.scale * LOG2_E,
+        }
+        for (batch, head), strides in zip(self._outer_strides, extent.strides, strict=True):
+            values[batch], values[head] = strides[0], strides[1]
+        return values
+
+    @cached_property
+    def _outer_strides(self) -> tuple[tuple[str, str], ...]:
+        """Names of the strides of batch and head, of each operand."""
+        lines = self._texts[0].signature.lines[: len(self._problem.kind.operands)]
+        return tuple((line[1].name, line[2].name) for line in lines)
+
+    @cached_property
+    def _row_strides(self) -> tuple[str, ...]:
+        lines = self._texts[0].signature.lines[: len(self._problem.kind.operands)]
+        return tuple(line[3].name for line in lines)
 
     def _rows(self, extent: Extent) -> tuple[int, int]:
         return extent.queries if self._by_queries else extent.keys
 
     def _columns(self, extent: Extent) -> tuple[int, int]:
         return extent.keys if self._by_queries else extent.queries
+
+    def _listed(self, i: int, extent: Extent) -> int:
+        """How long the list is that rows come from, where they do."""
+        rows = self._passes[i].rows
+        if not isinstance(rows, Listed):
+            return 0
+        return extent.numbers[i][self._texts[i].roles.index(TokenList(rows.tokens))][2]
 
     def _flags_of(self, extent: Extent) -> Flags:
         rows, columns = self._rows(extent), self._columns(extent)
@@ -115,130 +194,115 @@ class LaunchPlan:
         tensors = tuple(tuple((*own[3::2], max(own) > MAX_INT32) for own in numbers) for numbers in extent.numbers)
         return Flags(wide, fits, strides, tensors)
 
-    @property
+    @cached_property
     def _of_columns(self) -> tuple[int, int]:
         names = ("k", "v") if self._by_queries else ("q", "do")
         first, second = map(self._problem.kind.operands.index, names)
         return first, second
 
-    def _settled(self, i: int, fits: bool) -> PassKernels:
-        text, tile = self._texts[i], self._tiles[i]
-        main = self._kernel(text, text.name, tile, fits=fits)
-        repair = self._kernel(text, text.name, unhurried(tile), fits=fits, careful=True) if text.leaky else None
-        combine = self._kernel(text, f"{text.name}_combine", tile, fits=True, dims=COMBINED)
-        return PassKernels(main, repair, combine if tile.splits > 1 else None)
+    def _settled(self) -> list[PassKernels | None]:
+        """The kernels of each pass, and where their pointers lead."""
+        kind = self._problem.kind
+        inputs_at = len(kind.tensors) + 1
+        self._regions_at = inputs_at + sum(len(one.roles) for one in self._texts)
+        between = min(sum(not one.final for one in self._texts), 2)
+        # what one pass writes the next reads, never in place: the launch that mends rows reads again
+        parts = [self._part_regions(None) for _ in range(between)]
+        known = {f"{name}_ptr": i for i, name in enumerate(kind.tensors)} | {"pairs_ptr": len(kind.tensors)}
+        found: list[PassKernels | None] = []
+        for i, (text, fits) in enumerate(zip(self._texts, self._flags.passes, strict=True)):
+            own = known | {f"t{j}_ptr": inputs_at + j for j in range(len(text.roles))}
+            inputs_at += len(text.roles)
+            found.append(None if fits is None else self._of_pass(i, text, fits, own, parts))
+        return found
+
+    def _of_pass(
+        self, i: int, text: PassSource, fits: bool, pointers: dict[str, int], parts: list[list[int]]
+    ) -> PassKernels:
+        tile, kind = self._tiles[i], self._problem.kind
+        reads = writes = [self._nothing] * len(kind.parts)
+        if text.resume or not text.final:
+            reads, writes = parts[-1], parts[0]
+            parts.reverse()
+        split = self._part_regions(i) if tile.splits > 1 else writes
+        marks = self._region(i, 1, torch.float32) if text.leaky else self._nothing
+        tags = [part.tag for part in kind.parts]
+
+        def led(outcome: list[int], marks: int) -> dict[str, int]:
+            ways = zip(tags, reads, outcome, split, strict=True)
+            places = {
+                f"{name}{tag}_ptr": place for tag, *all_of in ways for name, place in zip(WAYS, all_of, strict=True)
+            }
+            return {**pointers, **places, "marks_ptr": marks}
+
+        own = led(split, marks)
+        main = self._kernel(text, text.name, text.signature, tile, own, fits=fits)
+        repair = combine = None
+        if text.leaky:
+            repair = self._kernel(text, text.name, text.signature, unhurried(tile), own, fits=fits, careful=True)
+        if tile.splits > 1:
+            name, after = f"{text.name}_combine", led(writes, self._nothing)
+            combine = self._kernel(text, name, text.combining, tile, after, fits=True, dims=COMBINED)
+        return PassKernels(main, repair, combine)
+
+    def _region(self, of: int | None, width: int, dtype: torch.dtype) -> int:
+        """The place of a new region among a call's tensors."""
+        self._regions.append(SharedRegion(of, width, dtype))
+        return self._regions_at + len(self._regions) - 1
+
+    def _part_regions(self, of: int | None) -> list[int]:
+        """Places for the results of rows."""
+        return [self._region(of, width, dtype) for width, dtype in self._problem.parts]
 
     def _kernel(
-        self, text: PassSource, name: str, tile: Tile, *, fits: bool, careful: bool = False, dims: int = 0
+        self,
+        text: PassSource,
+        name: str,
+        signature: Signature,
+        tile: Tile,
+        pointers: dict[str, int],
+        *,
+        fits: bool,
+        careful: bool = False,
+        dims: int = 0,
     ) -> Kernel:
         """Compiled with these constants, for all dimensions of a row or `dims`."""
-        problem, request = self._problem, self._problem.request
+        request = self._problem.request
         head_dim, v_head_dim = request.q.shape[-1], request.v.shape[-1]
         widths = (dims, dims) if dims else padded(head_dim, v_head_dim, request.q.dtype.itemsize)
-        precision = "tf32" if request.tf32 else "ieee"
-        constants = (
-            head_dim, v_head_dim, *widths,
-            tile.block_m, tile.block_n, problem.heads.listed is not None, precision, self._flags.wide, fits,
-            tile.splits > 1, tile.apart, careful,
-            *sides_of(text.boxes, tile.block_m, tile.block_n),
-        )  # fmt: skip
-        alike = (*self._counts, self._flags.strides, self._flags.tensors[text.number])
-        return Kernel(problem.modules.kernels(tile.language)[name], constants, tile, alike)
+        sides = sides_of(text.boxes, tile.block_m, tile.block_n)
+        constants = {
+            **self._fixed,
+            "splits": tile.splits,
+            "HEAD_DIM": head_dim,
+            "V_HEAD_DIM": v_head_dim,
+            "BLOCK_D": widths[0],
+            "BLOCK_DV": widths[1],
+            "BLOCK_M": tile.block_m,
+            "BLOCK_N": tile.block_n,
+            "PAIRED": self._problem.heads.listed is not None,
+            "PRECISION": "tf32" if request.tf32 else "ieee",
+            "WIDE": self._flags.wide,
+            "FITS": fits,
+            "SPLIT": tile.splits > 1,
+            "APART": tile.apart,
+            "CAREFUL": careful,
+            **dict(zip(text.sides, sides, strict=True)),
+        }
+        alike = self._flags.strides, self._flags.tensors[text.number]
+        return Kernel.of(
+            self._problem.modules.kernels(tile.language)[name], signature, constants, pointers, tile, alike
+        )
 
 
-class _Filling:
-    """A plan's integers for one call."""
+WAYS = ("part_in", "part_out", "split")
+"""What begins the names of pointers to parts."""
 
-    def __init__(self, plan: LaunchPlan, extent: Extent) -> None:
-        self.plan, self.extent = plan, extent
-        self.rows = plan._rows(extent)
-        self.workspace = Workspace()
-        self.done: list[KernelLaunch] = []
-        # kernels that have been launched know where their pointers stand
-        self.pointer: Callable[[int], Any] = _zero if plan.launched else Pointer
 
-    def launches(self) -> Launches:
-        plan, place = self.plan, self.plan._heads_at + 1
-        self.parts = self.part_regions()
-        for i, (text, kernels) in enumerate(zip(plan._texts, plan._kernels, strict=True)):
-            if kernels is not None:
-                self.one_pass(i, text, kernels, place)
-            place += len(text.roles)
-        return Launches(self.done, self.workspace)
-
-    def region(self, count: int, dtype: torch.dtype) -> int:
-        """The place of a new region among a call's tensors."""
-        return self.plan._regions_at + self.workspace.add(count, dtype)
-
-    def regions(self, rows: int) -> tuple[int, ...]:
-        """Places for the results of so many rows."""
-        return tuple(self.region(rows * width, dtype) for width, dtype in self.plan._parts)
-
-    def part_regions(self) -> list[tuple[int, ...]]:
-        """Results between passes; two at most.
-
-        What one pass writes the next reads, never in place: the launch that mends rows reads again.
-        """
-        problem = self.plan._problem
-        rows = problem.request.batch_size * problem.row_heads * (self.rows[1] - self.rows[0])
-        between = sum(not one.final for one in self.plan._texts)
-        return [self.regions(rows) for _ in range(min(between, 2))]
-
-    def one_pass(self, i: int, text: PassSource, kernels: PassKernels, place: int) -> None:
-        plan, tile = self.plan, self.plan._tiles[i]
-        count = plan._problem.count
-        tiles = row_tiles(plan._passes[i], self.rows, self.listed(i, text), tile.block_m)
-        programs = tiles * count * tile.splits
-        reads, writes = self.of_pass(text)
-        split = self.regions(programs * tile.block_m) if tile.splits > 1 else writes
-        marks = self.region(programs * tile.block_m, torch.float32) if text.leaky else plan._nothing
-        tail = self.numbers([tiles, tile.splits, programs])
-        tensors = self.tensors(i, place)
-        whole = [*self.fixed(*reads, *split, marks), *tensors, *tail]
-        self.done.append(kernels.main.launch(_grid(tiles * tile.splits, count), whole))
-        if kernels.repair is not None:
-            self.done.append(kernels.repair.launch((-(-programs // SCANNED), 1, 1), whole))
-        if kernels.combine is not None:
-            fixed = [*map(self.pointer, split), *self.fixed(*reads, *writes, plan._nothing)]
-            widest = max(plan._problem.request.q.shape[-1], plan._problem.request.v.shape[-1])
-            grid = tiles * count * -(-widest // COMBINED), 1, 1
-            self.done.append(kernels.combine.launch(grid, [*fixed, *tensors, *tail]))
-
-    def listed(self, i: int, text: PassSource) -> int:
-        """How long the list is that rows come from, where they do."""
-        rows = self.plan._passes[i].rows
-        if not isinstance(rows, Listed):
-            return 0
-        return self.extent.numbers[i][text.roles.index(TokenList(rows.tokens))][2]
-
-    def of_pass(self, text: PassSource) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """What a pass reads and what it writes."""
-        if not (text.resume or not text.final):
-            nothing = (self.plan._nothing,) * len(self.plan._parts)
-            return nothing, nothing
-        read, write = self.parts[-1], self.parts[0]
-        self.parts.reverse()
-        return read, write
-
-    def fixed(self, *pointers: int) -> list[Any]:
-        """Operands with their strides, vectors; parts read, parts written, the heads, the rows' marks."""
-        plan = self.plan
-        arguments: list[Any] = []
-        for number, strides in enumerate(self.extent.strides):
-            arguments += [self.pointer(number), *strides]
-        *parts, marks = pointers
-        vectors = range(len(self.extent.strides), plan._heads_at)
-        return [*arguments, *map(self.pointer, (*vectors, *parts, plan._heads_at, marks))]
-
-    def tensors(self, i: int, place: int) -> list[Any]:
-        """Each run-time tensor of a pass with its numbers."""
-        own = self.extent.numbers[i]
-        return [argument for j, numbers in enumerate(own) for argument in (self.pointer(place + j), *numbers)]
-
-    def numbers(self, scalars: list[int]) -> list[Any]:
-        extent = self.extent
-        lengths = [extent.q_len, extent.kv_len, extent.q_offset]
-        return [*self.plan._counts, *lengths, *scalars, extent.scale * LOG2_E, *self.plan._entries]
+def _numbers(signature: Signature, numbers: Sequence[Sequence[int]]) -> dict[str, int]:
+    """The numbers of a pass's run-time tensors, by name."""
+    lines = signature.inputs
+    return {one.name: n for line, own in zip(lines, numbers, strict=True) for one, n in zip(line[1:], own, strict=True)}
 
 
 def _fits(walk: Walk, columns: tuple[int, int], block_n: int) -> bool:
@@ -250,10 +314,6 @@ def _fits(walk: Walk, columns: tuple[int, int], block_n: int) -> bool:
         case Blocks(_, size):
             return first % size == 0 and min(size, stop - first) >= block_n
     return True
-
-
-def _zero(number: int) -> int:
-    return 0
 
 
 def _grid(tiles: int, count: int) -> tuple[int, int, int]:
