@@ -190,24 +190,26 @@ class Attention:
         values = self._values(group)
         return (self.backward_module_of(values) if backward else self.module_of(values)).text
 
-    def layout_of(self, values: tuple[bool, ...], classes: bool = True) -> Layout:
+    def layout_of(self, values: tuple[bool, ...], by_residue: bool = True) -> Layout:
         """The layout of the group of heads for which the conditions on heads have these values.
 
-        With `classes` rows may be tiled by residue classes; a call takes whichever is predicted to be quicker.
+        With `by_residue` rows may be tiled by residue classes; a call takes whichever is predicted to be quicker.
         """
-        return self._compiled.layout(values, classes=classes)
+        return self._compiled.layout(values, by_residue=by_residue)
 
-    def module_of(self, values: tuple[bool, ...], classes: bool = True) -> ModuleSource:
-        """The generated module of such a group, and what a launcher must know of it."""
-        return self._compiled.source(values, classes)
+    def module_of(self, values: tuple[bool, ...], by_residue: bool = True, language: str = "triton") -> ModuleSource:
+        """The generated module of such a group in a language, and what a launcher must know of it."""
+        return self._compiled.source(values, by_residue, language)
 
-    def transposed_of(self, values: tuple[bool, ...], classes: bool = True) -> Layout:
+    def transposed_of(self, values: tuple[bool, ...], by_residue: bool = True) -> Layout:
         """The layout of such a group with keys as rows: the gradients of k and v walk along it."""
-        return self._compiled.layout(values, "keys", classes)
+        return self._compiled.layout(values, "keys", by_residue)
 
-    def backward_module_of(self, values: tuple[bool, ...], classes: bool = True) -> ModuleSource:
+    def backward_module_of(
+        self, values: tuple[bool, ...], by_residue: bool = True, language: str = "triton"
+    ) -> ModuleSource:
         """The generated module of such a group's gradients."""
-        return self._compiled.backward_source(values, classes)
+        return self._compiled.backward_source(values, by_residue, language)
 
     def explain(
         self,

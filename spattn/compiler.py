@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from spattn.codegen.languages import LANGUAGES
 from spattn.codegen.module import ModuleSource, backward_source, module_source
 from spattn.expressions.frozen import frozen
 from spattn.expressions.nodes import Bool
@@ -43,18 +44,20 @@ class Compiled:
     pair_conditions: tuple[Bool, ...]
     roles: tuple[tuple[str, str], ...]
 
-    def layout(self, values: tuple[bool, ...] = (), direction: str = "queries", classes: bool = True) -> Layout:
+    def layout(self, values: tuple[bool, ...] = (), direction: str = "queries", by_residue: bool = True) -> Layout:
         """Stage 4, for the group of heads in which the pair conditions have these values; see `layout.planner.plan`."""
-        return _layout(self.condition, tuple(zip(self.pair_conditions, values, strict=True)), direction, classes)
+        return _layout(self.condition, tuple(zip(self.pair_conditions, values, strict=True)), direction, by_residue)
 
-    def source(self, values: tuple[bool, ...] = (), classes: bool = True) -> ModuleSource:
-        """Stage 5."""
-        return _source(self.layout(values, classes=classes), self.text)
+    def source(self, values: tuple[bool, ...] = (), by_residue: bool = True, language: str = "triton") -> ModuleSource:
+        """Stage 5, in a language."""
+        return _source(self.layout(values, by_residue=by_residue), self.text, language)
 
-    def backward_source(self, values: tuple[bool, ...] = (), classes: bool = True) -> ModuleSource:
+    def backward_source(
+        self, values: tuple[bool, ...] = (), by_residue: bool = True, language: str = "triton"
+    ) -> ModuleSource:
         """Stage 5 for the gradients, along the layout and its transposition."""
-        along, across = (self.layout(values, direction, classes) for direction in ("queries", "keys"))
-        return _backward_source(along, across, self.text)
+        along, across = (self.layout(values, direction, by_residue) for direction in ("queries", "keys"))
+        return _backward_source(along, across, self.text, language)
 
 
 def compile_pattern(pattern: str | Node, layer: int | None = None, **bindings: int) -> Compiled:
@@ -70,15 +73,15 @@ def compile_pattern(pattern: str | Node, layer: int | None = None, **bindings: i
 
 
 @lru_cache(maxsize=512)
-def _layout(condition: Bool, known: tuple[tuple[Bool, bool], ...], direction: str, classes: bool) -> Layout:
-    return plan(specialised(condition, dict(known)), direction, classes)
+def _layout(condition: Bool, known: tuple[tuple[Bool, bool], ...], direction: str, by_residue: bool) -> Layout:
+    return plan(specialised(condition, dict(known)), direction, by_residue)
 
 
 @lru_cache(maxsize=512)
-def _source(layout: Layout, text: str) -> ModuleSource:
-    return module_source(layout, text)
+def _source(layout: Layout, text: str, language: str) -> ModuleSource:
+    return module_source(layout, text, LANGUAGES[language])
 
 
 @lru_cache(maxsize=512)
-def _backward_source(layout: Layout, transposed: Layout, text: str) -> ModuleSource:
-    return backward_source(layout, transposed, text)
+def _backward_source(layout: Layout, transposed: Layout, text: str, language: str) -> ModuleSource:
+    return backward_source(layout, transposed, text, LANGUAGES[language])

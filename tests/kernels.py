@@ -18,17 +18,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spattn import oracle
-from spattn.backends import triton as backend
+from spattn.backends.gpu import Gpu
 from spattn.cache.store import default_cache
 from spattn.call.positions import Numbers
 from spattn.call.request import Records, Request
 from spattn.codegen.module import ModuleSource
+from spattn.codegen.tile import Tile
 from spattn.compiler import Compiled, compile_pattern
-from spattn.cost.tile import Tile
 from spattn.frontend.parser import parse
 from spattn.frontend.syntax import Node
 from spattn.gpu.backward import Gradients, differentiate
-from spattn.gpu.launch import Outputs
+from spattn.gpu.forward import attend
+from spattn.gpu.launch import Options, Outputs
 from spattn.layout.ir import Layout
 from spattn.relation.heads import pair_groups
 from spattn.runtime.arguments import checked
@@ -37,6 +38,7 @@ SENTINEL = 777.0
 FENCE = 256  # elements, a multiple of any alignment that Triton asks about
 SMALL = Tile(16, 16, 4, 1)
 APART = replace(SMALL, apart=True)
+TRITON = ("triton",)
 TILES = (SMALL, APART, replace(APART, splits=3))
 
 
@@ -50,17 +52,19 @@ class CompiledPattern:
     def groups(self, batch_size: int, num_heads: int) -> Mapping[tuple[bool, ...], NDArray[np.int64]]:
         return pair_groups(self.compiled.pair_conditions, batch_size, num_heads)
 
-    def layout_of(self, values: tuple[bool, ...], classes: bool = True) -> Layout:
-        return self.compiled.layout(values, classes=classes)
+    def layout_of(self, values: tuple[bool, ...], by_residue: bool = True) -> Layout:
+        return self.compiled.layout(values, by_residue=by_residue)
 
-    def module_of(self, values: tuple[bool, ...], classes: bool = True) -> ModuleSource:
-        return self.compiled.source(values, classes)
+    def module_of(self, values: tuple[bool, ...], by_residue: bool = True, language: str = "triton") -> ModuleSource:
+        return self.compiled.source(values, by_residue, language)
 
-    def transposed_of(self, values: tuple[bool, ...], classes: bool = True) -> Layout:
-        return self.compiled.layout(values, "keys", classes)
+    def transposed_of(self, values: tuple[bool, ...], by_residue: bool = True) -> Layout:
+        return self.compiled.layout(values, "keys", by_residue)
 
-    def backward_module_of(self, values: tuple[bool, ...], classes: bool = True) -> ModuleSource:
-        return self.compiled.backward_source(values, classes)
+    def backward_module_of(
+        self, values: tuple[bool, ...], by_residue: bool = True, language: str = "triton"
+    ) -> ModuleSource:
+        return self.compiled.backward_source(values, by_residue, language)
 
     def publish(self, text: str) -> Path:
         return default_cache().publish(text)
@@ -122,12 +126,12 @@ def requested(pattern: str | Node, given: Inputs) -> tuple[CompiledPattern, Requ
         given.k,
         given.v,
         scale=given.scale,
-        numbers=Numbers(given.q_offset),
+        said=Numbers(given.q_offset),
         tf32=False,
         roles=dict(plan.compiled.roles),
         tensors={name: torch.as_tensor(value, device=given.q.device) for name, value in given.tensors.items()},
     )
-    assert backend.refusal(request) is None
+    assert Gpu(TRITON).refusal(plan, request) is None
     return plan, request
 
 
@@ -136,7 +140,7 @@ def run(pattern: str | Node, given: Inputs, tile: Tile | None = SMALL) -> tuple[
     plan, request = requested(pattern, given)
     empty = Outputs.of(request)
     out, lse = (fenced(torch.full_like(x, SENTINEL), SENTINEL) for x in (empty.out, empty.lse))
-    backend.run(plan, request, outputs=Outputs(out, lse), tile=tile)
+    attend(plan, request, Outputs(out, lse), Options(TRITON, tile))
     for x in (out, lse):
         assert_filled(x)
     return out, lse
@@ -195,9 +199,10 @@ def gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(dq, dk, dv) of the Triton backend; each element of them is written, and nothing beside them."""
     plan, request = requested(pattern, given)
-    saved = Outputs(*backend.run(plan, request, tile=tile))
+    saved = Outputs.of(request)
+    attend(plan, request, saved, Options(TRITON, tile))
     found = [fenced(torch.full_like(x, SENTINEL), SENTINEL) for x in (request.q, request.k, request.v)]
-    differentiate(plan, request, saved, upstream.d_out, upstream.d_lse, Gradients(*found), tile)
+    differentiate(plan, request, saved, upstream.d_out, upstream.d_lse, Gradients(*found), Options(TRITON, tile))
     for x in found:
         assert_filled(x)
     return found[0], found[1], found[2]

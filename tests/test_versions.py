@@ -42,7 +42,7 @@ def test_tested_versions(version: str) -> None:
 def test_a_triton_that_nobody_tested_is_refused_in_one_sentence(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     triton = pytest.importorskip("triton")
     pytest.importorskip("torch")
-    from spattn.backends import triton as backend
+    from spattn.backends import gpu as backend
 
     monkeypatch.setattr(triton, "__version__", version)
     backend.missing.cache_clear()

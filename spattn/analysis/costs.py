@@ -10,17 +10,16 @@ import numpy as np
 from spattn.analysis.calls import Call
 from spattn.analysis.explanation import Candidate, Cost
 from spattn.analysis.reasons import reason
+from spattn.codegen.tile import Tile
 from spattn.cost.choice import predicted, ranked
 from spattn.cost.prediction import Prediction
 from spattn.cost.sizes import Sizes
-from spattn.cost.tile import Tile
 from spattn.cost.tile_choice import Asked, sizes_of, tiles_of
 from spattn.errors import SpattnError
 from spattn.expressions.nodes import DocumentBound, GivenTable
 from spattn.expressions.tensors import Tensors
 from spattn.gpu.tile_records import Measured
 from spattn.layout.ir import Blocks, FrameClamp, Layout, Pass, SegmentClamp, Walk
-from spattn.machine.device import Device
 
 SHOWN = 4
 MEASURED = "it was measured, and none that was tried is faster"
@@ -45,7 +44,7 @@ def costs(asked: Asked, call: Call, measured: Measured | None) -> list[Costed]:
     known = replace(usual, **_known(asked.layout, call))
     tiles = measured.tiles if measured else tiles_of(asked)
     passes = zip(asked.layout.passes, tiles, strict=True)
-    reached = [_costed(one, tile, usual, known, asked.device) for one, tile in passes]
+    reached = [_costed(one, tile, usual, known, asked) for one, tile in passes]
     return [_as_measured(one) for one in reached] if measured else reached
 
 
@@ -53,11 +52,12 @@ def _as_measured(found: Costed) -> Costed:
     return replace(found, cost=found.cost and replace(found.cost, reason=MEASURED))
 
 
-def _costed(one: Pass, tile: Tile, usual: Sizes, known: Sizes, device: Device) -> Costed:
+def _costed(one: Pass, tile: Tile, usual: Sizes, known: Sizes, asked: Asked) -> Costed:
     """What is chosen knows no data; what is predicted does."""
     if one.skips(usual.first, usual.first + usual.q_len) or not usual.q_len * usual.kv_len * usual.count:
         return Costed(tile, None)
-    others = [each for each in _different(ranked(one, usual.bucketed(), device)) if each.tile != tile]
+    device, order = asked.device, ranked(one, usual.bucketed(), asked.device, asked.languages)
+    others = [each for each in _different(order) if each.tile != tile]
     found = [predicted(one, known, each, device) for each in (tile, *(each.tile for each in others))][:SHOWN]
     chosen = predicted(one, usual.bucketed(), tile, device)
     best, work = found[0], found[0].work

@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from spattn.analysis.calls import Call
 from spattn.analysis.costs import Costed, costs, rounded
 from spattn.analysis.explanation import Group, OtherPlan, PassPart, Tiling, WalkPart
 from spattn.attend import Attention
 from spattn.codegen.kinds import FORWARD
+from spattn.codegen.languages import languages_of
+from spattn.codegen.tile import Tile
 from spattn.cost.plans import total
-from spattn.cost.tile import Tile
 from spattn.cost.tile_choice import Asked, plan_sizes, suits_classes
 from spattn.expressions.nodes import Bool
 from spattn.expressions.text import text
@@ -61,16 +64,18 @@ def _plain_group(attn: Attention, values: tuple[bool, ...], members: int, about:
 def _tiled_group(attn: Attention, values: tuple[bool, ...], members: int, about: About) -> Group:
     condition, milliseconds = _planned(attn, values)
     call, device = about.call, about.device
-    classes = suits_classes(attn, values, call.shape, members, device)
-    layout, source = attn.layout_of(values, classes), attn.module_of(values, classes)
-    roles = [role for one in source.of(FORWARD) for role in one.roles]
-    tokens = token_counts(roles, call.tensors, call.kv_len)
-    asked = Asked(FORWARD, layout, call.shape, members, tokens, device)
+    languages = languages_of(attn.backend)
+    by_residue = suits_classes(attn, values, call.shape, members, device, languages)
+    layout = attn.layout_of(values, by_residue)
+    sizes = {name: np.shape(tensor) for name, tensor in call.tensors.items()}
+    tokens = token_counts(layout, sizes, call.kv_len)
+    asked = Asked(FORWARD, layout, call.shape, members, tokens, device, languages)
     records = attn.records
-    measured = known(key_of(asked, source.text), records, len(layout.passes)) if records is not None else None
+    source = "\n".join(attn.module_of(values, by_residue, language).text for language in languages)
+    measured = known(key_of(asked, source), records, len(layout.passes)) if records is not None else None
     found = zip(layout.passes, costs(asked, call, measured), strict=True)
     passes = tuple(_part(layout, one, costed, about.tiled) for one, costed in found)
-    other = _other(attn, values, members, about, taken=classes)
+    other = _other(attn, values, members, about, taken=by_residue)
     took = measured.microseconds if measured else None
     return Group(members, text(condition), passes, layout.notes, milliseconds, other, took)
 
@@ -90,7 +95,9 @@ def _other(attn: Attention, values: tuple[bool, ...], members: int, about: About
     if not attn.layout_of(values).in_classes or not shape.q_len * shape.kv_len * members:
         return None
     other = attn.layout_of(values, not taken)
-    return OtherPlan(not taken, rounded(total(other, plan_sizes(shape, members), about.device)))
+    return OtherPlan(
+        not taken, rounded(total(other, plan_sizes(shape, members), about.device, languages_of(attn.backend)))
+    )
 
 
 def _part(layout: Layout, one: Pass, costed: Costed, tiled: Call) -> PassPart:

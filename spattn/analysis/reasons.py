@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from spattn.codegen.tile import Tile
 from spattn.cost.prediction import Prediction
-from spattn.cost.tile import Tile
 from spattn.machine.device import Device
 
 CLEAR = 1.1  # a ratio that explains something

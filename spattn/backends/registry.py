@@ -1,7 +1,6 @@
-"""Backend names -> modules, in the order in which `auto` asks them; nothing is imported before it is asked for.
+"""Who serves calls, by the name that users give: a kernel language, "torch", or "auto" for all in order.
 
-A backend module has `refusal(request) -> str | None`, `serve(plans, request) -> Served` and
-`differentiable(plans, request) -> Differentiable`.
+Nothing is imported before it is asked for.
 """
 
 from __future__ import annotations
@@ -10,21 +9,17 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
+from spattn.codegen.languages import LANGUAGES, languages_of
 from spattn.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from spattn.call.request import CompiledPattern, Differentiable, Request, Served
 
-BACKENDS = {
-    "triton": "spattn.backends.triton",
-    "torch": "spattn.backends.torch.backend",
-}
-
 
 class Backend(Protocol):
-    """What a backend module offers."""
+    """What serves calls."""
 
-    def refusal(self, request: Request) -> str | None:
+    def refusal(self, plans: CompiledPattern, request: Request) -> str | None:
         """Why it cannot serve the request, as a sentence; None if it can."""
         ...
 
@@ -38,37 +33,42 @@ class Backend(Protocol):
 
 
 def require(name: str) -> None:
-    """Refuses a name that is neither `auto` nor a backend's.
+    """Refuses a name that is neither `auto` nor a backend's nor a language's.
 
     Raises:
         UnsupportedError: E041, there is no such backend.
     """
-    if name != "auto" and name not in BACKENDS:
-        raise UnsupportedError("E041", f"no backend is called {name!r}", hint=f"auto, {', '.join(BACKENDS)}")
+    if name not in ("auto", "torch", *LANGUAGES):
+        raise UnsupportedError("E041", f"no backend is called {name!r}", hint=f"auto, {', '.join(LANGUAGES)}, torch")
 
 
 @cache
-def backend(name: str) -> Backend:
-    """The module of a backend.
+def backends(name: str) -> dict[str, Backend]:
+    """Those that may serve, in the order in which they are asked, by the names that messages give them.
 
     Raises:
         UnsupportedError: E041, there is no such backend.
     """
     require(name)
-    return cast(Backend, import_module(BACKENDS[name]))
+    torch = cast(Backend, import_module("spattn.backends.torch.backend"))
+    if name == "torch":
+        return {"torch": torch}
+    languages = languages_of(name)
+    gpu = {", ".join(languages): import_module("spattn.backends.gpu").Gpu(languages)}
+    return {**gpu, "torch": torch} if name == "auto" else gpu
 
 
-def choose(name: str, request: Request) -> str:
+def choose(name: str, plans: CompiledPattern, request: Request) -> Backend:
     """The backend that serves a request: the one named, or for `auto` the first that does not refuse.
 
     Raises:
         UnsupportedError: E061, it (or each of them) refuses; the message says why.
     """
     refusals = {}
-    for candidate in BACKENDS if name == "auto" else (name,):
-        why = backend(candidate).refusal(request)
+    for candidate, backend in backends(name).items():
+        why = backend.refusal(plans, request)
         if why is None:
-            return candidate
+            return backend
         refusals[candidate] = why
     reasons = "; ".join(f"backend {candidate!r}: {why}" for candidate, why in refusals.items())
     raise UnsupportedError("E061", reasons, hint="" if name == "auto" else "backend='auto' takes the first that can")

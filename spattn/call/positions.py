@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 MissingKeys = Literal["refuse", "ignore"]
@@ -52,14 +51,13 @@ USUAL = Numbers()
 """The last row stands at the last key, and all keys are given."""
 
 
-@dataclass(frozen=True)
-class Positions:
+class Positions(NamedTuple):
     """Row i stands at q_offset + i and key j at k_offset + j, of kv_len keys; given are q_len rows and num_keys keys.
 
     Attributes:
         by_request: Those of `BY_REQUEST` that tensors of the call say for each request. Then the lengths here are the
             greatest that a request may have, and offsets that differ are 0.
-        said: What the call says of all its requests, where tensors say more.
+        said: What the call says in numbers.
     """
 
     q_offset: int
@@ -70,10 +68,10 @@ class Positions:
     by_request: tuple[str, ...] = ()
     said: Numbers = USUAL
 
-    @classmethod
-    def usual(cls, q_len: int, kv_len: int, q_offset: int | None = None) -> Positions:
+    @staticmethod
+    def usual(q_len: int, kv_len: int, q_offset: int | None = None) -> Positions:
         """All keys are given; the last row stands at the last key where no offset says otherwise."""
-        return cls(kv_len - q_len if q_offset is None else q_offset, q_len, 0, kv_len, kv_len)
+        return placed(Numbers(q_offset), (), q_len, kv_len)
 
     @property
     def is_packed(self) -> bool:
@@ -81,27 +79,32 @@ class Positions:
         return "cu_seqlens_q" in self.by_request
 
     @property
+    def rows(self) -> tuple[int, int]:
+        """Positions of the rows, half-open."""
+        return self.q_offset, self.q_offset + self.q_len
+
+    @property
     def given(self) -> tuple[int, int]:
         """Positions of the keys that are given, half-open."""
         return self.k_offset, self.k_offset + self.num_keys
 
 
-def placed(numbers: Numbers, by_request: tuple[str, ...], q_len: int, num_keys: int) -> Positions:
+def placed(said: Numbers, by_request: tuple[str, ...], q_len: int, num_keys: int) -> Positions:
     """The positions of a call.
 
     Args:
-        numbers: What it says in numbers.
+        said: What it says in numbers.
         by_request: What it says in tensors.
         q_len: Rows of q's tensor.
         num_keys: Keys of k's tensor.
     """
-    if numbers.max_seqlen_q is not None:
-        q_len = min(numbers.max_seqlen_q, q_len)
-    if numbers.max_seqlen_k is not None:
-        num_keys = min(numbers.max_seqlen_k, num_keys)
-    k_offset = numbers.k_offset or 0
-    kv_len = k_offset + num_keys if numbers.kv_len is None else numbers.kv_len
-    q_offset = numbers.q_offset
-    if by_request:
-        return Positions(q_offset or 0, q_len, k_offset, num_keys, kv_len, by_request, numbers)
-    return Positions(kv_len - q_len if q_offset is None else q_offset, q_len, k_offset, num_keys, kv_len)
+    if said.max_seqlen_q is not None:
+        q_len = min(said.max_seqlen_q, q_len)
+    if said.max_seqlen_k is not None:
+        num_keys = min(said.max_seqlen_k, num_keys)
+    k_offset = said.k_offset or 0
+    kv_len = k_offset + num_keys if said.kv_len is None else said.kv_len
+    q_offset = said.q_offset
+    if q_offset is None:
+        q_offset = 0 if by_request else kv_len - q_len
+    return Positions(q_offset, q_len, k_offset, num_keys, kv_len, by_request, said)

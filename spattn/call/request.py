@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spattn.call.positions import Positions
+from spattn.call.positions import Numbers, Positions
 from spattn.call.prepared import Prepared
 from spattn.call.shape import Shape, dtype_name
 from spattn.codegen.module import ModuleSource
@@ -97,7 +97,23 @@ def wants_gradient(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> bool:
     return torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
 
 
-Again = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Prepared], tuple[torch.Tensor, torch.Tensor] | None]
+class Again(Protocol):
+    """Answers later calls like one that was answered: of its kind, whatever their lengths and values."""
+
+    def __call__(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, prepared: Prepared, said: Numbers, numbers: Any
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """(out, lse); None where the call has to be looked at after all.
+
+        Args:
+            q: As in `Request`.
+            k: As in `Request`.
+            v: As in `Request`.
+            prepared: The pattern's tensors.
+            said: Where rows and keys stand, in numbers.
+            numbers: Equal for calls of the same shapes, strides and positions in numbers.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -107,8 +123,7 @@ class Served:
     Attributes:
         out: `[batch, num_q_heads, q_len, v_head_dim]`, in q's dtype.
         lse: `[batch, num_q_heads, q_len]`.
-        again: (q, k, v, the pattern's tensors) -> (out, lse) of a later call that differs in nothing but the values of
-            tensors, or None where it has to be looked at after all; not given where each call has to be.
+        again: Answers later calls; not given where each has to be looked at.
     """
 
     out: torch.Tensor
@@ -122,6 +137,10 @@ Upstream = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
 
 class Differentiable(Protocol):
     """The gradients of calls that differ in nothing but the values of their tensors, and their derivatives."""
+
+    def at(self, positions: Positions) -> Differentiable:
+        """The same for calls of other lengths, whose rows and keys stand there."""
+        ...
 
     def backward(
         self,
@@ -192,19 +211,21 @@ class CompiledPattern(Protocol):
         """Groups of pairs `b * num_heads + h` with one layout each."""
         ...
 
-    def layout_of(self, values: tuple[bool, ...], classes: bool = True) -> Layout:
-        """The layout of a group; without `classes` the one that tiles no rows by residue classes."""
+    def layout_of(self, values: tuple[bool, ...], by_residue: bool = True) -> Layout:
+        """The layout of a group; without `by_residue` the one that tiles no rows by residue classes."""
         ...
 
-    def module_of(self, values: tuple[bool, ...], classes: bool = True) -> ModuleSource:
-        """The generated module of a group."""
+    def module_of(self, values: tuple[bool, ...], by_residue: bool = True, language: str = "triton") -> ModuleSource:
+        """The generated module of a group, of the passes that the language serves."""
         ...
 
-    def transposed_of(self, values: tuple[bool, ...], classes: bool = True) -> Layout:
+    def transposed_of(self, values: tuple[bool, ...], by_residue: bool = True) -> Layout:
         """The layout of a group with keys as rows, of direction "keys"."""
         ...
 
-    def backward_module_of(self, values: tuple[bool, ...], classes: bool = True) -> ModuleSource:
+    def backward_module_of(
+        self, values: tuple[bool, ...], by_residue: bool = True, language: str = "triton"
+    ) -> ModuleSource:
         """The generated module of a group's gradients."""
         ...
 

@@ -100,32 +100,6 @@ class Kind:
         """What a call brings, in order; the (batch, head) pairs and run-time tensors follow."""
         return (*self.operands, *self.vectors)
 
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        """Pointers and strides, a line an operand, then all that have no strides."""
-        return (*map(_operand, self.operands), self._pointers)
-
-    @property
-    def signature(self) -> tuple[str, ...]:
-        """The same as parameters. Strides of rows are compiled in: a thread's addresses differ by constants."""
-        return (*(f"{_operand(name)}: tl.constexpr" for name in self.operands), self._pointers)
-
-    @property
-    def _pointers(self) -> str:
-        parts = [f"part_{way}{part.tag}_ptr" for way in ("in", "out") for part in self.parts]
-        return ", ".join([*(f"{name}_ptr" for name in self.vectors), *parts, "pairs_ptr", "marks_ptr"])
-
-    @property
-    def splits(self) -> str:
-        """Pointers to what the splits of a tile leave to their combining kernel."""
-        return code(", ".join(f"split{part.tag}_ptr" for part in self.parts))
-
-
-def _operand(name: str) -> str:
-    letter = "o" if name == "out" else name
-    strides = (f"stride_{letter}{axis}" for axis in ("b", "h", ROW_LETTERS.get(name, "m")))
-    return ", ".join([f"{name}_ptr", *strides])
-
 
 FORWARD = Kind(
     name="forward",

@@ -8,9 +8,11 @@ from spattn._version import __version__
 from spattn.codegen.environment import code, comment, environment
 from spattn.codegen.kernel import kernel_text
 from spattn.codegen.kinds import D_KEYS, D_QUERIES, FORWARD, Kind
+from spattn.codegen.languages.language import Language
 from spattn.codegen.parameters import Role
 from spattn.codegen.parts import SCANNED, TERMS, KernelText, LoopText
 from spattn.codegen.pruning import pruned
+from spattn.codegen.signature import Signature, combining
 from spattn.codegen.wrapping import wrapped
 from spattn.expressions.frozen import frozen
 from spattn.expressions.text import text
@@ -22,15 +24,40 @@ PREAMBLE = re.compile(r'\{% if "(\w+)" in needed %\}')
 
 @frozen
 class PassSource:
-    """What a launcher must know of one kernel: its kind, name, tensors in order, how results are kept, boxes."""
+    """What a launcher must know of a kernel.
+
+    Attributes:
+        kind: What it computes.
+        number: Its pass.
+        name: As the module has it.
+        roles: Its run-time tensors, in order.
+        final: Does it store the call's results? Else it leaves them to the next pass.
+        resume: Does it go on from an earlier pass?
+        leaky: May rows have to be mended that inf or NaN spoiled?
+        boxes: Those that it walks over.
+        signature: Its arguments.
+    """
 
     kind: Kind
+    number: int
     name: str
     roles: tuple[Role, ...]
     final: bool
     resume: bool
     leaky: bool
     boxes: tuple[Box, ...]
+    signature: Signature
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """Names of the sides of its boxes."""
+        count = sum(len(box.shape) for box in self.boxes)
+        return self.signature.names[-count:] if count else ()
+
+    @property
+    def combining(self) -> Signature:
+        """The arguments of the kernel that combines its splits."""
+        return combining(self.kind, self.signature)
 
 
 @frozen
@@ -49,17 +76,21 @@ class ModuleSource:
         """The passes of one kind, in the order of their layout."""
         return tuple(one for one in self.passes if one.kind.name == kind.name)
 
+    def pass_of(self, kind: Kind, number: int) -> PassSource:
+        """The kernel of a pass, which the language serves."""
+        return next(one for one in self.of(kind) if one.number == number)
 
-def module_source(layout: Layout, pattern: str, language: str = "triton") -> ModuleSource:
-    """The kernels of `layout`, forward. `pattern` stands in the head, escaped."""
-    kernels = _kernels(layout, FORWARD)
+
+def module_source(layout: Layout, pattern: str, language: Language) -> ModuleSource:
+    """The kernels of `layout`, forward, of passes that the language serves. `pattern` stands in the head, escaped."""
+    kernels = _kernels(layout, FORWARD, language)
     return _module(kernels, describe(layout), layout, pattern, language)
 
 
-def backward_source(layout: Layout, transposed: Layout, pattern: str, language: str = "triton") -> ModuleSource:
+def backward_source(layout: Layout, transposed: Layout, pattern: str, language: Language) -> ModuleSource:
     """The kernels of the gradients: dq along `layout`, dk and dv along `transposed`, of direction "keys"."""
     launched = sum(bool(one.walks) for one in layout.passes)
-    kernels = [*_kernels(layout, D_QUERIES), *_kernels(transposed, D_KEYS, launched)]
+    kernels = [*_kernels(layout, D_QUERIES, language), *_kernels(transposed, D_KEYS, language, launched)]
     lines = [
         *(re.sub("^pass", D_QUERIES.prefix, line) for line in describe(layout)),
         *(re.sub("^pass", D_KEYS.prefix, line) for line in describe(transposed)),
@@ -77,39 +108,43 @@ class LoopFunction:
     body: str
 
 
-def _kernels(layout: Layout, kind: Kind, launched: int = 0) -> list[KernelText]:
+def _kernels(layout: Layout, kind: Kind, language: Language, launched: int = 0) -> list[KernelText]:
     """Those of all passes; so many launches come before, and every second one goes through the heads backwards."""
     kernels = []
     for i, one in enumerate(layout.passes):
-        kernels.append(kernel_text(layout, i, kind, turned=launched % 2 == 1))
+        if language.refusal(one, kind.name) is None:
+            kernels.append(kernel_text(layout, i, kind, turned=launched % 2 == 1))
         launched += bool(one.walks)
     return kernels
 
 
-def _module(kernels: list[KernelText], lines: list[str], layout: Layout, pattern: str, language: str) -> ModuleSource:
-    body = pruned("".join(_kernel(kernel, language) for kernel in kernels))
+def _module(
+    kernels: list[KernelText], lines: list[str], layout: Layout, pattern: str, language: Language
+) -> ModuleSource:
+    body = pruned("".join(_kernel(kernel, language.templates) for kernel in kernels))
     head = _render(
-        f"{language}/_head.py.jinja",
+        f"{language.templates}/_head.py.jinja",
         version=comment(__version__),
         pattern=comment(pattern),
         condition=comment(text(layout.condition)),
         layout=[comment(line) for line in lines],
     )
-    preamble = _render(f"{language}/_preamble.py.jinja", needed=_needed(body, language), scanned=SCANNED, terms=TERMS)
+    needed = _needed(body, language.templates)
+    preamble = _render(f"{language.templates}/_preamble.py.jinja", needed=needed, scanned=SCANNED, terms=TERMS)
     return ModuleSource(_tidied(head + preamble + body), tuple(map(_pass_source, kernels)))
 
 
-def _kernel(kernel: KernelText, language: str) -> str:
-    loops = [_loop_function(kernel, i, one, language) for i, one in enumerate(kernel.loops)]
+def _kernel(kernel: KernelText, templates: str) -> str:
+    loops = [_loop_function(kernel, i, one, templates) for i, one in enumerate(kernel.loops)]
     spoken = {name for one in loops for name in re.findall(r"\w+", one.names)}
     by_head = [tensor for tensor in kernel.tensors if f"{tensor.name}_ptr" in spoken]
     names = {"kernel": kernel, "kind": kernel.kind, "side": kernel.side, "loops": loops, "by_head": by_head}
-    return _render(f"{language}/{kernel.kind.name}.py.jinja", **names)
+    return _render(f"{templates}/{kernel.kind.name}.py.jinja", **names)
 
 
-def _loop_function(kernel: KernelText, number: int, one: LoopText, language: str) -> LoopFunction:
+def _loop_function(kernel: KernelText, number: int, one: LoopText, templates: str) -> LoopFunction:
     names = {"one": one, "walk": one.walks[0], "kind": kernel.kind, "side": kernel.side}
-    body = _render(f"{language}/_loop.py.jinja", **names).rstrip("\n")
+    body = _render(f"{templates}/_loop.py.jinja", **names).rstrip("\n")
     spoken = set(re.findall(r"[a-zA-Z_]\w*", body))
     variables = code(" ".join(f"{name}," for name in kernel.variables if name in spoken))
     return LoopFunction(code(f"{kernel.name}_loop_{number}"), one.title, variables, code(body))
@@ -118,18 +153,29 @@ def _loop_function(kernel: KernelText, number: int, one: LoopText, language: str
 def _pass_source(kernel: KernelText) -> PassSource:
     roles = tuple(kernel.parameters.roles)
     boxes = tuple(text.box for text in kernel.boxes)
-    return PassSource(kernel.kind, str(kernel.name), roles, kernel.final, kernel.resume, kernel.leaky, boxes)
+    number = int(kernel.name.rsplit("_", 1)[1])
+    return PassSource(
+        kind=kernel.kind,
+        number=number,
+        name=str(kernel.name),
+        roles=roles,
+        final=kernel.final,
+        resume=kernel.resume,
+        leaky=kernel.leaky,
+        boxes=boxes,
+        signature=kernel.signature,
+    )
 
 
 def _render(name: str, **values: object) -> str:
     return environment().get_template(name).render(**values)
 
 
-def _needed(body: str, language: str) -> frozenset[str]:
+def _needed(body: str, templates: str) -> frozenset[str]:
     """Functions of the preamble that the kernels call."""
     loader = environment().loader
     assert loader is not None
-    source, _, _ = loader.get_source(environment(), f"{language}/_preamble.py.jinja")
+    source, _, _ = loader.get_source(environment(), f"{templates}/_preamble.py.jinja")
     needed = {name for name in PREAMBLE.findall(source) if f"{name}(" in body}
     return frozenset(needed | ({"online_softmax"} if "careful_softmax" in needed else set()))
 

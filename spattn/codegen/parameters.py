@@ -85,6 +85,11 @@ def dimensions(role: Role) -> int:
     return 1
 
 
+def has_first_row(role: Role) -> bool:
+    """Is a kernel told which row a list begins with?"""
+    return isinstance(role, BlockLists)
+
+
 @dataclass
 class Parameters:
     """The tensors that a kernel asks for, in order of first use."""

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from spattn.codegen.boxes import BoxText, Line
 from spattn.codegen.environment import code
-from spattn.codegen.kinds import CONSTANTS, HEADS, Kind
+from spattn.codegen.kinds import Kind
 from spattn.codegen.parameters import Parameters
 from spattn.codegen.sides import Side
+from spattn.codegen.signature import Signature, combining, signature_of
 
 SCANNED = 64  # tiles that a program of the careful launch looks through
 TERMS = 4  # numbers that dq leaves of each row, two of them unused: the 16 bytes that a thread loads at a time
@@ -245,36 +246,14 @@ class KernelText:
         return tuple(walk.box for one in self.loops for walk in one.walks if walk.box)
 
     @property
-    def arguments(self) -> tuple[str, ...]:
-        """What the kernel is launched with, in order, a line a group."""
-        return self._lines(self.kind.arguments, "")
+    def signature(self) -> Signature:
+        """What the kernel is launched with."""
+        return signature_of(self.kind, self.parameters.roles, self.numbers, [box.sides for box in self.boxes])
 
     @property
-    def signature(self) -> tuple[str, ...]:
-        """The same as parameters."""
-        return self._lines(self.kind.signature, ": tl.constexpr")
-
-    def _lines(self, operands: tuple[str, ...], mark: str) -> tuple[str, ...]:
-        lines = [*operands]
-        for tensor in self.tensors:
-            names = [f"{tensor.name}_ptr", f"{tensor.name}_stride_b", f"{tensor.name}_stride_h"]
-            for i in range(tensor.dims):
-                names += [f"{tensor.name}_size_{i}", f"{tensor.name}_stride_{i}"]
-            lines.append(", ".join([*names, f"{tensor.name}_first_row"] if tensor.is_list else names))
-        groups = CONSTANTS[:4], CONSTANTS[4:], *(box.sides for box in self.boxes)
-        constants = (", ".join(f"{name}{mark}" for name in part) for part in groups)
-        heads = ", ".join(f"{name}{mark}" for name in HEADS)
-        return tuple(code(f"{line},") for line in (*lines, heads, ", ".join(self.numbers), *constants))
-
-    @property
-    def unspecialised(self) -> str:
-        """Numbers that change with the lengths: Triton compiles nothing for their values."""
-        names = [name for name in self.numbers if name != "qk_scale"]
-        for tensor in self.tensors:
-            names += [f"{tensor.name}_stride_b", f"{tensor.name}_stride_h"]
-            names += [f"{tensor.name}_size_{i}" for i in range(tensor.dims)]
-            names += [f"{tensor.name}_first_row"] if tensor.is_list else []
-        return code(", ".join(f'"{name}"' for name in names))
+    def combining(self) -> Signature:
+        """What the kernel is launched with that combines its splits."""
+        return combining(self.kind, self.signature)
 
     @property
     def variables(self) -> tuple[str, ...]:

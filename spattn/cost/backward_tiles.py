@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 
 from spattn.codegen.kinds import D_KEYS, Kind
-from spattn.cost.tile import Tile, next_power
+from spattn.codegen.languages import serving
+from spattn.codegen.tile import Tile, next_power
+from spattn.cost.rates import TABLES
+from spattn.cost.rates.table import LONG_WALK
 from spattn.expressions.algebra import subexpressions
 from spattn.expressions.evaluation import IntArray, evaluate
 from spattn.expressions.frozen import frozen
@@ -28,35 +31,7 @@ from spattn.relation.lattice import Affine, Runs
 RESIDENT = 3  # programs for each processor that a split pass wants
 MIN_STEPS = 8  # tiles of columns that a split does at least
 MAX_SPLITS = 64
-SHORT_WALK = 448  # columns of a row from which it pays to keep more of them in registers
-LONG_WALK = 1024  # columns from which a loop of its own for masked tiles pays; what a row sees where only data says
 SAMPLES = 8  # rows looked at
-
-TILES = {
-    (2, 64): {
-        0: (Tile(64, 32, 4, 3, 128), Tile(64, 32, 4, 3, 168)),
-        SHORT_WALK: (Tile(64, 64, 4, 2, 128), Tile(64, 64, 4, 3, 168)),
-    },
-    (2, 128): {
-        0: (Tile(64, 32, 4, 2, 168), Tile(64, 64, 4, 2)),
-        SHORT_WALK: (Tile(64, 64, 4, 2), Tile(64, 64, 4, 2)),
-        LONG_WALK: (Tile(64, 64, 4, 2, apart=True), Tile(64, 64, 4, 2)),
-    },
-    (2, 256): {0: (Tile(64, 32, 8, 1), Tile(64, 32, 8, 1))},
-    (4, 64): {0: (Tile(32, 32, 4, 2), Tile(32, 32, 4, 2))},
-    (4, 128): {0: (Tile(32, 16, 4, 1), Tile(32, 16, 4, 1))},
-    (4, 256): {0: (Tile(16, 16, 4, 1), Tile(16, 16, 4, 1))},
-}
-"""(bytes of an element, head dimension up to) -> columns that a row sees, from so many on -> the tiles of dq, and of dk
-and dv; of bf16 the fastest that were measured on an H200."""
-OTHERS = {
-    (2, 64): (
-        (Tile(64, 64, 4, 3, 168), Tile(64, 64, 4, 2, 168, apart=True)),
-        (Tile(64, 64, 4, 2, 168, apart=True), Tile(64, 32, 4, 3, 128)),
-    ),
-    (2, 128): ((Tile(128, 64, 8, 3, apart=True),), (Tile(64, 32, 4, 3), Tile(64, 64, 4, 2, apart=True))),
-}
-"""What else was fast somewhere: worth measuring."""
 
 
 @frozen
@@ -81,20 +56,31 @@ class Extent:
     itemsize: int
 
 
-def backward_tile(kind: Kind, one: Pass, extent: Extent, device: Device) -> Tile:
+def backward_tile(kind: Kind, one: Pass, extent: Extent, device: Device, languages: tuple[str, ...]) -> Tile:
     """The tile of a pass."""
-    return backward_candidates(kind, one, extent, device)[0]
+    return backward_candidates(kind, one, extent, device, languages)[0]
 
 
 @lru_cache(maxsize=4096)
-def backward_candidates(kind: Kind, one: Pass, extent: Extent, device: Device) -> tuple[Tile, ...]:
-    """The tile of a pass, then others that may be faster."""
-    width = next(width for size, width in TILES if size == extent.itemsize and next_power(extent.head_dim) <= width)
-    key, seen = (extent.itemsize, width), _columns_seen(one, extent)
-    tiles = {least: pair[kind is D_KEYS] for least, pair in TILES[key].items()}
-    first = tiles[max(least for least in tiles if least <= seen)]
-    shapes = (first, *tiles.values(), *(OTHERS[key][kind is D_KEYS] if key in OTHERS else ()))
+def backward_candidates(
+    kind: Kind, one: Pass, extent: Extent, device: Device, languages: tuple[str, ...]
+) -> tuple[Tile, ...]:
+    """The tile of a pass, then others that may be faster; of the languages that serve it, in their order."""
+    seen = _columns_seen(one, extent)
+    shapes = [
+        tile for name in serving(one, kind.name, languages) for tile in _shapes(name, kind is D_KEYS, extent, seen)
+    ]
     return tuple(dict.fromkeys(_suited(shape, one, extent, seen, device) for shape in shapes))
+
+
+def _shapes(language: str, of_keys: bool, extent: Extent, seen: int) -> list[Tile]:
+    """Tiles of a language for rows that see so many columns, the best first."""
+    table = TABLES[language]
+    sizes = (width for size, width in table.backward if size == extent.itemsize)
+    key = extent.itemsize, next(width for width in sizes if next_power(extent.head_dim) <= width)
+    tiles = {least: pair[of_keys] for least, pair in table.backward[key].items()}
+    first = tiles[max(least for least in tiles if least <= seen)]
+    return [first, *tiles.values(), *(table.others[key][of_keys] if key in table.others else ())]
 
 
 def _suited(tile: Tile, one: Pass, extent: Extent, seen: int, device: Device) -> Tile:

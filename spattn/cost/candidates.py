@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 
+from spattn.codegen.languages import serving
+from spattn.codegen.tile import Tile, next_power
 from spattn.cost.prediction import shared_bytes
-from spattn.cost.rates import SHORT, TABLE, width_of
+from spattn.cost.rates import SHORT, TABLES, width_of
 from spattn.cost.sizes import Sizes
-from spattn.cost.tile import Tile, next_power
 from spattn.layout.ir import Blocks, Listed, Pass
 from spattn.layout.tiling import rows_each
 from spattn.machine.device import Device
@@ -21,17 +22,19 @@ MOST_ROWS = 128
 UNEVEN = 16  # times the mean: a program so long is split though there are many
 
 
-def shapes(one: Pass, sizes: Sizes, device: Device) -> tuple[Tile, ...]:
-    """Tiles without splits, each once."""
+def shapes(one: Pass, sizes: Sizes, device: Device, languages: tuple[str, ...]) -> tuple[Tile, ...]:
+    """Tiles of all languages that serve the pass, without splits, each once."""
     listed = sizes.length(one.rows.tokens) if isinstance(one.rows, Listed) else 0
     rows = rows_each(one, (sizes.first, sizes.first + sizes.q_len), listed)
-    return _shapes(one, sizes.head_dim, sizes.itemsize, min(next_power(rows), MOST_ROWS), device.shared)
+    most = min(next_power(rows), MOST_ROWS)
+    names = serving(one, "forward", languages)
+    return tuple(t for name in names for t in _shapes(name, one, sizes.head_dim, sizes.itemsize, most, device.shared))
 
 
 @lru_cache(maxsize=4096)
-def _shapes(one: Pass, head_dim: int, itemsize: int, rows: int, shared: int) -> tuple[Tile, ...]:
+def _shapes(language: str, one: Pass, head_dim: int, itemsize: int, rows: int, shared: int) -> tuple[Tile, ...]:
     row_bytes = next_power(head_dim) * itemsize
-    cut = [(tile, _cut(tile, one, rows)) for tile in TABLE[min(itemsize, 4), width_of(head_dim)]]
+    cut = [(tile, _cut(tile, one, rows)) for tile in TABLES[language].forward[min(itemsize, 4), width_of(head_dim)]]
     # half of a tall tile is no better than a tile that was measured so
     kept = [ours for tile, ours in cut if tile.block_m in (ours.block_m, SHORT) or len(cut) == 1]
     return tuple(dict.fromkeys(_fitting(tile, row_bytes, shared) for tile in kept))

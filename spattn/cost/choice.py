@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
+from spattn.codegen.tile import Tile, next_power
 from spattn.cost.candidates import shapes, splits
 from spattn.cost.prediction import Prediction, predict
 from spattn.cost.rates import rates_of, width_of
 from spattn.cost.sizes import Sizes
-from spattn.cost.tile import Tile, next_power
 from spattn.cost.work import Workload
 from spattn.layout.ir import Pass
 from spattn.machine.device import Device
@@ -17,15 +17,22 @@ from spattn.machine.device import Device
 DOUBT = 1.15  # splits must promise more, since they cost a launch of the host's too
 
 
-def choose(one: Pass, sizes: Sizes, device: Device) -> Tile:
+def choose(one: Pass, sizes: Sizes, device: Device, languages: tuple[str, ...]) -> Tile:
     """The tile for a call; calls whose lengths are up to the same powers of two have the same."""
-    return ranked(one, sizes.bucketed(), device)[0].tile
+    return ranked(one, sizes.bucketed(), device, languages)[0].tile
 
 
 @lru_cache(maxsize=4096)
-def ranked(one: Pass, sizes: Sizes, device: Device) -> tuple[Prediction, ...]:
-    """Predictions for all candidates, the best first; of equals the one that comes first in the table."""
-    tiles = shapes(one, sizes, device)
+def ranked(one: Pass, sizes: Sizes, device: Device, languages: tuple[str, ...]) -> tuple[Prediction, ...]:
+    """Predictions for all candidates, the best first; of equals the one that comes first in the tables.
+
+    Args:
+        one: The pass.
+        sizes: Of the call.
+        device: Where it runs.
+        languages: Those that may write its kernel; those that refuse it have no candidates.
+    """
+    tiles = shapes(one, sizes, device, languages)
     load = Workload(one, sizes, tuple(dict.fromkeys(tile.block_m for tile in tiles)))
     found = []
     for shape in tiles:

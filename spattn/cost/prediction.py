@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import sqrt
 
-from spattn.cost.rates import LOADED, Rates
-from spattn.cost.tile import Tile
+from spattn.codegen.tile import Tile
+from spattn.cost.rates import LOADED
+from spattn.cost.rates.table import Rates
 from spattn.cost.work import Work
 from spattn.machine.device import Device
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from spattn.call.shape import Shape
 from spattn.codegen.kinds import FORWARD, Kind
+from spattn.codegen.tile import Tile
 from spattn.cost.backward_tiles import Extent, backward_candidates
 from spattn.cost.choice import ranked
 from spattn.cost.plans import prefers_classes
 from spattn.cost.sizes import Sizes, power_of_two
-from spattn.cost.tile import Tile
 from spattn.expressions.nodes import Tokens
 from spattn.layout.ir import Layout
 from spattn.machine.device import Device
@@ -59,6 +59,11 @@ class Question(Protocol):
         """Where they run."""
         ...
 
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Which may write their kernels."""
+        ...
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -70,6 +75,7 @@ class Asked:
     count: int
     tokens: tuple[tuple[Tokens, int], ...]
     device: Device
+    languages: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -80,12 +86,21 @@ class Candidate:
     predicted: float | None
 
 
-def suits_classes(plans: CompiledPattern, values: tuple[bool, ...], shape: Shape, count: int, device: Device) -> bool:
-    """Are the rows of a group's `count` (batch, head) pairs tiled by residue classes, where its plan has them?"""
+def suits_classes(
+    plans: CompiledPattern,
+    values: tuple[bool, ...],
+    shape: Shape,
+    count: int,
+    device: Device,
+    languages: tuple[str, ...],
+) -> bool:
+    """Are the rows of a group's `count` (batch, head) pairs tiled by residue by_residue, where its plan has them?"""
     layout = plans.layout_of(values)
     if not layout.in_classes or count == 0:
         return True
-    return prefers_classes(layout, plans.layout_of(values, classes=False), plan_sizes(shape, count), device)
+    return prefers_classes(
+        layout, plans.layout_of(values, by_residue=False), plan_sizes(shape, count), device, languages
+    )
 
 
 def plan_sizes(shape: Shape, count: int) -> Sizes:
@@ -102,9 +117,9 @@ def candidates(asked: Question) -> list[list[Candidate]]:
     """Of each pass, the most promising first."""
     sizes = bucket(asked)
     if isinstance(sizes, Sizes):
-        orders = (ranked(one, sizes, asked.device) for one in asked.layout.passes)
+        orders = (ranked(one, sizes, asked.device, asked.languages) for one in asked.layout.passes)
         return [[Candidate(found.tile, found.total) for found in order] for order in orders]
-    tiles = (backward_candidates(asked.kind, one, sizes, asked.device) for one in asked.layout.passes)
+    tiles = (backward_candidates(asked.kind, one, sizes, asked.device, asked.languages) for one in asked.layout.passes)
     return [[Candidate(tile, None) for tile in order] for order in tiles]
 
 

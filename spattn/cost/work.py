@@ -8,9 +8,9 @@ from math import ceil
 
 import numpy as np
 
+from spattn.codegen.tile import Tile
 from spattn.cost.samples import MEAN, samples
 from spattn.cost.sizes import Sizes
-from spattn.cost.tile import Tile
 from spattn.cost.trips import reach
 from spattn.layout.ir import Blocks, Pass
 

@@ -7,19 +7,19 @@ registers and spills are those of another kernel. Torch is not needed.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from spattn.codegen.kinds import D_KEYS, D_QUERIES
-from spattn.codegen.module import ModuleSource, PassSource
-from spattn.codegen.parameters import Membership
+from spattn.codegen.languages import LANGUAGES
+from spattn.codegen.module import ModuleSource
 from spattn.codegen.parts import COMBINED
+from spattn.codegen.signature import Argument, Signature
+from spattn.codegen.tile import Tile, padded, unhurried
 from spattn.cost.backward_tiles import Extent, backward_tile
 from spattn.cost.choice import choose
 from spattn.cost.sizes import Sizes
-from spattn.cost.tile import Tile, compiler_options, padded, unhurried
 from spattn.errors import MissingDependencyError, UnsupportedError
 from spattn.gpu.resource_usage import needs
 from spattn.layout.boxes import sides_of
@@ -27,13 +27,9 @@ from spattn.layout.ir import Layout
 from spattn.machine.device import Device
 from spattn.machine.target import Target
 
-ALIGNED = re.compile(r"\w+_ptr|stride_d?[qkvo]\w+")
 ITEM_SIZES = {"fp16": 2, "bf16": 2, "fp32": 4}
 USUAL_LENGTH, USUAL_HEADS = 8192, 16  # of the call for which tiles are chosen
-TENSORS = re.compile(r"(q|k|v|out|do|dq|dk|dv)_ptr")  # of the call's dtype
-SIDE = re.compile(r"(key|query)_side\w+")  # of a box
-PART = re.compile(r"(?:split|part_in|part_out)(_\w+)?_ptr")
-FLOATS = ("lse_ptr", "dlse_ptr", "terms_ptr", "marks_ptr")
+INTEGERS = {"int32": "i32", "int8": "i8"}
 
 
 @dataclass(frozen=True)
@@ -103,27 +99,38 @@ def compile_ahead(
     constants = {**_constants(head_dim, v_head_dim, ITEM_SIZES[dtype]), "CAREFUL": careful}
     found = []
     for one, tile in zip(source.passes, each, strict=True):
-        split = {**constants, "SPLIT": tile.splits > 1, "APART": tile.apart}
-        found.append(_compiled(one, kernels[one.name], target, dtype, tile, split))
+        sides = dict(zip(one.sides, sides_of(one.boxes, tile.block_m, tile.block_n), strict=True))
+        of_tile = {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "SPLIT": tile.splits > 1, "APART": tile.apart}
+        known = {**constants, **of_tile, **sides}
+        found.append(_compiled(one.name, one.signature, kernels[one.name], target, dtype, tile, known))
         if tile.splits > 1:
-            combine, chunk = replace(one, name=f"{one.name}_combine"), {"BLOCK_D": COMBINED, "BLOCK_DV": COMBINED}
-            found.append(_compiled(combine, kernels[combine.name], target, dtype, tile, split | chunk))
+            name, chunk = f"{one.name}_combine", {"BLOCK_D": COMBINED, "BLOCK_DV": COMBINED}
+            found.append(_compiled(name, one.combining, kernels[name], target, dtype, tile, known | chunk))
     return found
 
 
-def usual_backward_tiles(layout: Layout, transposed: Layout, dtype: str, head_dim: int, target: Target) -> list[Tile]:
+def usual_backward_tiles(
+    layout: Layout,
+    transposed: Layout,
+    dtype: str,
+    head_dim: int,
+    target: Target,
+    languages: tuple[str, ...] = ("triton",),
+) -> list[Tile]:
     """The tile of each pass of the gradients, first of dq, then of dk and dv."""
     device, ends = Device(shared=target.shared), (0, USUAL_LENGTH)
     extent = Extent(ends, ends, USUAL_LENGTH, USUAL_HEADS, 1, head_dim, ITEM_SIZES[dtype])
     kinds = ((D_QUERIES, layout), (D_KEYS, transposed))
-    return [backward_tile(kind, one, extent, device) for kind, along in kinds for one in along.passes]
+    return [backward_tile(kind, one, extent, device, languages) for kind, along in kinds for one in along.passes]
 
 
-def usual_tiles(layout: Layout, dtype: str, head_dim: int, target: Target) -> list[Tile]:
+def usual_tiles(
+    layout: Layout, dtype: str, head_dim: int, target: Target, languages: tuple[str, ...] = ("triton",)
+) -> list[Tile]:
     """The tile of each pass in a call of some thousand tokens."""
     device, length = Device(shared=target.shared), USUAL_LENGTH
     sizes = Sizes(length, length, 0, USUAL_HEADS, 1, head_dim, ITEM_SIZES[dtype])
-    return [choose(one, sizes, device) for one in layout.passes]
+    return [choose(one, sizes, device, languages) for one in layout.passes]
 
 
 def _require_compiler() -> None:
@@ -160,50 +167,41 @@ def _constants(head_dim: int, v_head_dim: int, itemsize: int) -> dict[str, Any]:
 
 
 def _compiled(
-    one: PassSource, kernel: Any, target: Target, dtype: str, tile: Tile, constants: dict[str, Any]
+    name: str,
+    signature: Signature,
+    kernel: Any,
+    target: Target,
+    dtype: str,
+    tile: Tile,
+    constants: dict[str, Any],
 ) -> Artefact:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    constants = {**constants, "BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n}
-    sides = sides_of(one.boxes, tile.block_m, tile.block_n)
-    constants |= zip(filter(SIDE.fullmatch, kernel.arg_names), sides, strict=True)
-    signature = {name: _type(name, one, dtype, constants) for name in kernel.arg_names}
-    aligned = [i for i, name in enumerate(kernel.arg_names) if ALIGNED.fullmatch(name)]
+    arguments = signature.arguments
     goal = GPUTarget(target.backend, target.architecture, target.warp_size)
-    options = compiler_options(tile, target.backend == "cuda")
+    options = LANGUAGES[tile.language].options(tile, cuda=target.backend == "cuda")
     found = triton.compile(
         ASTSource(
             fn=kernel,
-            signature=signature,
-            constexprs={name: value for name, value in constants.items() if name in signature},
-            attrs={(i,): [["tt.divisibility", 16]] for i in aligned},
+            signature={one.name: _type(one, dtype) for one in arguments},
+            constexprs={one.name: constants[one.name] for one in arguments if one.what == "constexpr"},
+            attrs={(i,): [["tt.divisibility", 16]] for i, one in enumerate(arguments) if one.aligned},
         ),
         target=goal,
         options=options,
     )
     need = needs(found.asm, goal, options)
     shared = int(found.metadata.shared)
-    return Artefact(one.name, tile, found.asm, need.registers, need.spills, shared, need.warnings)
+    return Artefact(name, tile, found.asm, need.registers, need.spills, shared, need.warnings)
 
 
-def _type(name: str, one: PassSource, dtype: str, constants: Mapping[str, Any]) -> str:
-    """The type of a kernel's argument, by its name."""
-    if name in constants:
+def _type(one: Argument, dtype: str) -> str:
+    """The type of an argument in a call of this dtype, as Triton writes it."""
+    if one.what == "constexpr":
         return "constexpr"
-    if TENSORS.fullmatch(name):
-        return f"*{dtype}"
-    if name in FLOATS:
-        return "*fp32"
-    if found := PART.fullmatch(name):
-        scaled = {part.tag: part.scaled for part in one.kind.parts}[found[1] or ""]
-        return "*fp16" if scaled and dtype != "fp32" else "*fp32"
-    if name.endswith("_ptr"):
-        return "*i8" if _is_membership(name, one) else "*i32"
-    return "fp32" if name == "qk_scale" else "i32"
-
-
-def _is_membership(name: str, one: PassSource) -> bool:
-    numbered = re.fullmatch(r"t(\d+)_ptr", name)
-    return numbered is not None and isinstance(one.roles[int(numbered[1])], Membership)
+    if one.what != "tensor":
+        return one.element or "i32"
+    elements = {"input": dtype, "fp32": "fp32", "part": "fp32" if dtype == "fp32" else "fp16"}
+    return f"*{elements.get(one.element, INTEGERS.get(one.element))}"

@@ -1,4 +1,4 @@
-"""Attention by the Triton kernels as a differentiable function of q, k, v."""
+"""Attention by generated kernels as a differentiable function of q, k, v."""
 
 from __future__ import annotations
 
@@ -9,63 +9,92 @@ import torch
 
 from spattn.call import request as call
 from spattn.call.differentiation import Reading, gradients
+from spattn.call.positions import USUAL, Numbers, Positions, placed
 from spattn.call.prepared import Prepared
 from spattn.call.request import CompiledPattern, Request, Upstream
 from spattn.gpu.backward import Gradients, dense_rows, differentiate
 from spattn.gpu.forward import attend
-from spattn.gpu.launch import Outputs
-from spattn.gpu.replay import ReplayedCall, bound
+from spattn.gpu.kernel_launch import kind_of
+from spattn.gpu.launch import Options, Outputs
+from spattn.gpu.replay import ReplayedCall, replayed
 from spattn.gpu.replay_backward import ReplayedBackward, replayed_backward
 
 Three = tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]
-MAX_BOUND = 64
-
+MAX_REPLAYED = 64
 
 Reference = Callable[[CompiledPattern, Request], call.Differentiable]
 """Another backend's gradients of such calls: their derivatives are asked of it."""
 
 
-def attention(
-    plans: CompiledPattern, request: Request, reference: Reference
-) -> tuple[torch.Tensor, torch.Tensor, Differentiable]:
-    """(out, lse), both differentiable, once; and what does the same for later calls of this kind."""
-    made = Differentiable(plans, request, reference)
-    return *made(request.q, request.k, request.v, request.tensors), made
-
-
-class Differentiable:
-    """Attention for calls that differ from a request in nothing but the values of their tensors.
+class Recorded:
+    """Attention recorded by autograd, for calls of a request's dtypes and device and of strides like its own.
 
     Args:
         plans: The compiled pattern.
         request: A call of the kind; of its tensors none is kept.
+        languages: Which may be taken.
         reference: Who knows the derivatives of gradients.
     """
 
-    def __init__(self, plans: CompiledPattern, request: Request, reference: Reference) -> None:
-        self._plans, self._reference = plans, reference
-        self._options: dict[str, Any] = {"scale": request.scale, "positions": request.positions, "tf32": request.tf32}
-        self._forward: ReplayedCall | None = None
-        self._backward: dict[Any, ReplayedBackward] = {}
+    def __init__(
+        self, plans: CompiledPattern, request: Request, languages: tuple[str, ...], reference: Reference
+    ) -> None:
+        self.plans, self.languages, self.reference = plans, languages, reference
+        self.options: dict[str, Any] = {"scale": request.scale, "tf32": request.tf32}
+        self.by_request = request.positions.by_request
+        self.forward: ReplayedCall | None = None
+        self.backward: dict[Any, ReplayedBackward] = {}
 
     def __call__(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, prepared: Prepared
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, prepared: Prepared, said: Numbers, numbers: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(out, lse), recorded by autograd."""
-        out, lse = _Attention.apply(q, k, v, self, prepared)
+        """(out, lse); arguments as of `ReplayedCall`."""
+        at = placed(said, self.by_request, q.shape[2], k.shape[2])
+        out, lse = _Attention.apply(q, k, v, Differentiable(self, at, said, numbers), prepared)
         return out, lse
+
+    def keep(self, key: Any, known: ReplayedBackward | None) -> None:
+        """Remembers a backward pass that has run."""
+        if len(self.backward) >= MAX_REPLAYED:
+            self.backward.clear()
+        if known is not None:
+            self.backward[key] = known
+
+
+class Differentiable:
+    """The gradients of calls that differ in nothing but the values of their tensors.
+
+    Args:
+        recorded: What is known of calls like it, of other lengths too.
+        positions: Where rows and keys stand.
+        said: The same as the call says it.
+        numbers: Equal for calls of the same shapes, strides and positions in numbers.
+    """
+
+    def __init__(self, recorded: Recorded, positions: Positions, said: Numbers = USUAL, numbers: Any = None) -> None:
+        self._recorded, self._positions, self._said, self._numbers = recorded, positions, said, numbers
+
+    def at(self, positions: Positions) -> Differentiable:
+        """The same for calls of other lengths, whose rows and keys stand there."""
+        return Differentiable(self._recorded, positions)
 
     def forward(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, prepared: Prepared
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(out, lse)."""
-        answer = None if self._forward is None else self._forward(q, k, v, prepared)
+        known = self._recorded
+        again = known.forward
+        answer = None if again is None else again(q, k, v, prepared, self._said, self._numbers)
         if answer is not None:
             return answer
-        request = Request(q, k, v, tensors=prepared, **self._options)
+        request = self._request(q, k, v, prepared)
         outputs = Outputs.of(request)
-        self._forward = bound(request, attend(self._plans, request, outputs))
+        launches = attend(known.plans, request, outputs, Options(known.languages))
+        known.forward = replayed(request, launches)
         return outputs.out, outputs.lse
+
+    def _request(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, prepared: Prepared) -> Request:
+        return Request(q, k, v, tensors=prepared, positions=self._positions, **self._recorded.options)
 
     def backward(
         self,
@@ -85,16 +114,16 @@ class Differentiable:
             wanted: Which are asked for; the others are None.
         """
         q, k, v, out, lse = saved
-        d_out, outputs = dense_rows(d_out, out), Outputs(out, lse)
-        rows = d_out.stride(), None if d_lse is None else d_lse.stride()
-        key = wanted, q.stride(), k.stride(), v.stride(), out.stride(), *rows
-        known = self._backward.get(key)
-        into = None if known is None else known(q, k, v, outputs, d_out, d_lse, prepared)
+        d_out, outputs, known = dense_rows(d_out, out), Outputs(out, lse), self._recorded
+        given = q, k, v, out, d_out, *(() if d_lse is None else (d_lse,))
+        key = wanted, *((kind_of(batch), kind_of(head), row) for batch, head, row in (x.stride()[:3] for x in given))
+        again = known.backward.get(key)
+        into = None if again is None else again(q, k, v, outputs, d_out, d_lse, prepared, self._positions)
         if into is None:
-            request = Request(q, k, v, tensors=prepared, **self._options)
+            request = self._request(q, k, v, prepared)
             into = _unwritten(q, k, v, wanted)
-            ran = differentiate(self._plans, request, outputs, d_out, d_lse, into)
-            self._keep(key, replayed_backward(request, (d_out, d_lse, out, lse), ran, wanted))
+            ran = differentiate(known.plans, request, outputs, d_out, d_lse, into, Options(known.languages))
+            known.keep(key, replayed_backward(request, (d_out, d_lse, out, lse), ran, wanted))
         return _asked(into, wanted)
 
     def second(
@@ -107,19 +136,13 @@ class Differentiable:
     ) -> tuple[torch.Tensor, ...]:
         """The derivatives of `backward`, by another backend, which runs the same plan."""
         q, k, v, *_ = saved
-        request = Request(q, k, v, tensors=prepared, **self._options)
-        return self._reference(self._plans, request).second(saved, prepared, d_out, d_lse, upstream)
+        request = self._request(q, k, v, prepared)
+        return self._recorded.reference(self._recorded.plans, request).second(saved, prepared, d_out, d_lse, upstream)
 
     @staticmethod
     def unwritten(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, wanted: tuple[bool, bool, bool]) -> Three:
         """What `backward` answers, before anything is computed."""
         return _asked(_unwritten(q, k, v, wanted), wanted)
-
-    def _keep(self, key: Any, known: ReplayedBackward | None) -> None:
-        if len(self._backward) >= MAX_BOUND:
-            self._backward.clear()
-        if known is not None:
-            self._backward[key] = known
 
 
 def _unwritten(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, wanted: tuple[bool, bool, bool]) -> Gradients:

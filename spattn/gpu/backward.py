@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,16 +17,14 @@ from numpy.typing import NDArray
 
 from spattn.call.request import CompiledPattern, Request
 from spattn.codegen.kinds import D_KEYS, D_QUERIES
-from spattn.codegen.module import ModuleSource
 from spattn.codegen.parts import TERMS
-from spattn.cost.tile import Tile
 from spattn.cost.tile_choice import suits_classes
 from spattn.gpu.devices import described
-from spattn.gpu.forward import current
+from spattn.gpu.forward import current, measuring
 from spattn.gpu.heads import key_heads, key_pairs, query_heads, sent
-from spattn.gpu.launch import Launch, Outputs, launched
-from spattn.gpu.load import load
-from spattn.gpu.tuning import Tuner
+from spattn.gpu.launch import Launch, Options, Outputs, launched
+from spattn.gpu.modules import Modules
+from spattn.gpu.problem import Problem
 
 Groups = Mapping[tuple[bool, ...], NDArray[np.int64]]
 
@@ -97,8 +94,7 @@ def differentiate(
     d_out: torch.Tensor,
     d_lse: torch.Tensor | None,
     into: Gradients,
-    tile: Tile | None = None,
-    tuner: Tuner | None = None,
+    options: Options,
 ) -> Ran | None:
     """Fills the gradients of a request; what ran, None where nothing had to.
 
@@ -109,17 +105,14 @@ def differentiate(
         d_out: Gradient of out, its last dimension dense.
         d_lse: Gradient of lse; None for zero.
         into: Where to write.
-        tile: For every pass, instead of the one that suits the device.
-        tuner: Measures which suits it; where none is given, one that keeps what the plans' records hold.
+        options: How launches are chosen; where they name no tuner, one keeps what the plans' records hold.
     """
-    if tuner is None and tile is None and plans.records is not None:
-        tuner = Tuner(plans.records)
     if request.q.numel() == 0 or request.kv_len == 0:
         for one in (into.q, into.k, into.v):
             _ = None if one is None else one.zero_()
         return None
     with current(request.q.device):
-        return _Backward(plans, request, Rows.of(saved, d_out, d_lse), into, tile, tuner).run()
+        return _Backward(plans, request, Rows.of(saved, d_out, d_lse), into, measuring(plans, options)).run()
 
 
 def dense_rows(d_out: torch.Tensor | None, out: torch.Tensor) -> torch.Tensor:
@@ -135,8 +128,7 @@ class _Backward:
     request: Request
     rows: Rows
     into: Gradients
-    tile: Tile | None
-    tuner: Tuner | None
+    options: Options
 
     def run(self) -> Ran:
         request, into = self.request, self.into
@@ -154,22 +146,23 @@ class _Backward:
                 keys = [self.keys(values, pairs, totals) for values, pairs in listed.items()]
         return Ran(queries, keys, summed)
 
-    def classes(self, values: tuple[bool, ...], pairs: NDArray[np.int64] | None) -> bool:
-        """Are the rows of a group tiled by residue classes? As those of its forward pass."""
+    def modules(self, values: tuple[bool, ...], pairs: NDArray[np.int64] | None) -> Modules:
+        """The kernels of a group, whose rows are tiled by residue classes if those of its forward pass are."""
         count, device = query_heads(self.request, pairs).count, described(self.request.q.device)
-        return self.tile is not None or suits_classes(self.plans, values, self.request.shape, count, device)
-
-    def kernels(self, source: ModuleSource) -> dict[str, Any]:
-        return load(self.plans.publish(source.text), source.text)
+        by_residue = self.options.tile is not None or suits_classes(
+            self.plans, values, self.request.shape, count, device, self.options.languages
+        )
+        return Modules(self.plans, values, by_residue, backward=True)
 
     def queries(self, values: tuple[bool, ...], pairs: NDArray[np.int64] | None) -> Launch:
         """dq of a group of heads."""
         request, rows = self.request, self.rows
         given = [request.q, request.k, request.v, rows.d_out, rows.saved.out, rows.d_lse]
         tensors = [*given, self.into.q, rows.saved.lse, rows.terms]
-        classes, heads = self.classes(values, pairs), query_heads(request, pairs)
-        source, layout = self.plans.backward_module_of(values, classes), self.plans.layout_of(values, classes)
-        return launched(D_QUERIES, layout, source, self.kernels(source), request, tensors, heads, self.tile, self.tuner)
+        modules, heads = self.modules(values, pairs), query_heads(request, pairs)
+        layout = self.plans.layout_of(values, modules.by_residue)
+        problem = Problem(D_QUERIES, layout, modules, request, heads, self.options.languages)
+        return launched(problem, tensors, self.options)
 
     def summed_keys(
         self,
@@ -197,9 +190,10 @@ class _Backward:
         """The share of a group of heads in dk and dv."""
         request, rows = self.request, self.rows
         tensors = [request.q, request.k, request.v, rows.d_out, *into, rows.terms]
-        classes, heads = self.classes(values, pairs), key_heads(request, pairs)
-        source, layout = self.plans.backward_module_of(values, classes), self.plans.transposed_of(values, classes)
-        return launched(D_KEYS, layout, source, self.kernels(source), request, tensors, heads, self.tile, self.tuner)
+        modules, heads = self.modules(values, pairs), key_heads(request, pairs)
+        layout = self.plans.transposed_of(values, modules.by_residue)
+        problem = Problem(D_KEYS, layout, modules, request, heads, self.options.languages)
+        return launched(problem, tensors, self.options)
 
 
 def _like(tensor: torch.Tensor) -> torch.Tensor:

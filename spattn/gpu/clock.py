@@ -7,7 +7,7 @@ from statistics import median
 
 import torch
 
-from spattn.cost.tile import Tile
+from spattn.codegen.tile import Tile
 
 Clock = Callable[[tuple[Tile, ...], Callable[[], None]], float]
 """(the tile of each pass, what runs them) -> microseconds."""

@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 
-from spattn.cost.tile import Tile
+from spattn.codegen.tile import Tile
 from spattn.errors import UnsupportedError
-from spattn.gpu.kernel_launch import KernelLaunch
-from spattn.gpu.launch_plan import LaunchPlan, Pointer, step
+from spattn.gpu.kernel_launch import Kernel, KernelLaunch
+from spattn.gpu.launches import Launches
 from spattn.gpu.output_allocator import OutputAllocator
+from spattn.gpu.workspace import Workspace
 from spattn.versions import cure, numbers
 
 MAX_KNOWN = 1024
@@ -32,22 +33,22 @@ class Derivation:
     """Launches that fill a new tensor, on tensors of one kind.
 
     Attributes:
-        schedule: The launches; their tensors are the sources, then the result.
-        blank: Makes the result.
+        launches: Their tensors are the sources, then the result.
+        allocator: Makes the result.
         zeroed: Is it 0 before?
     """
 
-    schedule: LaunchPlan
-    blank: OutputAllocator
+    launches: Launches
+    allocator: OutputAllocator
     zeroed: bool = False
 
     def __call__(self, *sources: torch.Tensor) -> torch.Tensor:
         """The tensor, derived on the current stream."""
-        made = self.blank()
+        made = self.allocator()
         if self.zeroed:
             made.zero_()
         if made.numel():
-            self.schedule.run([*sources, made])
+            self.launches.run([*sources, made])
         return made
 
 
@@ -92,14 +93,14 @@ def token_list(tokens: torch.Tensor, length: int) -> Derivation:
 
     def made() -> Derivation:
         batch, count, strides = _sequence(tokens)
-        schedule, kernels = LaunchPlan(), _kernels()
-        places = 2 + schedule.workspace.add(batch * count, torch.int32)
+        workspace, kernels = Workspace(), _kernels()
+        places = 2 + workspace.add(batch * count, torch.int32)
         grid = (-(-count // COMPARED), batch, 1)
-        schedule.steps = [
+        steps = [
             _step(kernels.place_tokens, grid, (0, places), (count, length, *strides), (COMPARED,), strides),
             _step(kernels.sort_places, grid, (places, 1), (count,), (COMPARED,), ()),
         ]
-        return Derivation(schedule, OutputAllocator(tokens.shape, torch.int32, tokens.device))
+        return Derivation(Launches(steps, workspace), OutputAllocator(tokens.shape, torch.int32, tokens.device))
 
     return _settled(("tokens", length), (tokens,), made)
 
@@ -111,8 +112,8 @@ def membership(tokens: torch.Tensor, length: int) -> Derivation:
         batch, count, strides = _sequence(tokens)
         grid = (-(-count // BLOCK), batch, 1)
         launch = _step(_kernels().mark_tokens, grid, (0, 1), (count, length, *strides), (BLOCK,), strides)
-        blank = OutputAllocator((*tokens.shape[:-1], length), torch.int8, tokens.device)
-        return Derivation(LaunchPlan([launch] if count else []), blank, zeroed=True)
+        allocator = OutputAllocator((*tokens.shape[:-1], length), torch.int8, tokens.device)
+        return Derivation(Launches([launch] if count else []), allocator, zeroed=True)
 
     return _settled(("membership", length), (tokens,), made)
 
@@ -170,20 +171,20 @@ def document_ends(seen: torch.Tensor, ids: torch.Tensor, *, placed: bool = False
         seen_batch, count, seen_strides = _sequence(seen)
         ids_batch, length, strides = _sequence(ids)
         batch, slots = max(seen_batch, ids_batch), max(2 << (max(length, 1) - 1).bit_length(), BLOCK)
-        schedule, kernels = LaunchPlan(), _kernels()
+        workspace, kernels = Workspace(), _kernels()
         # one after the other, so that one launch clears all
-        table = [3 + schedule.workspace.add(batch * slots, torch.int32) for _ in range(4)]
+        table = [3 + workspace.add(batch * slots, torch.int32) for _ in range(4)]
         size = len(table) * batch * slots
         entered, found = ((-(-n // BLOCK), batch, 1) for n in (length, count))
         alike = (*seen_strides, *strides)
         numbers = (count, length, *alike, batch * count)
-        schedule.steps = [
+        steps = [
             _step(kernels.clear, (-(-size // BLOCK), 1, 1), table[:1], (size, -1), (BLOCK,), ()),
             _step(kernels.enter_documents, entered, (1, *table), (length, *strides), (slots, BLOCK), strides),
             _step(kernels.find_documents, found, (0, 1, *table, 2), numbers, (slots, placed, BLOCK), alike),
         ]
         outer = (batch,) if max(seen.dim(), ids.dim()) > 1 else ()
-        return Derivation(schedule, OutputAllocator((4, *outer, count), torch.int32, seen.device))
+        return Derivation(Launches(steps, workspace), OutputAllocator((4, *outer, count), torch.int32, seen.device))
 
     return _settled(("document ends", placed), (seen, ids), made)
 
@@ -221,7 +222,7 @@ def _settled(what: tuple[Any, ...], sources: Sequence[torch.Tensor], make: Calla
 
 
 def _derivation(source: torch.Tensor, steps: list[KernelLaunch], shape: Sequence[int]) -> Derivation:
-    return Derivation(LaunchPlan(steps), OutputAllocator(shape, torch.int32, source.device))
+    return Derivation(Launches(steps), OutputAllocator(shape, torch.int32, source.device))
 
 
 def _step(
@@ -234,8 +235,9 @@ def _step(
     warps: int = 4,
 ) -> KernelLaunch:
     """A launch on tensors of these places, with numbers and constants; those `alike` are compiled in."""
-    arguments = [*map(Pointer, tensors), *numbers]
-    return step(kernel, grid, arguments, constants, Tile(0, 0, warps, 1), alike)
+    arguments = [*(0 for _ in tensors), *numbers, *constants]
+    made = Kernel(kernel, arguments, tuple(enumerate(tensors)), (), constants, Tile(0, 0, warps, 1), alike)
+    return made.launch(grid, {})
 
 
 def _block(width: int) -> int:

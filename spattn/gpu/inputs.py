@@ -6,6 +6,7 @@ Sizes come from shapes alone: nothing here reads a value back to the host.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from spattn.call.positions import Positions
 from spattn.call.prepared import Prepared
 from spattn.call.request import Request
 from spattn.codegen.module import PassSource
@@ -34,6 +36,7 @@ from spattn.expressions.tensors import NOTHING
 from spattn.expressions.width import LONGEST
 from spattn.gpu import derivations
 from spattn.gpu.documents import document_bounds, document_ids
+from spattn.gpu.extent import Numbers
 from spattn.philox import random_blocks
 
 NOWHERE = LONGEST
@@ -44,21 +47,29 @@ class Frame:
     """What lists depend on besides tensors.
 
     Attributes:
-        kv_len, num_heads: Of the call.
-        queries: Their positions, half-open.
+        positions: Where rows and keys stand.
+        num_heads: Of the call.
         device: Where the tensors are.
     """
 
-    kv_len: int
+    positions: Positions
     num_heads: int
-    queries: tuple[int, int]
     device: torch.device
 
     @staticmethod
     def of(request: Request) -> Frame:
         """That of a request."""
-        queries = request.q_offset, request.q_offset + request.q_len
-        return Frame(request.kv_len, request.num_q_heads, queries, request.q.device)
+        return Frame(request.positions, request.num_q_heads, request.q.device)
+
+    @property
+    def kv_len(self) -> int:
+        """Keys of the whole."""
+        return self.positions.kv_len
+
+    @property
+    def queries(self) -> tuple[int, int]:
+        """Their positions, half-open."""
+        return self.positions.rows
 
     def sides(self, documents: Documents) -> dict[str, int]:
         """How many indices each side of documents has; on one side all are positions."""
@@ -82,17 +93,29 @@ class Inputs:
 
     def __init__(self, texts: Sequence[PassSource], request: Request) -> None:
         self._frame = Frame.of(request)
-        self._roles = tuple(role for one in texts for role in one.roles)
+        self._passes = tuple(one.roles for one in texts)
+        self._roles = tuple(role for roles in self._passes for role in roles)
 
     def __bool__(self) -> bool:
         return bool(self._roles)
+
+    def at(self, frame: Frame) -> Inputs:
+        """Those of a call in another frame."""
+        made = copy(self)
+        made._frame = frame
+        return made
 
     def tensors(self, prepared: Prepared) -> list[torch.Tensor]:
         """They themselves, derived on the current stream as far as they have not been."""
         return [_tensor(role, self._frame, prepared) for role in self._roles]
 
+    def numbers(self, prepared: Prepared) -> Numbers:
+        """The sizes and strides of those of each pass."""
+        made = iter(self.tensors(prepared))
+        return tuple(tuple(_numbers_of(role, next(made), self._frame) for role in roles) for roles in self._passes)
 
-def numbers_of(role: Role, tensor: torch.Tensor, frame: Frame) -> tuple[int, ...]:
+
+def _numbers_of(role: Role, tensor: torch.Tensor, frame: Frame) -> tuple[int, ...]:
     """Strides of batch and head, size and stride of each dimension, and of lists the first row."""
     extra = tensor.dim() - dimensions(role)
     numbers = [0 if tensor.shape[i] == 1 else tensor.stride(i) for i in range(extra)] + [0] * (2 - extra)
@@ -158,7 +181,7 @@ def _row(tensor: torch.Tensor) -> torch.Tensor:
 def _token_list(tokens: Tokens, frame: Frame, prepared: Prepared) -> torch.Tensor:
     length = frame.kv_len
     if not tokens.tensors:
-        return _constant_list(tokens, length, frame.device)
+        return _constant_list(_inside(tokens, length), frame.device)
 
     def made() -> torch.Tensor:
         named = _named(tokens, prepared)
@@ -169,7 +192,7 @@ def _token_list(tokens: Tokens, frame: Frame, prepared: Prepared) -> torch.Tenso
 
 def _membership(tokens: Tokens, length: int, frame: Frame, prepared: Prepared) -> torch.Tensor:
     if not tokens.tensors:
-        return _constant_membership(tokens, length, frame.device)
+        return _constant_membership(_inside(tokens, length), frame.device)
 
     def made() -> torch.Tensor:
         named = _named(tokens, prepared)
@@ -194,21 +217,30 @@ def _constants(values: tuple[int, ...], device: torch.device) -> torch.Tensor:
 
 
 @lru_cache(maxsize=256)
-def _constant_list(tokens: Tokens, kv_len: int, device: torch.device) -> torch.Tensor:
+def _constant_list(inside: tuple[int, ...], device: torch.device) -> torch.Tensor:
     """Ascending; NOWHERE alone where none is inside."""
-    return torch.tensor(_inside(tokens, kv_len) or [NOWHERE], dtype=torch.int32, device=device)
+    return torch.tensor(inside or (NOWHERE,), dtype=torch.int32, device=device)
 
 
 @lru_cache(maxsize=256)
-def _constant_membership(tokens: Tokens, length: int, device: torch.device) -> torch.Tensor:
-    marks = torch.zeros(length, dtype=torch.int8)
-    marks[_inside(tokens, length)] = 1
+def _constant_membership(inside: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """Up to the last that is one: a position behind it is outside."""
+    marks = torch.zeros(max(inside, default=0) + 1, dtype=torch.int8)
+    marks[list(inside)] = 1
     return marks.to(device)
 
 
-def _inside(tokens: Tokens, length: int) -> list[int]:
-    known = sorted({v if v >= 0 else v + length for v in tokens.values})
-    return [v for v in known if 0 <= v < length]
+def _inside(tokens: Tokens, length: int) -> tuple[int, ...]:
+    """Positions, ascending; the same for every length past the last of them, where none counts from the end."""
+    if min(tokens.values, default=0) >= 0:
+        length = min(length, max(tokens.values, default=0) + 1)
+    return _positions(tokens.values, length)
+
+
+@lru_cache(maxsize=256)
+def _positions(values: tuple[int, ...], length: int) -> tuple[int, ...]:
+    known = sorted({v if v >= 0 else v + length for v in values})
+    return tuple(v for v in known if 0 <= v < length)
 
 
 @lru_cache(maxsize=64)

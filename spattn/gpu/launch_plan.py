@@ -1,296 +1,309 @@
-"""The launches of passes for given shapes: tiles, splits, grids and buffers are settled, addresses are not.
+"""The launches of passes: kernels, tiles and buffers are settled once, and a new length fills in its integers.
 
-A pass is one launch, or two where a value that is inf or NaN may have to be undone (`leaky`), and one more that
-combines its splits.
+A pass is one launch, or two where a value that is inf or NaN may have to be undone, and one more that combines its
+splits. What a length may change besides integers, a constant that kernels are compiled with or a pass that has no rows,
+makes another plan.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 
-from spattn.call.request import Request
-from spattn.call.shape import Shape
-from spattn.codegen.kinds import Kind, numbers_of
 from spattn.codegen.module import PassSource
-from spattn.codegen.parameters import Role, TokenList
+from spattn.codegen.parameters import TokenList
 from spattn.codegen.parts import COMBINED, SCANNED
-from spattn.cost.tile import Tile, padded, unhurried
-from spattn.expressions.nodes import Tokens
-from spattn.gpu.devices import described
-from spattn.gpu.kernel_launch import MAX_INT32, KernelLaunch, compile_together
+from spattn.codegen.signature import Signature
+from spattn.codegen.tile import Tile, padded, unhurried
+from spattn.gpu.extent import Extent
+from spattn.gpu.kernel_launch import MAX_INT32, Kernel, KernelLaunch, kind_of
+from spattn.gpu.launches import Launches
+from spattn.gpu.problem import Problem
 from spattn.gpu.workspace import Workspace
 from spattn.layout.boxes import sides_of
-from spattn.layout.ir import Blocks, Layout, Listed, Pass, Walk
+from spattn.layout.ir import Blocks, Listed, Walk
 from spattn.layout.tiling import row_tiles
-from spattn.machine.device import Device
 from spattn.relation.lattice import Affine
 
 MAX_GRID = 65535  # programs along the second and the third axis of a grid
-
-
-@dataclass
-class LaunchPlan:
-    """Launches in order.
-
-    Attributes:
-        workspace: What they share.
-        compiled: Has each run before? Never where Triton interprets.
-    """
-
-    steps: list[KernelLaunch] = field(default_factory=list)
-    workspace: Workspace = field(default_factory=Workspace)
-    compiled: bool = False
-
-    def run(self, tensors: list[torch.Tensor]) -> None:
-        """Launches on the current stream.
-
-        Args:
-            tensors: Those of the kind, the pairs, then the run-time tensors of each pass.
-        """
-        if self.compiled:
-            self.again([tensor.data_ptr() for tensor in tensors], tensors[0].device)
-            return
-        tensors = tensors + self.workspace.tensors(self.workspace.allocate(tensors[0].device))
-        compile_together(self.steps, tensors)
-        for step in self.steps:
-            step.first(tensors)
-        self.compiled = all(step.compiled is not None for step in self.steps)
-
-    def again(self, addresses: list[int], device: torch.device) -> None:
-        """Launches what has been compiled, for tensors at these addresses."""
-        buffer = self.workspace.allocate(device) if self.workspace.size else None
-        if buffer is not None:
-            addresses = addresses + self.workspace.addresses(buffer)
-        stream = torch._C._cuda_getCurrentRawStream(device.index)
-        for step in self.steps:
-            step.again(addresses, stream)
+LOG2_E = math.log2(math.e)
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Passes of one kind on tensors of given shapes.
+class Flags:
+    """What a length decides beside integers.
 
     Attributes:
-        kind: What they compute.
-        layout: The passes.
-        texts: Their kernels' names, and what each needs.
-        kernels: What `load` made of the module.
-        request: A call of these shapes.
-        shapes: Strides of batch, head and row of the kind's operands.
-        given: For each pass, the numbers that go with each of its run-time tensors.
-        count: (batch, head) pairs, of query heads or of key heads.
-        paired: Are they listed?
+        wide: Does an offset within the columns of one head pass 2^31?
+        passes: Of each, whether there are columns for each whole tile; None where it has no rows.
+        strides: Of the operands, as far as they are compiled in: rows' own, and what kind of numbers the others are.
+        tensors: Of the run-time tensors of each pass, inner strides, and whether any number passes 2^31.
     """
 
-    kind: Kind
-    layout: Layout
-    texts: tuple[PassSource, ...]
-    kernels: dict[str, Any]
-    request: Request
-    shapes: tuple[tuple[int, ...], ...]
-    given: tuple[tuple[tuple[int, ...], ...], ...]
-    count: int
-    paired: bool
-
-    @property
-    def shape(self) -> Shape:
-        """The call's sizes."""
-        return self.request.shape
-
-    @property
-    def tokens(self) -> tuple[tuple[Tokens, int], ...]:
-        """How long each list of tokens is that passes read."""
-        own = zip(self.texts, self.given, strict=True)
-        each = [pair for text, numbers in own for pair in zip(text.roles, numbers, strict=True)]
-        return tuple({role.tokens: found[2] for role, found in each if isinstance(role, TokenList)}.items())
-
-    @property
-    def device(self) -> Device:
-        """Where it runs."""
-        return described(self.request.q.device)
-
-    @property
-    def rows(self) -> tuple[int, int]:
-        """Positions, half-open."""
-        return self._queries if self.kind.direction == "queries" else (0, self.request.kv_len)
-
-    @property
-    def columns(self) -> tuple[int, int]:
-        """Positions, half-open."""
-        return (0, self.request.kv_len) if self.kind.direction == "queries" else self._queries
-
-    @property
-    def _queries(self) -> tuple[int, int]:
-        return self.request.q_offset, self.request.q_offset + self.request.q_len
-
-    @property
-    def heads(self) -> int:
-        """That rows have."""
-        return self.request.num_q_heads if self.kind.direction == "queries" else self.request.num_kv_heads
-
-    @property
-    def parts(self) -> tuple[tuple[int, torch.dtype], ...]:
-        """What passes keep of a row: widths and dtypes."""
-        known = {"HEAD_DIM": self.request.q.shape[-1], "V_HEAD_DIM": self.request.v.shape[-1], "": 1}
-        narrow = torch.float32 if self.request.q.dtype == torch.float32 else torch.float16
-        return tuple((known[part.width], narrow if part.scaled else torch.float32) for part in self.kind.parts)
-
-    @property
-    def wide(self) -> bool:
-        """Does an offset within the columns of one head pass 2^31?"""
-        keys = self.kind.direction == "queries"
-        places = [self.kind.operands.index(name) for name in (("k", "v") if keys else ("q", "do"))]
-        length = self.request.kv_len if keys else self.request.q_len
-        return length * max(self.shapes[place][2] for place in places) > MAX_INT32
+    wide: bool
+    passes: tuple[bool | None, ...]
+    strides: tuple[tuple[int, int, int], ...]
+    tensors: tuple[tuple[tuple[int, ...], ...], ...]
 
 
-def plan_launches(job: Problem, tiles: Sequence[Tile]) -> LaunchPlan:
-    """Settles all that shapes decide, with a tile for each pass."""
-    return _LaunchPlanner(job).passes(tiles)
+@dataclass(frozen=True)
+class PassKernels:
+    """The kernels of a pass: its own, the one that mends rows, the one that combines splits."""
+
+    main: Kernel
+    repair: Kernel | None
+    combine: Kernel | None
 
 
-@dataclass
-class _LaunchPlanner:
-    job: Problem
-    schedule: LaunchPlan = field(default_factory=LaunchPlan)
+@dataclass(frozen=True)
+class SharedRegion:
+    """Memory of a plan's launches: so many elements for each row of the call, or for each of a pass's programs' rows.
 
-    def passes(self, tiles: Sequence[Tile]) -> LaunchPlan:
-        job = self.job
-        self.nothing = len(job.kind.operands)  # stands where a kernel reads or writes nothing: some float32 tensor
-        self.pairs = len(job.kind.tensors)
-        place = self.pairs + 1
-        self.first_region = place + sum(len(one.roles) for one in job.texts)
-        self.parts = self.part_regions()
-        for one, text, numbers, tile in zip(job.layout.passes, job.texts, job.given, tiles, strict=True):
-            self.one_pass(one, text, numbers, place, tile)
-            place += len(text.roles)
-        return self.schedule
+    Attributes:
+        of: The pass; None for the call.
+        width: Elements for each.
+        dtype: Theirs.
+    """
 
-    def region(self, count: int, dtype: torch.dtype) -> int:
-        """The place of a new region among a call's tensors."""
-        return self.first_region + self.schedule.workspace.add(count, dtype)
+    of: int | None
+    width: int
+    dtype: torch.dtype
 
-    def regions(self, rows: int) -> tuple[int, ...]:
-        """Places for the results of so many rows."""
-        return tuple(self.region(rows * width, dtype) for width, dtype in self.job.parts)
 
-    def part_regions(self) -> list[tuple[int, ...]]:
-        """Results between passes; two at most.
+class LaunchPlan:
+    """Launches in order, for calls of one kind.
 
-        What one pass writes the next reads, never in place: a careful launch reads again.
-        """
-        first, stop = self.job.rows
-        rows = self.job.request.batch_size * self.job.heads * (stop - first)
-        between = sum(not one.final for one in self.job.texts)
-        return [self.regions(rows) for _ in range(min(between, 2))]
+    Args:
+        problem: A call, and the passes.
+        tiles: Of each pass.
+        extent: The call's numbers.
+    """
 
-    def one_pass(self, one: Pass, text: PassSource, numbers: Sequence[Sequence[int]], place: int, tile: Tile) -> None:
-        job, request = self.job, self.job.request
-        if one.skips(*job.rows):
-            return
-        tiles = row_tiles(one, job.rows, _listed(one, text.roles, numbers), tile.block_m)
-        if tiles * job.count == 0:
-            return
-        programs = tiles * job.count * tile.splits
-        reads, writes = self.of_pass(text)
-        split = self.regions(programs * tile.block_m) if tile.splits > 1 else writes
-        marks = self.region(programs * tile.block_m, torch.float32) if text.leaky else self.nothing
-        scalars = [tiles, tile.splits, programs]
-        alike = self.alike(numbers)
-        sides = sides_of(text.boxes, tile.block_m, tile.block_n)
-        whole = [*self.fixed(*reads, *split, marks), *_tensors(numbers, place), *self.numbers(scalars)]
-        kernel = job.kernels[text.name]
-        fits = all(_fits(walk, job.columns, tile.block_n) for walk in one.walks)
-        self.add(kernel, _grid(tiles * tile.splits, job.count), whole, tile, sides, alike, fits=fits)
-        if text.leaky:
-            scans = -(-programs // SCANNED), 1, 1
-            self.add(kernel, scans, whole, unhurried(tile), sides, alike, fits=fits, careful=True)
-        if tile.splits > 1:
-            fixed = [*map(Pointer, split), *self.fixed(*reads, *writes, self.nothing)]
-            whole = [*fixed, *_tensors(numbers, place), *self.numbers(scalars)]
-            chunks = -(-max(request.q.shape[-1], request.v.shape[-1]) // COMBINED)
-            combine = job.kernels[f"{text.name}_combine"]
-            self.add(combine, (tiles * job.count * chunks, 1, 1), whole, tile, sides, alike, dims=COMBINED)
+    def __init__(self, problem: Problem, tiles: Sequence[Tile], extent: Extent) -> None:
+        kind, request = problem.kind, problem.request
+        self._problem, self._tiles, self._passes = problem, tuple(tiles), problem.layout.passes
+        self._by_queries = kind.direction == "queries"
+        self._texts = problem.modules.passes(kind, tiles)
+        self._row_heads = request.batch_size * problem.row_heads
+        self._widest = max(request.q.shape[-1], request.v.shape[-1])
+        self._nothing = len(kind.operands)  # stands where a kernel reads or writes nothing: some float32 tensor
+        self._regions: list[SharedRegion] = []
+        self._flags = self._flags_of(extent)
+        self._fixed = {
+            "num_q_heads": request.num_q_heads,
+            "group_size": request.group_size,
+            "batch_size": request.batch_size,
+            **{name: stride[2] for name, stride in zip(self._row_strides, extent.strides, strict=True)},
+        }
+        self._kernels = self._settled()
 
-    def alike(self, numbers: Sequence[Sequence[int]]) -> tuple[Any, ...]:
-        """What Triton compiles in: strides, heads; of run-time tensors the inner strides, and if any is wide."""
-        kinds = tuple((*own[3::2], max(own) > MAX_INT32) for own in numbers)
-        return (*self.job.shapes, *self.head_counts, *kinds)
+    def at(self, extent: Extent) -> Launches | None:
+        """The launches of a call; None where its numbers ask for other kernels."""
+        if self._flags_of(extent) != self._flags:
+            return None
+        rows = self._rows(extent)
+        counts: dict[int | None, int] = {None: self._row_heads * (rows[1] - rows[0])}
+        values = self._values(extent)
+        launches: list[KernelLaunch] = []
+        for i, kernels in enumerate(self._kernels):
+            if kernels is not None:
+                launches += self._launched(i, kernels, rows, extent, values, counts)
+        workspace = Workspace()
+        for region in self._regions:
+            workspace.add(counts[region.of] * region.width, region.dtype)
+        return Launches(launches, workspace)
 
-    @property
-    def head_counts(self) -> tuple[int, int]:
-        """Query heads, and how many of them read one key head."""
-        request = self.job.request
-        return request.num_q_heads, request.group_size
-
-    def of_pass(self, text: PassSource) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """What a pass reads and what it writes."""
-        if not (text.resume or not text.final):
-            nothing = (self.nothing,) * len(self.job.parts)
-            return nothing, nothing
-        read, write = self.parts[-1], self.parts[0]
-        self.parts.reverse()
-        return read, write
-
-    def fixed(self, *pointers: int) -> list[Any]:
-        """Operands with their strides, vectors; parts read, parts written, the pairs, the rows' marks."""
-        arguments: list[Any] = []
-        for number, strides in enumerate(self.job.shapes):
-            arguments += [Pointer(number), *strides]
-        *parts, marks = pointers
-        vectors = range(len(self.job.shapes), self.pairs)
-        return [*arguments, *map(Pointer, (*vectors, *parts, self.pairs, marks))]
-
-    def numbers(self, scalars: list[int]) -> list[Any]:
-        request = self.job.request
-        lengths = [request.q_len, request.kv_len, request.q_offset]
-        entries = [request.batch_size] * ("batch_size" in numbers_of(self.job.layout.condition))
-        return [*self.head_counts, *lengths, *scalars, request.scale * math.log2(math.e), *entries]
-
-    def add(
+    def _launched(
         self,
-        kernel: Any,
-        grid: tuple[int, int, int],
-        arguments: list[Any],
+        i: int,
+        kernels: PassKernels,
+        rows: tuple[int, int],
+        extent: Extent,
+        values: dict[str, Any],
+        counts: dict[int | None, int],
+    ) -> list[KernelLaunch]:
+        """Those of a pass."""
+        tile, count = self._tiles[i], self._problem.count
+        tiles = row_tiles(self._passes[i], rows, self._listed(i, extent), tile.block_m)
+        programs = tiles * count * tile.splits
+        counts[i] = programs * tile.block_m
+        values = {
+            **values,
+            "tiles": tiles,
+            "programs": programs,
+            **_numbers(self._texts[i].signature, extent.numbers[i]),
+        }
+        found = [kernels.main.launch(_grid(tiles * tile.splits, count), values)]
+        if kernels.repair is not None:
+            found.append(kernels.repair.launch((-(-programs // SCANNED), 1, 1), values))
+        if kernels.combine is not None:
+            found.append(kernels.combine.launch((tiles * count * -(-self._widest // COMBINED), 1, 1), values))
+        return found
+
+    def _values(self, extent: Extent) -> dict[str, Any]:
+        """What every kernel is told of a call, by name."""
+        at = extent.positions
+        values: dict[str, Any] = {
+            "q_len": at.q_len,
+            "kv_len": at.kv_len,
+            "q_offset": at.q_offset,
+            "qk_scale": extent.scale * LOG2_E,
+        }
+        for (batch, head), strides in zip(self._outer_strides, extent.strides, strict=True):
+            values[batch], values[head] = strides[0], strides[1]
+        return values
+
+    @cached_property
+    def _outer_strides(self) -> tuple[tuple[str, str], ...]:
+        """Names of the strides of batch and head, of each operand."""
+        lines = self._texts[0].signature.lines[: len(self._problem.kind.operands)]
+        return tuple((line[1].name, line[2].name) for line in lines)
+
+    @cached_property
+    def _row_strides(self) -> tuple[str, ...]:
+        lines = self._texts[0].signature.lines[: len(self._problem.kind.operands)]
+        return tuple(line[3].name for line in lines)
+
+    def _rows(self, extent: Extent) -> tuple[int, int]:
+        return extent.queries if self._by_queries else extent.keys
+
+    def _columns(self, extent: Extent) -> tuple[int, int]:
+        return extent.keys if self._by_queries else extent.queries
+
+    def _listed(self, i: int, extent: Extent) -> int:
+        """How long the list is that rows come from, where they do."""
+        rows = self._passes[i].rows
+        if not isinstance(rows, Listed):
+            return 0
+        return extent.numbers[i][self._texts[i].roles.index(TokenList(rows.tokens))][2]
+
+    def _flags_of(self, extent: Extent) -> Flags:
+        rows, columns = self._rows(extent), self._columns(extent)
+        wide = (columns[1] - columns[0]) * max(extent.strides[i][2] for i in self._of_columns) > MAX_INT32
+        fits = tuple(
+            None
+            if rows[1] <= rows[0] or self._problem.count == 0 or one.skips(*rows)
+            else all(_fits(walk, columns, tile.block_n) for walk in one.walks)
+            for one, tile in zip(self._passes, self._tiles, strict=True)
+        )
+        strides = tuple((kind_of(batch), kind_of(head), row) for batch, head, row in extent.strides)
+        tensors = tuple(tuple((*own[3::2], max(own) > MAX_INT32) for own in numbers) for numbers in extent.numbers)
+        return Flags(wide, fits, strides, tensors)
+
+    @cached_property
+    def _of_columns(self) -> tuple[int, int]:
+        names = ("k", "v") if self._by_queries else ("q", "do")
+        first, second = map(self._problem.kind.operands.index, names)
+        return first, second
+
+    def _settled(self) -> list[PassKernels | None]:
+        """The kernels of each pass, and where their pointers lead."""
+        kind = self._problem.kind
+        inputs_at = len(kind.tensors) + 1
+        self._regions_at = inputs_at + sum(len(one.roles) for one in self._texts)
+        between = min(sum(not one.final for one in self._texts), 2)
+        # what one pass writes the next reads, never in place: the launch that mends rows reads again
+        parts = [self._part_regions(None) for _ in range(between)]
+        known = {f"{name}_ptr": i for i, name in enumerate(kind.tensors)} | {"pairs_ptr": len(kind.tensors)}
+        found: list[PassKernels | None] = []
+        for i, (text, fits) in enumerate(zip(self._texts, self._flags.passes, strict=True)):
+            own = known | {f"t{j}_ptr": inputs_at + j for j in range(len(text.roles))}
+            inputs_at += len(text.roles)
+            found.append(None if fits is None else self._of_pass(i, text, fits, own, parts))
+        return found
+
+    def _of_pass(
+        self, i: int, text: PassSource, fits: bool, pointers: dict[str, int], parts: list[list[int]]
+    ) -> PassKernels:
+        tile, kind = self._tiles[i], self._problem.kind
+        reads = writes = [self._nothing] * len(kind.parts)
+        if text.resume or not text.final:
+            reads, writes = parts[-1], parts[0]
+            parts.reverse()
+        split = self._part_regions(i) if tile.splits > 1 else writes
+        marks = self._region(i, 1, torch.float32) if text.leaky else self._nothing
+        tags = [part.tag for part in kind.parts]
+
+        def led(outcome: list[int], marks: int) -> dict[str, int]:
+            ways = zip(tags, reads, outcome, split, strict=True)
+            places = {
+                f"{name}{tag}_ptr": place for tag, *all_of in ways for name, place in zip(WAYS, all_of, strict=True)
+            }
+            return {**pointers, **places, "marks_ptr": marks}
+
+        own = led(split, marks)
+        main = self._kernel(text, text.name, text.signature, tile, own, fits=fits)
+        repair = combine = None
+        if text.leaky:
+            repair = self._kernel(text, text.name, text.signature, unhurried(tile), own, fits=fits, careful=True)
+        if tile.splits > 1:
+            name, after = f"{text.name}_combine", led(writes, self._nothing)
+            combine = self._kernel(text, name, text.combining, tile, after, fits=True, dims=COMBINED)
+        return PassKernels(main, repair, combine)
+
+    def _region(self, of: int | None, width: int, dtype: torch.dtype) -> int:
+        """The place of a new region among a call's tensors."""
+        self._regions.append(SharedRegion(of, width, dtype))
+        return self._regions_at + len(self._regions) - 1
+
+    def _part_regions(self, of: int | None) -> list[int]:
+        """Places for the results of rows."""
+        return [self._region(of, width, dtype) for width, dtype in self._problem.parts]
+
+    def _kernel(
+        self,
+        text: PassSource,
+        name: str,
+        signature: Signature,
         tile: Tile,
-        sides: tuple[int, ...],
-        alike: tuple[Any, ...],
+        pointers: dict[str, int],
         *,
-        fits: bool = True,
+        fits: bool,
         careful: bool = False,
         dims: int = 0,
-    ) -> None:
-        """A launch, of all dimensions of a row or of `dims`; it `fits` if there are columns for each whole tile."""
-        request = self.job.request
+    ) -> Kernel:
+        """Compiled with these constants, for all dimensions of a row or `dims`."""
+        request = self._problem.request
         head_dim, v_head_dim = request.q.shape[-1], request.v.shape[-1]
         widths = (dims, dims) if dims else padded(head_dim, v_head_dim, request.q.dtype.itemsize)
-        precision = "tf32" if request.tf32 else "ieee"
-        constants = (
-            head_dim, v_head_dim, *widths,
-            tile.block_m, tile.block_n, self.job.paired, precision, self.job.wide, fits,
-            tile.splits > 1, tile.apart, careful,
-            *sides,
-        )  # fmt: skip
-        self.schedule.steps.append(step(kernel, grid, arguments, constants, tile, alike))
+        sides = sides_of(text.boxes, tile.block_m, tile.block_n)
+        constants = {
+            **self._fixed,
+            "splits": tile.splits,
+            "HEAD_DIM": head_dim,
+            "V_HEAD_DIM": v_head_dim,
+            "BLOCK_D": widths[0],
+            "BLOCK_DV": widths[1],
+            "BLOCK_M": tile.block_m,
+            "BLOCK_N": tile.block_n,
+            "PAIRED": self._problem.heads.listed is not None,
+            "PRECISION": "tf32" if request.tf32 else "ieee",
+            "WIDE": self._flags.wide,
+            "FITS": fits,
+            "SPLIT": tile.splits > 1,
+            "APART": tile.apart,
+            "CAREFUL": careful,
+            **dict(zip(text.sides, sides, strict=True)),
+        }
+        alike = self._flags.strides, self._flags.tensors[text.number]
+        return Kernel.of(
+            self._problem.modules.kernels(tile.language)[name], signature, constants, pointers, tile, alike
+        )
 
 
-def step(
-    kernel: Any,
-    grid: tuple[int, int, int],
-    arguments: list[Any],
-    constants: tuple[Any, ...],
-    tile: Tile,
-    alike: tuple[Any, ...],
-) -> KernelLaunch:
-    """A launch whose arguments are numbers, and pointers to the call's tensors."""
-    pointers = tuple((i, one.number) for i, one in enumerate(arguments) if isinstance(one, Pointer))
-    plain = (0 if isinstance(one, Pointer) else one for one in arguments)
-    return KernelLaunch(kernel, grid, [*plain, *constants], pointers, constants, tile, alike)
+WAYS = ("part_in", "part_out", "split")
+"""What begins the names of pointers to parts."""
+
+
+def _numbers(signature: Signature, numbers: Sequence[Sequence[int]]) -> dict[str, int]:
+    """The numbers of a pass's run-time tensors, by name."""
+    lines = signature.inputs
+    return {one.name: n for line, own in zip(lines, numbers, strict=True) for one, n in zip(line[1:], own, strict=True)}
 
 
 def _fits(walk: Walk, columns: tuple[int, int], block_n: int) -> bool:
@@ -308,20 +321,3 @@ def _grid(tiles: int, count: int) -> tuple[int, int, int]:
     """Tiles along the first axis, then (batch, head) pairs, some of them perhaps past the last."""
     along = min(count, MAX_GRID)
     return tiles, along, -(-count // along)
-
-
-@dataclass(frozen=True)
-class Pointer:
-    """The address of a call's tensor of that number."""
-
-    number: int
-
-
-def _tensors(numbers: Sequence[Sequence[int]], place: int) -> list[Any]:
-    """Each run-time tensor of a pass with its numbers."""
-    return [argument for i, own in enumerate(numbers) for argument in (Pointer(place + i), *own)]
-
-
-def _listed(one: Pass, roles: Sequence[Role], numbers: Sequence[Sequence[int]]) -> int:
-    """How long the list is that rows come from, where they do."""
-    return numbers[roles.index(TokenList(one.rows.tokens))][2] if isinstance(one.rows, Listed) else 0

@@ -20,8 +20,11 @@ class OutputAllocator:
     """
 
     def __init__(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
-        like = torch.empty(shape, dtype=dtype, device="meta")
-        self._layout = tuple(like.shape), like.stride()
+        strides, step = [1], 1
+        for size in reversed(shape[1:]):
+            step *= max(size, 1)
+            strides.append(step)
+        self._layout = tuple(shape), tuple(reversed(strides))
         self._dtype, self._device = dtype, device
         self._quick = _quick if device.type == "cuda" else None
 

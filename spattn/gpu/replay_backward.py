@@ -1,22 +1,26 @@
-"""A backward pass that has run, for the next one like it: nothing is looked at but addresses."""
+"""A backward pass that has run, for later ones like it: of any lengths that its launch plans serve."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
+from spattn.call.positions import Positions
 from spattn.call.prepared import Prepared
 from spattn.call.request import Request
 from spattn.codegen.parts import TERMS
 from spattn.gpu.backward import Gradients, Ran, is_alike, zero
-from spattn.gpu.launch import Outputs
+from spattn.gpu.extent import Strides
+from spattn.gpu.inputs import Frame
+from spattn.gpu.launch import Launch, Outputs
 from spattn.gpu.output_allocator import OutputAllocator
-from spattn.gpu.replay import ALIGNMENT, Runs, can_bind
+from spattn.gpu.replay import ALIGNMENT, may_run_again, planned_again, run_again
 
 
 class ReplayedBackward:
-    """What ran for the gradients of a request, for tensors of the same shapes, strides, dtypes and device.
+    """What ran for the gradients of a request, for tensors of its dtypes and device and of strides like its own.
 
     Args:
         request: The call.
@@ -26,9 +30,9 @@ class ReplayedBackward:
 
     def __init__(self, request: Request, ran: Ran, wanted: tuple[bool, bool, bool]) -> None:
         self._wants_keys = wanted[1] or wanted[2]
-        self._index = request.q.device.index
-        self._terms = OutputAllocator((*request.q.shape[:3], TERMS), torch.float32, request.q.device)
-        self._queries, self._keys = Runs(ran.queries, request), Runs(ran.keys, request)
+        self._heads, self._scale, self._device = request.num_q_heads, request.scale, request.q.device
+        self._queries, self._keys = ran.queries, ran.keys
+        self._ready: tuple[Any, _Ready] | None = None
 
     def __call__(
         self,
@@ -39,21 +43,72 @@ class ReplayedBackward:
         d_out: torch.Tensor,
         d_lse: torch.Tensor | None,
         prepared: Prepared,
+        positions: Positions,
     ) -> Gradients | None:
         """The gradients; None where these tensors need kernels of their own, or another device is current."""
         out, lse = saved.out, saved.lse
+        d_lse = zero_like(lse) if d_lse is None else d_lse
         at = (q.data_ptr(), k.data_ptr(), v.data_ptr(), d_out.data_ptr())
-        row = (out.data_ptr(), (zero(lse.device) if d_lse is None else d_lse).data_ptr(), lse.data_ptr())
+        row = (out.data_ptr(), d_lse.data_ptr(), lse.data_ptr())
         together = at[0] | at[1] | at[2] | at[3] | row[0] | row[1] | row[2]
-        if together % ALIGNMENT or torch.cuda.current_device() != self._index:
+        if together % ALIGNMENT or torch.cuda.current_device() != self._device.index:
             return None
-        terms = self._terms()  # held until all is launched, else others would write there
         dq, dk, dv = torch.empty_like(q), None, None
-        self._queries((*at, row[0], row[1], dq.data_ptr(), row[2], terms.data_ptr()), prepared)
         if self._wants_keys:
             dk, dv = torch.empty_like(k), torch.empty_like(v)
-            self._keys((*at, dk.data_ptr(), dv.data_ptr(), terms.data_ptr()), prepared)
+        ready = self._at((q, k, v, d_out, out, d_lse, dq, dk, dv), prepared, positions)
+        if ready is None:
+            return None
+        terms = ready.terms()  # held until all is launched, else others would write there
+        made = terms.data_ptr()
+        run_again(ready.queries, (*at, row[0], row[1], dq.data_ptr(), row[2], made), prepared, self._device)
+        if dk is not None and dv is not None:
+            run_again(ready.keys, (*at, dk.data_ptr(), dv.data_ptr(), made), prepared, self._device)
         return Gradients(dq, dk, dv)
+
+    def _at(self, tensors: tuple[torch.Tensor | None, ...], prepared: Prepared, positions: Positions) -> _Ready | None:
+        """The launches for these shapes and strides: those of the call before, or filled in anew."""
+        q = tensors[0]
+        assert q is not None
+        strides = [None if one is None else one.stride()[:3] for one in tensors]
+        key = (positions, strides, [(one.shape, one.stride()) for one in prepared.values()])
+        last = self._ready
+        if last is not None and last[0] == key:
+            return last[1]
+        found = self._filled(q, positions, strides, prepared)
+        if found is not None:
+            self._ready = key, found
+        return found
+
+    def _filled(self, q: torch.Tensor, positions: Positions, strides: list[Any], prepared: Prepared) -> _Ready | None:
+        frame = Frame(positions, self._heads, self._device)
+        of_q, of_k, of_v, of_do, of_out, of_dlse, of_dq, of_dk, of_dv = strides
+        by_queries: tuple[Strides, ...] = (of_q, of_k, of_v, of_do, of_out, of_dlse, of_dq)
+        queries = planned_again(self._queries, frame, self._scale, by_queries, prepared)
+        keys: list[Launch] | None = []
+        if self._wants_keys:
+            keys = planned_again(self._keys, frame, self._scale, (of_q, of_k, of_v, of_do, of_dk, of_dv), prepared)
+        if queries is None or keys is None:
+            return None
+        return _Ready(queries, keys, OutputAllocator((*q.shape[:3], TERMS), torch.float32, self._device))
+
+
+class _Ready:
+    """Launches for tensors of just these shapes and strides.
+
+    Args:
+        queries: Of dq.
+        keys: Of dk and dv.
+        terms: Makes what dq leaves to them.
+    """
+
+    def __init__(self, queries: list[Launch], keys: list[Launch], terms: OutputAllocator) -> None:
+        self.queries, self.keys, self.terms = queries, keys, terms
+
+
+def zero_like(lse: torch.Tensor) -> torch.Tensor:
+    """A gradient of lse that is zero."""
+    return zero(lse.device).expand(lse.shape)
 
 
 def replayed_backward(
@@ -70,5 +125,5 @@ def replayed_backward(
     if ran is None or ran.summed or not all(map(is_alike, (request.q, request.k, request.v))):
         return None
     read = [one for one in (request.q, request.k, request.v, *rows) if one is not None]
-    bindable = can_bind(request, [*ran.queries, *ran.keys], read)
-    return ReplayedBackward(request, ran, wanted) if bindable else None
+    again = may_run_again([*ran.queries, *ran.keys], read)
+    return ReplayedBackward(request, ran, wanted) if again else None

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import suppress
-from dataclasses import astuple, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from spattn.cost.tile import Tile
+from spattn.codegen.languages import LANGUAGES
+from spattn.codegen.tile import Tile
 from spattn.cost.tile_choice import Question, bucket
 
 if TYPE_CHECKING:
     from spattn.call.request import Records
 
+SMALLEST = Tile(16, 16, 1, 1)
 SIDES = frozenset((16, 32, 64, 128, 256))
 
 
@@ -78,11 +80,7 @@ def _triton_version() -> str:
 
 def record_of(tiles: tuple[Tile, ...], microseconds: float | None) -> dict[str, Any]:
     """The tile of each pass as JSON, and how long all passes took with them."""
-    return {"tiles": [_numbers(tile) for tile in tiles], "microseconds": microseconds}
-
-
-def _numbers(tile: Tile) -> list[int]:
-    return [*map(int, astuple(tile))]
+    return {"tiles": [asdict(tile) for tile in tiles], "microseconds": microseconds}
 
 
 def measured_in(record: dict[str, Any] | None, passes: int) -> Measured | None:
@@ -90,7 +88,7 @@ def measured_in(record: dict[str, Any] | None, passes: int) -> Measured | None:
     rows = record.get("tiles") if record else None
     if record is None or not isinstance(rows, list) or len(rows) != passes:
         return None
-    tiles = tuple(map(Tile.of, rows)) if all(map(_is_numbers, rows)) else ()
+    tiles = tuple(Tile(**row) for row in rows) if all(map(_is_tile, rows)) else ()
     return Measured(tiles, _time_in(record)) if tiles and all(map(_is_sound, tiles)) else None
 
 
@@ -99,10 +97,16 @@ def _time_in(record: dict[str, Any]) -> float | None:
     return float(time) if isinstance(time, int | float) and time >= 0 else None
 
 
-def _is_numbers(row: Any) -> bool:
-    return isinstance(row, list) and len(row) == len(fields(Tile)) and all(type(n) is int for n in row)
+def _is_tile(row: Any) -> bool:
+    kinds = {one.name: type(getattr(SMALLEST, one.name)) for one in fields(Tile)}
+    return isinstance(row, dict) and {name: type(value) for name, value in row.items()} == kinds
 
 
 def _is_sound(tile: Tile) -> bool:
-    sides = tile.block_m in SIDES and tile.block_n in SIDES and tile.num_warps in (1, 2, 4, 8, 16)
+    sides = (
+        tile.language in LANGUAGES
+        and tile.block_m in SIDES
+        and tile.block_n in SIDES
+        and tile.num_warps in (1, 2, 4, 8, 16)
+    )
     return sides and 1 <= tile.num_stages <= 8 and 0 <= tile.registers <= 255 and 1 <= tile.splits <= 64

@@ -9,18 +9,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
+from spattn.call.prepared import Prepared
 from spattn.call.request import Records
-from spattn.cost.tile import Tile
+from spattn.codegen.tile import Tile
 from spattn.cost.tile_choice import Candidate, candidates
 from spattn.gpu.clock import Clock, by_events
-from spattn.gpu.launch_plan import LaunchPlan, Problem, plan_launches
+from spattn.gpu.problem import Problem
 from spattn.gpu.tile_records import Measured, file, keep, key_of, known
 
 CANDIDATES = 4  # of each pass
 BETTER = 0.98  # of the best time that a tile must reach to take its place: less is noise
+
+
+class Runnable(Protocol):
+    """Launches that run on tensors."""
+
+    def run(self, tensors: list[torch.Tensor], prepared: Prepared) -> None:
+        """Runs them, on those of the kind and the pattern's."""
+        ...
+
+
+Planned = Callable[[tuple[Tile, ...]], Runnable]
 
 
 @dataclass(frozen=True)
@@ -76,18 +89,18 @@ class Tuner:
     ) -> None:
         self._records, self._clock, self._heard, self._fresh = records, clock, heard, fresh
 
-    def tiles(self, job: Problem, text: str, run: Callable[[LaunchPlan], None]) -> tuple[Tile, ...] | None:
+    def tiles(self, problem: Problem, planned: Planned, tensors: list[torch.Tensor]) -> tuple[Tile, ...] | None:
         """The tile of each pass; None where nothing may be measured, or nothing runs.
 
         Args:
-            job: The passes and their shapes.
-            text: The module's source.
-            run: Runs a schedule on the call's tensors.
+            problem: The passes, and the call.
+            planned: Makes launches of a tile for each pass.
+            tensors: Those of the kind, on which they run.
         """
-        key = key_of(job, text)
-        found = None if self._fresh else known(key, self._records, len(job.texts))
-        if found is None and not _is_captured(job):
-            report = self._measured(job, run)
+        key = key_of(problem, problem.text)
+        found = None if self._fresh else known(key, self._records, len(problem.layout.passes))
+        if found is None and not _is_captured(problem):
+            report = self._measured(problem, lambda tiles: self._timed(planned, tiles, tensors, problem))
             found = self._filed(key, report)
         if found is None:
             return None
@@ -103,27 +116,30 @@ class Tuner:
         file(key, found, self._records)
         return found
 
-    def _measured(self, job: Problem, run: Callable[[LaunchPlan], None]) -> Report:
+    def _measured(self, problem: Problem, timed: Callable[[tuple[Tile, ...]], float | None]) -> Report:
         """One pass after the other, the others as good as is known."""
-        orders = [order[:CANDIDATES] for order in candidates(job)]
+        orders = [order[:CANDIDATES] for order in candidates(problem)]
         best, time = tuple(order[0] for order in orders), None
         trials = []
         for number, order in enumerate(orders):
-            if job.layout.passes[number].skips(*job.rows):
+            if problem.layout.passes[number].skips(*problem.rows):
                 continue
             for candidate in order[0 if time is None else 1 :]:
                 tried = (*best[:number], candidate, *best[number + 1 :])
-                took = self._timed(job, tuple(one.tile for one in tried), run)
+                took = timed(tuple(one.tile for one in tried))
                 trials.append(Trial(number, candidate.tile, _total(tried), took))
                 if took is not None and (time is None or took < BETTER * time):
                     best, time = tried, took
-        return Report(job.kind.name, tuple(trials), None if time is None else tuple(one.tile for one in best), time)
+        tiles = None if time is None else tuple(one.tile for one in best)
+        return Report(problem.kind.name, tuple(trials), tiles, time)
 
-    def _timed(self, job: Problem, tiles: tuple[Tile, ...], run: Callable[[LaunchPlan], None]) -> float | None:
+    def _timed(
+        self, planned: Planned, tiles: tuple[Tile, ...], tensors: list[torch.Tensor], problem: Problem
+    ) -> float | None:
         """Microseconds of all passes; None where they do not run."""
         with suppress(Exception):  # too little shared memory, no registers: whatever a compiler or a driver says
-            schedule = plan_launches(job, tiles)
-            return self._clock(tiles, lambda: run(schedule))
+            launch = planned(tiles)
+            return self._clock(tiles, lambda: launch.run(tensors, problem.request.tensors))
         return None
 
 
@@ -132,5 +148,5 @@ def _total(tried: Iterable[Candidate]) -> float | None:
     return None if None in predicted else sum(one for one in predicted if one is not None)
 
 
-def _is_captured(job: Problem) -> bool:
-    return job.request.q.is_cuda and torch.cuda.is_current_stream_capturing()
+def _is_captured(problem: Problem) -> bool:
+    return problem.request.q.is_cuda and torch.cuda.is_current_stream_capturing()

@@ -53,13 +53,13 @@ from spattn.relation.lengths import never_negative
 MAX_SPELLED = 8  # tokens of blocks; more make more ranges than a tile should walk
 
 
-def plan(condition: Bool, direction: str = "queries", classes: bool = True) -> Layout:
+def plan(condition: Bool, direction: str = "queries", by_residue: bool = True) -> Layout:
     """The layout of a condition over q, k: for every length, exact.
 
     Args:
         condition: Which pairs are allowed.
         direction: "queries", or "keys" to tile the keys.
-        classes: May rows be tiled by residue classes? Else they are masked as they come, which is quicker where few
+        by_residue: May rows be tiled by residue classes? Else they are masked as they come, which is quicker where few
             rows are left of a class.
     """
     rows_first = condition if direction == "queries" else swapped(condition)
@@ -72,7 +72,7 @@ def plan(condition: Bool, direction: str = "queries", classes: bool = True) -> L
     for grid in owned_grids(made.rest):
         rows = conj(le(0, Q), le(Q, math.prod(grid) - 1))
         made.own(Grid(grid), plan_walks(made.rest, direction, grid), rows, off_grid(made.rest, grid))
-    others, capped = _plan_rest(made.rest, made.skip, direction, classes)
+    others, capped = _plan_rest(made.rest, made.skip, direction, by_residue)
     passes = _with_epilogues((*made.passes, *others))
     return Layout(passes, condition, direction, tuple(dict.fromkeys(made.notes + capped)))
 
@@ -164,15 +164,15 @@ def _swapped_frame(frame: Relative) -> Relative:
     return Relative(frame.documents, swapped(frame.inner), rows)
 
 
-def _plan_rest(condition: Bool, skip: Bool, direction: str, classes: bool) -> tuple[list[Pass], list[str]]:
+def _plan_rest(condition: Bool, skip: Bool, direction: str, by_residue: bool) -> tuple[list[Pass], list[str]]:
     try:
-        return _planned_rest(condition, skip, direction, classes)
+        return _planned_rest(condition, skip, direction, by_residue)
     except Unplannable:
         return [Pass(CONTIGUOUS, (calculated_walk(condition),), skip=skip)], ["interval calculus"]
 
 
-def _planned_rest(condition: Bool, skip: Bool, direction: str, classes: bool) -> tuple[list[Pass], list[str]]:
-    pieces = Pieces.of(condition, direction, residues=classes)
+def _planned_rest(condition: Bool, skip: Bool, direction: str, by_residue: bool) -> tuple[list[Pass], list[str]]:
+    pieces = Pieces.of(condition, direction, residues=by_residue)
     passes: list[Pass] = []
     for rows in pieces.owned_rows():
         walks = walks_of(pieces.restricted(rows), rows)

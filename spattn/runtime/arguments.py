@@ -30,7 +30,7 @@ def checked(
     roles: Mapping[str, str],
     tensors: Mapping[str, object],
     shared: Prepared | None = None,
-    numbers: Numbers = USUAL,
+    said: Numbers = USUAL,
 ) -> Request:
     """The request of a call.
 
@@ -43,7 +43,7 @@ def checked(
         roles: The pattern's free names, and what each is.
         tensors: What the call gives for them, and for positions, by the names in `BY_REQUEST`.
         shared: What was prepared of them before.
-        numbers: What it says of positions in numbers.
+        said: What it says of positions in numbers.
 
     Raises:
         ArgumentError: Shapes, dtypes, devices or lengths do not fit each other.
@@ -53,7 +53,7 @@ def checked(
     _shapes_fit(q, k, v)
     if isinstance(scale, float) and not math.isfinite(scale):
         raise ArgumentError("E060", f"scale is {scale}; it is a finite number")
-    at, batch_size = _placed(numbers, tensors, q, k)
+    at, batch_size = _placed(said, tensors, q, k)
     every = {**roles, **dict.fromkeys(at.by_request, "positions")}
     given = named(every, tensors, shared, q.device)
     sizes = _Sizes(batch_size, q.shape[1], at)
@@ -80,15 +80,15 @@ class _Sizes:
     at: Positions
 
 
-def _placed(numbers: Numbers, tensors: Mapping[str, Any], q: torch.Tensor, k: torch.Tensor) -> tuple[Positions, int]:
+def _placed(said: Numbers, tensors: Mapping[str, Any], q: torch.Tensor, k: torch.Tensor) -> tuple[Positions, int]:
     """Where rows and keys stand, and how many requests there are."""
     by_request = tuple(name for name in BY_REQUEST if name in tensors)
     batch_size = q.shape[0]
     if "cu_seqlens_q" in by_request:
         batch_size = max(tensors["cu_seqlens_q"].numel() - 1, 0)
     given = {name: tensors[name] for name in by_request}
-    check_positions(numbers, given, q, k, batch_size, on_gpu=checks_values())
-    at = placed(numbers, by_request, q.shape[2], k.shape[2])
+    check_positions(said, given, q, k, batch_size, on_gpu=checks_values())
+    at = placed(said, by_request, q.shape[2], k.shape[2])
     ends = ("q_offset", at.q_offset), ("q_offset + q_len", at.q_offset + at.q_len), ("k_offset", at.k_offset)
     for name, end in (("kv_len", at.kv_len), *ends):
         if isinstance(end, int) and not FIRST <= end < LONGEST:  # one that is traced is looked at when it is known

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import astuple
 from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 
-from spattn.backends import registry
-from spattn.call.positions import BY_REQUEST, USUAL, Numbers, Placement, Positions
+from spattn.backends.registry import Backend, choose
+from spattn.call.positions import BY_REQUEST, USUAL, Numbers, Placement, Positions, placed
 from spattn.call.prepared import NONE, Kept, Prepared
 from spattn.call.request import Again, CompiledPattern, Differentiable, Request, wants_gradient
 from spattn.errors import ArgumentError, BindError
 from spattn.runtime import derivatives, operators
 from spattn.runtime.arguments import as_tensors, checked, checks_values, named
 from spattn.runtime.context import as_autocast_wants, is_plain, is_transformed, is_watched
+from spattn.runtime.kinds import kind_of, numbers_of
 from spattn.runtime.numbers import scaled
 from spattn.runtime.options import Plan
 from spattn.runtime.placing import as_batch, only_of_the_whole, read_placement
 from spattn.runtime.tensors import require_tensor
 
 MAX_KINDS = 1024
-ALIGNMENT = 16  # bytes; kernels are compiled anew for addresses that are no multiples
 
 
 class Pattern(CompiledPattern, Protocol):
@@ -45,7 +44,7 @@ class Arguments(NamedTuple):
     k: torch.Tensor
     v: torch.Tensor
     scale: float | None
-    numbers: Numbers
+    said: Numbers
     tensors: Mapping[str, object]
     shared: Prepared | None = None
 
@@ -64,6 +63,7 @@ class Calls:
         self._text, self._names = plan.text, plan.tensors
         self._again: dict[Any, Again] = {}
         self._differentiable: dict[Any, Differentiable] = {}
+        self._last: tuple[bool, Any, Again] | None = None
 
     def call(
         self,
@@ -73,7 +73,7 @@ class Calls:
         scale: float | torch.Tensor | None,
         tensors: Mapping[str, object],
         shared: Prepared | None = None,
-        numbers: Numbers = USUAL,
+        said: Numbers = USUAL,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(out, lse), differentiable.
 
@@ -86,18 +86,17 @@ class Calls:
             q, scale = scaled(q, scale)
         traced = torch.compiler.is_compiling()
         if not traced and is_plain(q, k, v):
-            return self.answer(Arguments(q, k, v, scale, numbers, tensors, shared))
+            return self.answer(Arguments(q, k, v, scale, said, tensors, shared))
         for name, x in (("q", q), ("k", k), ("v", v)):
             require_tensor(name, x)
         q, k, v = as_autocast_wants(q, k, v)
         if traced or is_watched(q, k, v) or is_transformed():
             by_request = tuple(name for name in BY_REQUEST if name in tensors)
-            listed = self._listed(tensors, shared, q.device) + [
-                cast(torch.Tensor, tensors[name]) for name in by_request
-            ]
+            listed = self._listed(tensors, shared, q.device)
+            listed += (cast(torch.Tensor, tensors[name]) for name in by_request)
             through = operators.forward if traced or is_watched(q, k, v) else derivatives.transformed
-            return through(q, k, v, listed, self._text, scale, numbers, by_request)
-        return self.answer(Arguments(q, k, v, scale, numbers, tensors, shared))
+            return through(q, k, v, listed, self._text, scale, said, by_request)
+        return self.answer(Arguments(q, k, v, scale, said, tensors, shared))
 
     def placed(
         self,
@@ -110,42 +109,51 @@ class Calls:
         shared: Prepared | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The same where the user says where rows and keys stand; those of packed tensors are answered packed."""
-        numbers, by_request = read_placement(placement)
+        said, by_request = read_placement(placement)
         packed = "cu_seqlens_q" in by_request
         q, k, v = (as_batch(name, x) if packed else x for name, x in (("q", q), ("k", k), ("v", v)))
-        k, v, numbers = only_of_the_whole(k, v, numbers, q.shape[2], by_request)
-        out, lse = self.call(q, k, v, scale, {**tensors, **by_request}, shared, numbers)
+        k, v, said = only_of_the_whole(k, v, said, q.shape[2], by_request)
+        out, lse = self.call(q, k, v, scale, {**tensors, **by_request}, shared, said)
         return (out.squeeze(0).transpose(0, 1), lse.squeeze(0)) if packed else (out, lse)
 
     def answer(self, given: Arguments) -> tuple[torch.Tensor, torch.Tensor]:
         """(out, lse) by kernels; errors are those of `call`."""
-        q, k, v, _, _, tensors, shared = given
-        if not type(q) is type(k) is type(v) is torch.Tensor:
+        q, k, v, _, said, tensors, shared = given
+        if said is not USUAL and said.missing_keys == "refuse":
+            self._refuse_missing_keys(given)
+        numbers = _numbers(given)
+        if numbers is None:
             return self._looked_at(given, None)
-        try:
-            kind = _kind(given)
-        except RuntimeError:  # a nested tensor has no strides: the checks say so
-            kind = None
-        if kind is None:
-            return self._looked_at(given, None)
-        key = wants_gradient(q, k, v), kind
-        again = self._again.get(key)
-        answer = None if again is None else again(q, k, v, _prepared(tensors, shared))
-        return answer or self._looked_at(given, key)
+        wanted, last = wants_gradient(q, k, v), self._last
+        again: Again | None
+        if last is not None and last[0] is wanted and last[1] == numbers:
+            _, numbers, again = last
+        else:
+            again = self._again.get((wanted, kind_of(numbers)))
+        answer = None if again is None else again(q, k, v, _prepared(tensors, shared), said, numbers)
+        if again is None or answer is None:
+            kind = kind_of(numbers)
+            return self._looked_at(given, kind and (wanted, kind))
+        self._last = wanted, numbers, again
+        return answer
 
     def differentiable(self, given: Arguments) -> Differentiable:
         """What differentiates calls of this kind; errors are those of `call`."""
-        key = _kind(given)
-        known = self._differentiable.get(key)
+        numbers = _numbers(given)
+        kind = numbers and kind_of(numbers)
+        known = self._differentiable.get(kind)
         if known is None:
             known = self.new_differentiable(given)
-            _remember(self._differentiable, key, known)
-        return known
+            if kind is not None:
+                _remember(self._differentiable, kind, known)
+            return known
+        by_request = tuple(name for name in BY_REQUEST if name in given.tensors)
+        return known.at(placed(given.said, by_request, given.q.shape[2], given.k.shape[2]))
 
     def new_differentiable(self, given: Arguments) -> Differentiable:
         """The same, not kept: lengths may be symbols."""
         request = self.request(given)
-        return registry.backend(self.chosen(request)).differentiable(self._plans, request)
+        return self.chosen(request).differentiable(self._plans, request)
 
     def arguments(
         self,
@@ -154,7 +162,7 @@ class Calls:
         v: torch.Tensor,
         tensors: Sequence[torch.Tensor],
         scale: float | None,
-        numbers: Numbers = USUAL,
+        said: Numbers = USUAL,
         by_request: tuple[str, ...] = (),
     ) -> Arguments:
         """Those of a call, from the pattern's tensors in the plan's order and those of positions after them.
@@ -165,34 +173,34 @@ class Calls:
         names = *self._names, *by_request
         if len(tensors) != len(names):
             raise BindError("E030", f"the plan names {len(names)} tensors, and there are {len(tensors)}")
-        return Arguments(q, k, v, scale, numbers, dict(zip(names, tensors, strict=True)))
+        return Arguments(q, k, v, scale, said, dict(zip(names, tensors, strict=True)))
 
     def request(self, given: Arguments) -> Request:
         """The call, checked; errors are those of `call`."""
-        request = checked(**given._asdict(), tf32=self._tf32, roles=self._roles)
-        if given.numbers.missing_keys == "refuse":
-            self._refuse_missing_keys(request)
-        return request
+        return checked(**given._asdict(), tf32=self._tf32, roles=self._roles)
 
-    def _refuse_missing_keys(self, request: Request) -> None:
+    def _refuse_missing_keys(self, given: Arguments) -> None:
         """Refuses a call with a row that wants a key which is not given; what only a device knows is not looked at."""
-        at = request.positions
-        if at.given == (0, at.kv_len) or at.by_request or not all(type(x) is int for x in astuple(at)[:5]):
+        q, k, said = given.q, given.k, given.said
+        if said.k_offset in (None, 0) and said.kv_len is None or not q.dim() == k.dim() == 4:
             return
-        pair = self._plans.missing_key(at, request.num_q_heads, request.batch_size)
+        at = placed(said, (), q.shape[2], k.shape[2])
+        if at.given == (0, at.kv_len) or any(name in given.tensors for name in BY_REQUEST):
+            return
+        pair = self._plans.missing_key(at, q.shape[1], q.shape[0])
         if pair is not None:
             row, key = pair
             message = f"row {row - at.q_offset}, at position {row}, attends key {key}, and {_between(at)} are given"
             hint = 'missing_keys="ignore" computes over those that are, to be merged by lse'
             raise ArgumentError("E060", message, hint=hint)
 
-    def chosen(self, request: Request) -> str:
+    def chosen(self, request: Request) -> Backend:
         """The backend that serves a request.
 
         Raises:
             UnsupportedError: None can that may.
         """
-        return registry.choose(self._backend, request)
+        return choose(self._backend, self._plans, request)
 
     @property
     def reads_batch(self) -> bool:
@@ -214,7 +222,7 @@ class Calls:
     def _looked_at(self, given: Arguments, key: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Checks and serves a call; where it has a key, calls like it will be quicker."""
         request = self.request(given)
-        served = registry.backend(self.chosen(request)).serve(self._plans, request)
+        served = self.chosen(request).serve(self._plans, request)
         if key is not None and served.again is not None:
             _remember(self._again, key, served.again)
         return served.out, served.lse
@@ -225,22 +233,21 @@ def _between(at: Positions) -> str:
     return f"keys {first} .. {stop - 1}" if stop > first else "none"
 
 
-def _kind(given: Arguments) -> Any:
-    """What decides how a call is served, but for values and addresses; None where each call is looked at."""
-    q, k, v, scale, numbers, tensors, shared = given
-    kinds = q.dtype, k.dtype, v.dtype, q.device, k.device, v.device
-    own: tuple[Any, ...] = ()
+def _numbers(given: Arguments) -> Any:
+    """All that may decide how a call is served, but for values and addresses; None where each call is looked at."""
+    q, k, v, scale, said, tensors, shared = given
+    if not type(q) is type(k) is type(v) is torch.Tensor:
+        return None
+    every: Mapping[str, Any] = {}
     if tensors or shared:
-        every = [*(shared or NONE).items(), *tensors.items()]
-        if checks_values() or not all(type(one) is torch.Tensor for _, one in every):
+        every = {**(shared or NONE), **tensors}
+        twice = len(every) < len(tensors) + len(shared or NONE)
+        if twice or checks_values() or not all(type(one) is torch.Tensor for one in every.values()):
             return None
-        own = tuple((name, *_layout(one)) for name, one in every)
-    return q.shape, k.shape, v.shape, q.stride(), k.stride(), v.stride(), kinds, scale, numbers, *own
-
-
-def _layout(tensor: Any) -> tuple[Any, ...]:
-    """What kernels are compiled for, and which numbers they are launched with."""
-    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device, tensor.data_ptr() % ALIGNMENT
+    try:
+        return numbers_of(q, k, v, scale, said, every)
+    except RuntimeError:  # a nested tensor has no strides: the checks say so
+        return None
 
 
 def _prepared(tensors: Mapping[str, Any], shared: Prepared | None) -> Prepared:

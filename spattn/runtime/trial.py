@@ -72,10 +72,11 @@ def trial(
     given = {name: torch.as_tensor(value, device=device) for name, value in tensors.items()}
     request = checked(q, k, v, scale=None, tf32=False, roles=roles, tensors=given)
     name = str(dtype).removeprefix("torch.")
-    refusal = registry.backend(backend).refusal(request)
+    [chosen] = registry.backends(backend).values()
+    refusal = chosen.refusal(plans, request)
     if refusal is not None:
         return Trial(backend, name, device, refusal)
-    served = registry.backend(backend).serve(plans, request)
+    served = chosen.serve(plans, request)
     wanted, wanted_lse = oracle.attention(q, k, v, mask)
     scale = wanted_lse.abs().clamp(min=1.0).nan_to_num(posinf=1.0)
     lse_error = _largest(served.lse, wanted_lse, scale)

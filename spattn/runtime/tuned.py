@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
-from spattn.backends.triton import refusal
+from spattn.backends.gpu import Gpu
 from spattn.cache.store import Cache
 from spattn.call.request import CompiledPattern, Request
+from spattn.codegen.languages import LANGUAGES
 from spattn.errors import MissingDependencyError, UnsupportedError
 from spattn.gpu.backward import Gradients, differentiate
 from spattn.gpu.forward import attend
-from spattn.gpu.launch import Outputs
+from spattn.gpu.launch import Options, Outputs
 from spattn.gpu.tuning import Report, Tuner
 from spattn.runtime.arguments import checked
 
@@ -78,17 +79,19 @@ def tuned(
     if not torch.cuda.is_available():
         raise MissingDependencyError("E050", "tiles are measured on a GPU, and torch sees none here")
     request = _request(roles, tensors, shape, tf32)
-    why = refusal(request)
+    languages = tuple(LANGUAGES)
+    why = Gpu(languages).refusal(plans, request)
     if why is not None:
         raise UnsupportedError("E061", f"backend 'triton': {why}")
     reports: list[Report] = []
     begin = time.perf_counter()
-    tuner, outputs = Tuner(cache, heard=reports.append, fresh=True), Outputs.of(request)
+    options = Options(languages, tuner=Tuner(cache, heard=reports.append, fresh=True))
+    outputs = Outputs.of(request)
     with torch.no_grad():
-        attend(plans, request, outputs, tuner=tuner)
+        attend(plans, request, outputs, options)
         if backward:
             into = Gradients.of(request.q, request.k, request.v)
-            differentiate(plans, request, outputs, torch.randn_like(outputs.out), None, into, tuner=tuner)
+            differentiate(plans, request, outputs, torch.randn_like(outputs.out), None, into, options)
     return Tuned(torch.cuda.get_device_name(), tuple(reports), time.perf_counter() - begin)
 
 

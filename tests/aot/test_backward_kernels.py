@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from spattn.cost.tile import Tile
+from spattn.codegen.tile import Tile
 from spattn.machine.target import Target
 from tests.aot.sass import unset_registers
 from tests.aot.test_kernels import BINARIES, DTYPES, HEAD_DIMS, NARROW, NUMBERS, PATTERNS, SHARED, in_turn

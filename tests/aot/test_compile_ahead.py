@@ -7,8 +7,8 @@ import pytest
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from spattn.cache.store import default_cache
+from spattn.codegen.tile import Tile
 from spattn.compiler import compile_pattern
-from spattn.cost.tile import Tile
 from spattn.errors import UnsupportedError
 from spattn.gpu.aot import compile_ahead, usual_tiles
 from spattn.gpu.load import load

@@ -6,6 +6,7 @@ The interpreter asks nothing of the kind.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -17,10 +18,9 @@ from triton._C.libtriton import ir
 from triton.compiler import make_backend
 
 from spattn.cache.store import default_cache
-from spattn.codegen.module import PassSource
-from spattn.codegen.parameters import DocumentIds, Values
+from spattn.codegen.signature import Argument
+from spattn.codegen.tile import Tile
 from spattn.compiler import compile_pattern
-from spattn.cost.tile import Tile
 from spattn.frontend.parser import parse
 from spattn.frontend.syntax import Node
 from spattn.gpu import aot
@@ -56,11 +56,10 @@ def front_end(source: Any, target: Any, options: dict[str, int]) -> SimpleNamesp
 
 
 def with_wide_tensors(usual: Any) -> Any:
-    """Types of a call whose own tensors have int64; those that are made of them have int32."""
+    """Types of a call whose tensors have int64."""
 
-    def typed(name: str, one: PassSource, *rest: Any) -> str:
-        given = {f"t{i}_ptr" for i, role in enumerate(one.roles) if isinstance(role, Values | DocumentIds)}
-        return "*i64" if name in given else usual(name, one, *rest)
+    def typed(one: Argument, dtype: str) -> str:
+        return "*i64" if re.fullmatch(r"t\d+_ptr", one.name) and one.element == "int32" else usual(one, dtype)
 
     return typed
 

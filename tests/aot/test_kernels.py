@@ -14,8 +14,8 @@ from itertools import cycle
 import pytest
 
 from spattn.cache.store import default_cache
+from spattn.codegen.tile import Tile
 from spattn.compiler import Compiled, compile_pattern
-from spattn.cost.tile import Tile
 from spattn.gpu import aot
 from spattn.gpu.aot import Artefact, Target, compile_ahead, usual_backward_tiles, usual_tiles
 from spattn.gpu.load import load

@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from spattn.cache.store import default_cache
+from spattn.codegen.tile import Tile
 from spattn.compiler import compile_pattern
-from spattn.cost.tile import Tile
 from spattn.gpu.aot import Artefact, compile_ahead
 from spattn.gpu.load import load
 from spattn.machine.target import Target

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from spattn.codegen.tile import Tile
 from spattn.compiler import compile_pattern
 from spattn.cost.prediction import INDIRECT, REPAIR, RESUMED, predict
-from spattn.cost.rates import TABLE, Rates
+from spattn.cost.rates.table import Rates
+from spattn.cost.rates.triton import TABLE
 from spattn.cost.sizes import LONG_WALK, Sizes
-from spattn.cost.tile import Tile
 from spattn.cost.work import Work, Workload
 from spattn.layout.ir import Pass
 from spattn.machine.device import H200
@@ -65,6 +66,12 @@ def sizes_of(workload: dict[str, Any]) -> Sizes:
     )
 
 
+def tile_of(numbers: list[int]) -> Tile:
+    """From the sides, warps, stages, registers, splits, and whether partial tiles have a loop of their own."""
+    *first, apart = numbers
+    return Tile(*first, apart=bool(apart))
+
+
 def runs() -> list[Run]:
     """All that was measured of passes that are planned so today."""
     found = []
@@ -72,7 +79,7 @@ def runs() -> list[Run]:
         workload = DATA["workloads"][run["workload"]]
         layout = compile_pattern(workload["pattern"]).layout()
         passes = enumerate(zip(layout.passes, run["us"], strict=False))
-        sizes, tile = sizes_of(workload), Tile.of(run["tile"])
+        sizes, tile = sizes_of(workload), tile_of(run["tile"])
         found += [Run(run["workload"], one, i, sizes, tile, us) for i, (one, us) in passes]
     return found
 

@@ -10,13 +10,14 @@ from spattn.call.positions import Positions
 from spattn.call.prepared import NONE
 from spattn.call.request import Request
 from spattn.codegen.kinds import D_KEYS, D_QUERIES
+from spattn.codegen.tile import next_power
 from spattn.compiler import compile_pattern
 from spattn.cost.backward_tiles import Extent, backward_tile
-from spattn.cost.tile import next_power
 from spattn.gpu.heads import key_heads, query_heads
 from spattn.gpu.inputs import inverse
 from spattn.machine.device import Device
 from spattn.machine.target import SHARED_KIB
+from tests.kernels import TRITON
 
 
 def extent(length: int = 8192, head_dim: int = 64, itemsize: int = 2, count: int = 16) -> Extent:
@@ -27,7 +28,9 @@ def tiles(pattern: str, given: Extent, device: Device | None = None) -> dict[str
     one = compile_pattern(pattern)
     device = device or Device()
     return {
-        kind.direction: [backward_tile(kind, each, given, device) for each in one.layout((), kind.direction).passes]
+        kind.direction: [
+            backward_tile(kind, each, given, device, TRITON) for each in one.layout((), kind.direction).passes
+        ]
         for kind in (D_QUERIES, D_KEYS)
     }
 

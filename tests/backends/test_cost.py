@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spattn.codegen.kernel import kernel_text
+from spattn.codegen.tile import Tile, next_power
 from spattn.compiler import compile_pattern
 from spattn.cost.choice import choose, predicted, ranked
 from spattn.cost.plans import prefers_classes
 from spattn.cost.prediction import Prediction, shared_bytes
-from spattn.cost.rates import TABLE, rates_of, width_of
+from spattn.cost.rates import rates_of, width_of
+from spattn.cost.rates.triton import TABLE as FORWARD
 from spattn.cost.sizes import Sizes
-from spattn.cost.tile import Tile, next_power
 from spattn.cost.work import Workload
 from spattn.expressions.algebra import add, conj, le, select, sub
 from spattn.expressions.nodes import Int, K, Q, RandomTable, Sym
@@ -30,6 +31,7 @@ from spattn.machine.device import H200, Device
 from spattn.relation.bounds import BEGIN, LAST, Range
 from spattn.relation.lattice import CONTIGUOUS
 from tests.backends.calibrate import DATA, Run, fitted, runs, sizes_of
+from tests.kernels import TRITON
 from tests.strategies import patterns
 
 U0, U1 = Sym("u0"), Sym("u1")
@@ -57,7 +59,7 @@ def test_the_choice_is_the_best_that_was_measured(workload):
     best = chosen = 0.0
     for members in MEASURED[workload]:
         times = {run.tile: run.microseconds for run in members}
-        tile = choose(members[0].one, members[0].sizes, H200)
+        tile = choose(members[0].one, members[0].sizes, H200, TRITON)
         if tile in times:
             chosen += times[tile]
         else:  # splits and short tiles were not measured: predicted to be much better than anything that was
@@ -70,7 +72,7 @@ def test_the_choice_is_the_best_that_was_measured(workload):
 @pytest.mark.parametrize("workload", MEASURED)
 def test_the_time_of_the_choice_is_as_measured(workload):
     for members in MEASURED[workload]:
-        tile = choose(members[0].one, members[0].sizes, H200)
+        tile = choose(members[0].one, members[0].sizes, H200, TRITON)
         for run in members:
             if run.tile == tile:
                 assert prediction(run).total == pytest.approx(run.microseconds, rel=0.15)
@@ -80,7 +82,7 @@ def test_the_time_of_the_choice_is_as_measured(workload):
 def test_every_measured_time_is_near(workload):
     for members in MEASURED[workload]:
         for run in members:
-            if run.tile in TABLE[2, run.sizes.head_dim]:
+            if run.tile in FORWARD[2, run.sizes.head_dim]:
                 assert prediction(run).total == pytest.approx(run.microseconds, rel=0.25)
 
 
@@ -109,8 +111,8 @@ def test_a_long_program_that_starts_last():
 def test_the_table_is_what_least_squares_give():
     for key, rates in fitted().items():
         for tile, found in rates.items():
-            assert TABLE[key][tile].full == pytest.approx(found.full, rel=0.02)
-            assert TABLE[key][tile].partial == pytest.approx(found.partial, rel=0.1)
+            assert FORWARD[key][tile].full == pytest.approx(found.full, rel=0.02)
+            assert FORWARD[key][tile].partial == pytest.approx(found.partial, rel=0.1)
 
 
 COUNTED = (
@@ -159,27 +161,27 @@ def only(pattern: str) -> Pass:
 
 
 def test_one_row_is_split_over_the_device():
-    tile = choose(only("causal"), Sizes(1, 65536, 65535, 32, 4, 128, 2), H200)
+    tile = choose(only("causal"), Sizes(1, 65536, 65535, 32, 4, 128, 2), H200, TRITON)
     assert tile.block_m == 16
     assert 8 <= tile.splits <= 64
-    assert choose(only("last(128)"), Sizes(1, 65536, 65535, 32, 4, 128, 2), H200).splits == 1
+    assert choose(only("last(128)"), Sizes(1, 65536, 65535, 32, 4, 128, 2), H200, TRITON).splits == 1
 
 
 def test_rows_of_the_whole_sequence_are_split():
     first, _ = compile_pattern("local(128) | global([0, 7])").layout().passes
-    assert choose(first, Sizes(65536, 65536, 0, 16, 1, 64, 2), H200).splits >= 8
-    assert choose(first, Sizes(65536, 65536, 0, 2048, 1, 64, 2), H200).splits == 1
+    assert choose(first, Sizes(65536, 65536, 0, 16, 1, 64, 2), H200, TRITON).splits >= 8
+    assert choose(first, Sizes(65536, 65536, 0, 2048, 1, 64, 2), H200, TRITON).splits == 1
 
 
 @pytest.mark.parametrize(("length", "rows"), [(2048, 16), (4096, 32), (8192, 64)])
 def test_residues_with_few_rows_have_short_tiles(length, rows):
     _, strided = compile_pattern("last(128) | strided(128) & causal").layout().passes
-    assert choose(strided, Sizes(length, length, 0, 16, 1, 64, 2), H200).block_m == rows
+    assert choose(strided, Sizes(length, length, 0, 16, 1, 64, 2), H200, TRITON).block_m == rows
 
 
 def test_blocks_are_not_straddled():
     for size in (16, 32, 64, 128):
-        tile = choose(only(f"blocks(t, size={size})"), Sizes(8192, 8192, 0, 16, 1, 128, 2), H200)
+        tile = choose(only(f"blocks(t, size={size})"), Sizes(8192, 8192, 0, 16, 1, 128, 2), H200, TRITON)
         assert max(tile.block_m, tile.block_n) <= size
 
 
@@ -187,9 +189,9 @@ def test_a_length_decides_by_its_power_of_two():
     one, device = only("last(1024)"), H200
     ranked.cache_clear()
     for length in range(8193, 16385, 512):
-        choose(one, Sizes(length, length, 0, 16, 1, 128, 2), device)
+        choose(one, Sizes(length, length, 0, 16, 1, 128, 2), device, TRITON)
     assert ranked.cache_info().misses == 1
-    decode = {choose(one, Sizes(1, n, n - 1, 8, 1, 128, 2), device) for n in range(5000, 8000, 100)}
+    decode = {choose(one, Sizes(1, n, n - 1, 8, 1, 128, 2), device, TRITON) for n in range(5000, 8000, 100)}
     assert len(decode) == 1
 
 
@@ -198,9 +200,9 @@ def test_small_devices_have_small_tiles():
     for head_dim in (64, 128, 256):
         for itemsize in (2, 4):
             one, sizes = only("causal"), Sizes(4096, 4096, 0, 8, 1, head_dim, itemsize)
-            for found in ranked(one, sizes, small):
+            for found in ranked(one, sizes, small, TRITON):
                 assert shared_bytes(found.tile, head_dim * itemsize) <= small.shared
-            assert ranked(one, sizes, small)[0].total > ranked(one, sizes, H200)[0].total
+            assert ranked(one, sizes, small, TRITON)[0].total > ranked(one, sizes, H200, TRITON)[0].total
 
 
 @pytest.mark.parametrize(
@@ -215,7 +217,7 @@ def test_small_devices_have_small_tiles():
 )
 def test_residue_classes_with_few_rows_are_not_worth_their_tiles(pattern, length, classes):
     one, sizes = compile_pattern(pattern), Sizes(length, length, 0, 16, 1, 64, 2)
-    assert prefers_classes(one.layout(), one.layout(classes=False), sizes, H200) == classes
+    assert prefers_classes(one.layout(), one.layout(by_residue=False), sizes, H200, TRITON) == classes
 
 
 @given(
@@ -228,7 +230,7 @@ def test_residue_classes_with_few_rows_are_not_worth_their_tiles(pattern, length
 )
 def test_any_pattern_has_a_tile(pattern, q_len, kv_len, head_dim, itemsize, count):
     for one in plan(meaning(pattern)).passes:
-        found = ranked(one, Sizes(q_len, kv_len, kv_len - q_len, count, 1, head_dim, itemsize).bucketed(), H200)
+        found = ranked(one, Sizes(q_len, kv_len, kv_len - q_len, count, 1, head_dim, itemsize).bucketed(), H200, TRITON)
         assert found
         assert all(np.isfinite(each.total) and each.total > 0 for each in found)
         assert all(shared_bytes(each.tile, next_power(head_dim) * itemsize) <= H200.shared for each in found)

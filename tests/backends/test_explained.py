@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -18,21 +18,22 @@ from spattn.analysis.calls import Call
 from spattn.analysis.explanation import Explanation
 from spattn.analysis.plans import About, groups
 from spattn.attend import Attention
-from spattn.backends.triton import refusal
+from spattn.backends.gpu import Gpu
 from spattn.cache.store import Cache
 from spattn.call.positions import Numbers
 from spattn.call.request import Request
-from spattn.cost.tile import Tile
+from spattn.codegen.tile import Tile
 from spattn.gpu import launch, tile_records
 from spattn.gpu.forward import attend
-from spattn.gpu.launch import Outputs
-from spattn.gpu.launch_plan import LaunchPlan, Problem
+from spattn.gpu.launch import Options, Outputs
+from spattn.gpu.launch_plan import Problem
 from spattn.gpu.token_counts import token_counts
 from spattn.gpu.tuning import Tuner
 from spattn.machine.device import H200
 from spattn.pattern import Pattern
 from spattn.runtime.arguments import checked
 from tests import strategies
+from tests.kernels import TRITON
 
 pytest.importorskip("triton")
 
@@ -58,16 +59,21 @@ def taken() -> Iterator[Taken]:
     """What launches settled; they launch nothing."""
     found: Taken = []
 
-    def settle(job: Problem, tiles: tuple[Tile, ...]) -> LaunchPlan:
-        found.append((job, tuple(tiles)))
-        return LaunchPlan()
+    def settle(problem: Problem, tensors: object, tiles: tuple[Tile, ...]) -> Idle:
+        found.append((problem, tuple(tiles)))
+        return Idle()
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(launch, "plan_launches", settle)
-        patched.setattr(launch, "_plans", OrderedDict())
+        patched.setattr(launch, "planned", settle)
         patched.setattr(calls, "MAX_TILED", 64)
-        patched.setattr(LaunchPlan, "run", lambda schedule, tensors: None)  # nor is anything derived
         yield found
+
+
+class Idle:
+    """Launches that launch nothing."""
+
+    def run(self, tensors: object, prepared: object) -> None:
+        """Nothing."""
 
 
 @st.composite
@@ -79,7 +85,7 @@ def requests(draw: st.DrawFn, pattern: Pattern) -> Request:
     tensors = draw(strategies.tensors_for(pattern.syntax, q_len, kv_len, batch, heads * group))
     shapes = (heads * group, q_len, dims[0]), (heads, kv_len, dims[0]), (heads, kv_len, dims[1])
     q, k, v = (torch.empty(batch, *shape, dtype=dtype) for shape in shapes)
-    options = {"tf32": draw(st.booleans()), "numbers": Numbers(draw(st.sampled_from([None, 0, 5, kv_len])))}
+    options = {"tf32": draw(st.booleans()), "said": Numbers(draw(st.sampled_from([None, 0, 5, kv_len])))}
     return checked(q, k, v, scale=None, roles=pattern.free_names, tensors=tensors, **options)
 
 
@@ -90,14 +96,13 @@ def test_plan_and_tiles_are_those_of_the_launch(taken, data):
     pattern = spattn.parse(data.draw(st.one_of(st.sampled_from(KNOWN), drawn), "pattern"))
     attn, request = spattn.compile(pattern), data.draw(requests(pattern))
     taken.clear()
-    launch._plans.clear()
-    attend(attn, request, Outputs.of(request))
+    attend(attn, request, Outputs.of(request), Options(TRITON))
     call = Call(request.shape, {name: one.numpy() for name, one in request.tensors.items()})
     found = groups(attn, About(call, call.shortened(pattern.condition, pattern.free_names), H200), in_triton=True)
     assert len(found) == len(taken)
     for group, (job, tiles) in zip(found, taken, strict=True):
-        roles = [role for one in job.texts for role in one.roles]
-        assert token_counts(roles, call.tensors, call.kv_len) == job.tokens
+        sizes = {name: np.shape(one) for name, one in call.tensors.items()}
+        assert token_counts(job.layout, sizes, call.kv_len) == job.tokens
         assert len(group.passes) == len(job.layout.passes)
         if group.other is not None:
             assert group.other.classes != job.layout.in_classes
@@ -112,9 +117,8 @@ def ran(attn: Attention, taken: Taken, tuner: Tuner | None = None, **options: An
     q, k = (torch.empty(1, heads, 3000, 64, **options) for heads in (4, 2))
     request = checked(q, k, k, scale=None, tf32=False, roles={}, tensors={})
     taken.clear()
-    launch._plans.clear()
-    attend(attn, request, Outputs.of(request), tuner=tuner)
-    [(_, tiles)] = taken
+    attend(attn, request, Outputs.of(request), Options(TRITON, tuner=tuner))
+    _, tiles = taken[-1]
     return tiles
 
 
@@ -203,8 +207,8 @@ class TestMeasured:
 def test_what_triton_refuses_is_told(dtype, dims, backend, served, monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")  # else the machine is refused first
     q, v = (torch.empty(1, 1, 32, dim, dtype=getattr(torch, dtype)) for dim in dims)
-    why = refusal(checked(q, q, v, scale=None, tf32=False, roles={}, tensors={}))
     attn = spattn.compile("causal", backend=backend)
+    why = Gpu(TRITON).refusal(attn, checked(q, q, v, scale=None, tf32=False, roles={}, tensors={}))
     found = attn.explain(32, head_dim=dims[0], v_head_dim=dims[1], dtype=dtype)
     assert found.refusal == why
     assert found.served == (served if why or backend == "torch" else "triton")

@@ -15,19 +15,20 @@ from spattn.call.positions import Positions
 from spattn.call.prepared import NONE
 from spattn.call.request import Request
 from spattn.codegen.kinds import FORWARD
-from spattn.compiler import compile_pattern
+from spattn.codegen.tile import Tile
 from spattn.cost.choice import ranked
-from spattn.cost.tile import Tile
 from spattn.cost.tile_choice import bucket, tiles_of
 from spattn.gpu import tile_records, tuning
 from spattn.gpu.backward import Gradients, differentiate
 from spattn.gpu.forward import attend
 from spattn.gpu.heads import query_heads
-from spattn.gpu.launch import Outputs
-from spattn.gpu.launch_plan import Problem
+from spattn.gpu.launch import Options, Outputs
+from spattn.gpu.modules import Modules
+from spattn.gpu.problem import Problem
 from spattn.gpu.tile_records import record_of
 from spattn.gpu.tuning import Report, Tuner
 from spattn.machine.device import H200
+from tests.kernels import TRITON, plans
 
 TWO = "last(64) | strided(16) & causal"
 
@@ -44,19 +45,12 @@ def cache(tmp_path: Path) -> Cache:
     return Cache(tmp_path / "cache")
 
 
-def job(pattern: str = TWO, length: int = 4096, dtype: torch.dtype = torch.float16) -> tuple[Problem, str]:
-    """Passes on tensors that hold nothing, and the module's source; no kernel is loaded."""
-    compiled = compile_pattern(pattern)
-    source = compiled.source()
+def problem(pattern: str = TWO, length: int = 4096, dtype: torch.dtype = torch.float16) -> Problem:
+    """Passes on tensors that hold nothing; no kernel is loaded."""
+    plan = plans(pattern)
     q = torch.empty(1, 4, length, 64, dtype=dtype, device="meta")
     request = Request(q, q, q, 0.125, Positions.usual(length, length), NONE)
-    kernels = {name: object() for one in source.passes for name in (one.name, f"{one.name}_combine")}
-    texts = source.of(FORWARD)
-    shapes = (q.stride()[:3],) * 4
-    heads = query_heads(request, None)
-    return Problem(
-        FORWARD, compiled.layout(), texts, kernels, request, shapes, ((),) * len(texts), heads.count, False
-    ), (source.text)
+    return Problem(FORWARD, plan.layout_of(()), Modules(plan, (), True), request, query_heads(request, None), TRITON)
 
 
 class Clock:
@@ -70,39 +64,42 @@ class Clock:
         return self.time(tiles)
 
 
-def nothing(schedule: object) -> None:
-    raise AssertionError("the clock runs what it measures")
+class Idle:
+    """Launches that nobody runs."""
+
+    def run(self, tensors: object, prepared: object) -> None:
+        raise AssertionError("the clock runs what it measures")
 
 
-def found(cache: Cache, clock: Clock, *made: object, heard: Callable[[Report], None] | None = None):
-    return Tuner(cache, clock, heard).tiles(*(made or job()), nothing)
+def found(cache: Cache, clock: Clock, one: Problem | None = None, heard: Callable[[Report], None] | None = None):
+    return Tuner(cache, clock, heard).tiles(one or problem(), lambda tiles: Idle(), [])
 
 
 def test_the_fastest_by_the_clock_wins(cache):
-    one, text = job()
-    orders = [ranked(each, bucket(one), H200) for each in one.layout.passes]
+    one = problem()
+    orders = [ranked(each, bucket(one), H200, TRITON) for each in one.layout.passes]
     wanted = tuple(order[place].tile for order, place in zip(orders, (3, 1), strict=True))
     clock = Clock(lambda tiles: 100.0 - 40 * (tiles[0] == wanted[0]) - 20 * (tiles[1] == wanted[1]))
-    assert found(cache, clock, one, text) == wanted
+    assert found(cache, clock, one) == wanted
     assert len(clock.asked) == 4 + 3
     assert len(set(clock.asked)) == 7
 
 
 def test_a_hair_s_breadth_decides_nothing(cache):
-    one, text = job()
+    one = problem()
     times = iter([100.0, 99.5, 99.0, 98.5, 99.9, 99.8, 99.7])
-    assert found(cache, Clock(lambda tiles: next(times)), one, text) == tiles_of(one)
+    assert found(cache, Clock(lambda tiles: next(times)), one) == tiles_of(one)
 
 
 def test_it_is_measured_once_a_bucket(cache):
     clock = Clock(lambda tiles: float(tiles[0].block_n))
-    first = found(cache, clock, *job(length=4096))
+    first = found(cache, clock, problem(length=4096))
     count = len(clock.asked)
-    assert found(cache, clock, *job(length=3000)) == first
+    assert found(cache, clock, problem(length=3000)) == first
     assert len(clock.asked) == count
-    found(cache, clock, *job(length=5000))
-    found(cache, clock, *job(dtype=torch.bfloat16))
-    found(cache, clock, *job("last(65) | strided(16) & causal"))
+    found(cache, clock, problem(length=5000))
+    found(cache, clock, problem(dtype=torch.bfloat16))
+    found(cache, clock, problem("last(65) | strided(16) & causal"))
     assert len(clock.asked) == 4 * count
 
 
@@ -152,7 +149,7 @@ def test_a_damaged_record_is_measured_anew(cache):
 
 
 def test_a_candidate_that_does_not_run_is_dropped(cache):
-    one, text = job()
+    one = problem()
     usual = tiles_of(one)
 
     def time(tiles: tuple[Tile, ...]) -> float:
@@ -161,7 +158,7 @@ def test_a_candidate_that_does_not_run_is_dropped(cache):
         return 1.0
 
     reports: list[Report] = []
-    tiles = found(cache, Clock(time), one, text, heard=reports.append)
+    tiles = found(cache, Clock(time), one, heard=reports.append)
     assert tiles is not None
     assert tiles[0] != usual[0]
     [report] = reports
@@ -203,7 +200,7 @@ def test_tuned_results_are_the_same(cache, monkeypatch):
     monkeypatch.setattr("spattn.attend.default_cache", lambda: cache)
     request = Request(q, k, v, 0.25, Positions.usual(70, 70), NONE)
     outputs = Outputs.of(request)
-    attend(attn, request, outputs, tuner=Tuner(cache, clock))
+    attend(attn, request, outputs, Options(TRITON, tuner=Tuner(cache, clock)))
     assert clock.asked
     torch.testing.assert_close(outputs.out, spattn.compile(str(attn.pattern), backend="torch")(q, k, v))
     torch.testing.assert_close(attn(q, k, v), outputs.out)
@@ -215,11 +212,11 @@ def test_tuned_gradients_are_the_same(cache, monkeypatch):
     monkeypatch.setattr("spattn.attend.default_cache", lambda: cache)
     request = Request(*torch.randn(3, 1, 2, 70, 16).half(), 0.25, Positions.usual(70, 70), NONE)
     outputs, d_out = Outputs.of(request), torch.randn(1, 2, 70, 16).half()
-    attend(attn, request, outputs, tuner=Tuner(cache, Clock(lambda tiles: 1.0)))
+    attend(attn, request, outputs, Options(TRITON, tuner=Tuner(cache, Clock(lambda tiles: 1.0))))
     clock, heard, found = Clock(lambda tiles: float(tiles[0].block_m)), [], []
     for tuner in (Tuner(cache, clock, heard.append), None):
         into = Gradients.of(request.q, request.k, request.v)
-        differentiate(attn, request, outputs, d_out, None, into, tuner=tuner)
+        differentiate(attn, request, outputs, d_out, None, into, Options(TRITON, tuner=tuner))
         found.append(into)
     assert [report.kind for report in heard] == ["d_queries", "d_keys"]
     assert all(trial.predicted is None for report in heard for trial in report.trials)

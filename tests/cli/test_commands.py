@@ -242,7 +242,7 @@ class TestTune:
     def test_the_table(self):
         pytest.importorskip("torch")
         from spattn.cli.tune import lines
-        from spattn.cost.tile import Tile
+        from spattn.codegen.tile import Tile
         from spattn.gpu.tuning import Report, Trial
         from spattn.runtime.tuned import Tuned
 

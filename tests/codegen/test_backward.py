@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from spattn.codegen.languages.triton import TRITON
 from spattn.codegen.module import backward_source
 from spattn.compiler import compile_pattern
 from spattn.frontend.meaning import meaning
@@ -23,7 +24,7 @@ GOLDEN = "columns([::512]) & causal | last(256)"
 def fresh(pattern: str) -> str:
     """The text without any cache of this process."""
     condition = meaning(parse(pattern))
-    return backward_source(plan(condition), plan(condition, "keys"), str(parse(pattern))).text
+    return backward_source(plan(condition), plan(condition, "keys"), str(parse(pattern)), TRITON).text
 
 
 def test_generated_text_is_as_it_was(golden: Callable[[str, str], None]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from spattn.codegen import module
+from spattn.codegen.languages.triton import TRITON
 from spattn.codegen.module import module_source
 from spattn.compiler import compile_pattern
 from spattn.frontend.meaning import meaning
@@ -55,7 +56,7 @@ def test_there_is_no_golden_file_too_many() -> None:
 
 def fresh(pattern: str) -> str:
     """The text without any cache of this process."""
-    return module_source(plan(meaning(parse(pattern))), str(parse(pattern))).text
+    return module_source(plan(meaning(parse(pattern))), str(parse(pattern)), TRITON).text
 
 
 @pytest.mark.parametrize("name", PICKED)

@@ -14,6 +14,7 @@ from jinja2 import meta
 
 from spattn._resources import TEMPLATE_DIR
 from spattn.codegen.environment import code, comment, environment
+from spattn.codegen.languages.triton import TRITON
 from spattn.codegen.module import module_source
 from spattn.frontend.meaning import meaning
 from spattn.frontend.parser import parse
@@ -72,7 +73,7 @@ def test_text_that_no_printer_made_is_refused() -> None:
 
 
 LAYOUT = plan(meaning(parse("local(4) | global([0, 7])")))
-PLAIN = module_source(LAYOUT, "plain").text
+PLAIN = module_source(LAYOUT, "plain", TRITON).text
 HOSTILE = [
     "\n",
     "\r",
@@ -95,7 +96,7 @@ HOSTILE = [
 @settings(max_examples=50)
 @given(st.lists(st.one_of(st.sampled_from(HOSTILE), st.text(max_size=8)), max_size=6).map("".join))
 def test_a_patterns_text_stays_in_its_comment(text: str) -> None:
-    found = module_source(LAYOUT, text).text
+    found = module_source(LAYOUT, text, TRITON).text
     assert found.isascii()
     assert ast.dump(ast.parse(found)) == ast.dump(ast.parse(PLAIN))
     assert found.splitlines()[3:] == PLAIN.splitlines()[3:]
@@ -105,7 +106,9 @@ def test_a_patterns_text_stays_in_its_comment(text: str) -> None:
 
 def test_names_of_tensors_stay_in_comments() -> None:
     """What a user calls a tensor is no identifier of the kernel."""
-    text = module_source(plan(meaning(parse("documents(import_os) & causal & where(tl[k] < triton)"))), "x").text
+    text = module_source(
+        plan(meaning(parse("documents(import_os) & causal & where(tl[k] < triton)"))), "x", TRITON
+    ).text
     names = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
     assert "import_os" not in names
     assert not re.search(r"\btl_ptr|triton_ptr", text)

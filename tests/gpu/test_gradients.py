@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import spattn
-from spattn.cost.tile import Tile
+from spattn.codegen.tile import Tile
 from spattn.frontend.syntax import Node
 from tests.gpu.test_accuracy import NARROW, PATTERNS, tensors
 from tests.kernels import Inputs, Upstream, drawn, drawn_upstream, expected_gradients, gradients, mask_of

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import mmap
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
 
-from spattn.gpu import launch, launch_plan
+from spattn.gpu import launch_plan
 from tests.kernels import check, check_gradients, drawn
 
 pytestmark = pytest.mark.interpret
@@ -50,7 +49,6 @@ def test_offsets_are_of_64_bits(pattern: str, axis: str) -> None:
 
 def test_a_grid_may_end_after_the_last_pair(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch_plan, "MAX_GRID", 3)
-    monkeypatch.setattr(launch, "_plans", OrderedDict())
     given = drawn(18, 40, batch=2, heads=(4, 4))
     for pattern in ("local(5) | strided(4)", "heads([0, 2]) & causal | heads([1, 3]) & local(3)"):
         check(pattern, given)

@@ -52,7 +52,7 @@ def test_only_what_is_asked_for_is_computed(wanted: str, monkeypatch: pytest.Mon
 
     kinds = []
     launched = backward.launched
-    monkeypatch.setattr(backward, "launched", lambda kind, *rest: kinds.append(kind.name) or launched(kind, *rest))
+    monkeypatch.setattr(backward, "launched", lambda one, *rest: kinds.append(one.kind.name) or launched(one, *rest))
     found, all_of_them = derived("triton", "last(6)", {}, wanted), derived("torch", "last(6)", {})
     # dq also finds what the others need
     assert set(kinds) == {"d_queries"} | {"d_keys" for name in wanted if name != "q"}

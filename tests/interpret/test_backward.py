@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spattn import oracle
-from spattn.cost.tile import Tile
+from spattn.codegen.tile import Tile
 from spattn.frontend.parser import parse
 from tests.gpu.test_accuracy import PATTERNS as LONG
 from tests.gpu.test_accuracy import tensors as long_tensors

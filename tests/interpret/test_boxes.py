@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spattn.cost.tile import Tile
+from spattn.codegen.tile import Tile
 from tests.kernels import SMALL, check, check_gradients, drawn
 
 pytestmark = pytest.mark.interpret

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from spattn.cost.tile import Tile
+from spattn.codegen.tile import Tile
 from tests.kernels import SMALL, Inputs, check, drawn, run
 
 pytestmark = pytest.mark.interpret

@@ -48,7 +48,7 @@ def check(layout: Layout, node: Node, q_len: int, kv_len: int, block: tuple[int,
 @pytest.mark.parametrize("name", ["strided", "dilated", "two_strides", "heads"])
 def test_plans_without_residue_classes_are_rebuilt(name: str, direction: str) -> None:
     node = parse(PICKED[name])
-    layout = plan(meaning(node), direction, classes=False)
+    layout = plan(meaning(node), direction, by_residue=False)
     assert plan(meaning(node), direction).in_classes
     assert not layout.in_classes
     for i, (q_len, kv_len) in enumerate(LENGTHS):

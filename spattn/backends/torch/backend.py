@@ -6,9 +6,9 @@ from spattn.backends.torch.function import Differentiable, attention, groups_of
 from spattn.call.request import CompiledPattern, Request, Served
 
 
-def refusal(request: Request) -> str | None:
+def refusal(plans: CompiledPattern, request: Request) -> str | None:
     """Nothing that passes the checks of arguments is refused."""
-    del request
+    del plans, request
     return None
 
 
@@ -19,4 +19,4 @@ def serve(plans: CompiledPattern, request: Request) -> Served:
 
 def differentiable(plans: CompiledPattern, request: Request) -> Differentiable:
     """What knows the gradients of calls like a request."""
-    return Differentiable(plans, request)
+    return Differentiable(plans, request.scale, request.positions)

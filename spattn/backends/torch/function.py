@@ -18,6 +18,7 @@ from spattn.backends.torch.runs import Run, runs
 from spattn.backends.torch.second import second
 from spattn.backends.torch.spans import spans_of
 from spattn.call.differentiation import gradients
+from spattn.call.positions import Positions
 from spattn.call.prepared import Prepared
 from spattn.call.request import CompiledPattern, Request, Upstream
 from spattn.expressions.evaluation import IntArray
@@ -54,11 +55,16 @@ class Differentiable:
 
     Args:
         plans: The compiled pattern.
-        request: A call of the kind; of its tensors none is kept.
+        scale: Factor of the scores.
+        positions: Where rows and keys stand.
     """
 
-    def __init__(self, plans: CompiledPattern, request: Request) -> None:
-        self._plans, self._scale, self._positions = plans, request.scale, request.positions
+    def __init__(self, plans: CompiledPattern, scale: float, positions: Positions) -> None:
+        self._plans, self._scale, self._positions = plans, scale, positions
+
+    def at(self, positions: Positions) -> Differentiable:
+        """The same for calls of other lengths, whose rows and keys stand there."""
+        return Differentiable(self._plans, self._scale, positions)
 
     def backward(
         self,

@@ -1,9 +1,8 @@
-"""How a pass is cut into programs."""
+"""How a pass is cut into programs, and how a language's compiler schedules one."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from spattn.expressions.frozen import frozen
 
@@ -12,7 +11,7 @@ SWIZZLED = 128  # bytes of a row within which shared memory is permuted for Hopp
 
 @frozen
 class Tile:
-    """How a pass is cut into programs, and how Triton schedules one.
+    """How a pass is cut into programs, and how a compiler schedules one.
 
     Attributes:
         block_m, block_n: Queries, and keys a step.
@@ -20,6 +19,7 @@ class Tile:
         registers: At most so many a thread, so that more programs share a multiprocessor; 0 leaves it to the compiler.
         splits: Programs that share the keys of one tile of queries.
         apart: Have partial tiles a loop of their own, before that of the full ones?
+        language: Whose these numbers are.
     """
 
     block_m: int
@@ -29,11 +29,7 @@ class Tile:
     registers: int = 0
     splits: int = 1
     apart: bool = False
-
-    @staticmethod
-    def of(numbers: Any) -> Tile:
-        """From all attributes in their order, `apart` as 0 or 1."""
-        return replace(Tile(*numbers), apart=bool(numbers[-1]))
+    language: str = "triton"
 
     def __str__(self) -> str:
         """`64 x 32, 4 warps, 3 stages, 96 registers, 8 splits, partial apart`."""
@@ -46,16 +42,6 @@ class Tile:
 def unhurried(tile: Tile) -> Tile:
     """The tile of a careful launch, which is rare: quickly compiled."""
     return replace(tile, num_stages=1, registers=0, apart=False)
-
-
-def compiler_options(tile: Tile, cuda: bool) -> dict[str, int]:
-    """What Triton is told of a kernel, beside its constants; the same for a launch and ahead of time.
-
-    A product and the sum that it goes into are one operation, rounded once: that is a part of the numbers, so it is
-    said, and no version's default.
-    """
-    options = {"num_warps": tile.num_warps, "num_stages": tile.num_stages, "enable_fp_fusion": True}
-    return {**options, "maxnreg": tile.registers} if tile.registers and cuda else options
 
 
 def next_power(n: int) -> int:
