@@ -122,6 +122,8 @@ class Differentiable:
         if into is None:
             request = self._request(q, k, v, prepared)
             into = _unwritten(q, k, v, wanted)
+            if request.positions.by_request:  # no kernel writes what is padding
+                into.clear()
             ran = differentiate(known.plans, request, outputs, d_out, d_lse, into, Options(known.languages))
             known.keep(key, replayed_backward(request, (d_out, d_lse, out, lse), ran, wanted))
         return _asked(into, wanted)

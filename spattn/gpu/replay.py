@@ -12,8 +12,8 @@ from spattn.call.positions import Numbers, placed
 from spattn.call.prepared import Prepared
 from spattn.call.request import Request
 from spattn.gpu.extent import Extent, Strides
-from spattn.gpu.inputs import Frame
-from spattn.gpu.launch import Launch
+from spattn.gpu.frame import Frame
+from spattn.gpu.launch import Launch, Outputs
 from spattn.gpu.output_allocator import OutputAllocator
 
 ALIGNMENT = 16
@@ -99,6 +99,8 @@ class ReplayedCall:
                 return None
             ready, self._ready = found, (numbers, found)
         out, lse = ready.out(), ready.lse()
+        if self._by_request:
+            Outputs(out, lse).clear()
         at += (out.data_ptr(), lse.data_ptr())
         run_again(ready.launches, at, prepared, self._device)
         return out, lse
@@ -107,7 +109,7 @@ class ReplayedCall:
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, prepared: Prepared, said: Numbers
     ) -> _Ready | None:
         (batch, heads), q_len = self._heads, q.shape[2]
-        frame = Frame(placed(said, self._by_request, q_len, k.shape[2]), heads, self._device)
+        frame = Frame(placed(said, self._by_request, q_len, k.shape[2]), batch, heads, self._device)
         row = q_len * self._width
         strides = (q.stride()[:3], k.stride()[:3], v.stride()[:3], (heads * row, row, self._width))
         launches = planned_again(self._launches, frame, self._scale, strides, prepared)

@@ -13,7 +13,7 @@ from spattn.call.request import Request
 from spattn.codegen.parts import TERMS
 from spattn.gpu.backward import Gradients, Ran, is_alike, zero
 from spattn.gpu.extent import Strides
-from spattn.gpu.inputs import Frame
+from spattn.gpu.frame import Frame
 from spattn.gpu.launch import Launch, Outputs
 from spattn.gpu.output_allocator import OutputAllocator
 from spattn.gpu.replay import ALIGNMENT, may_run_again, planned_again, run_again
@@ -56,6 +56,8 @@ class ReplayedBackward:
         dq, dk, dv = torch.empty_like(q), None, None
         if self._wants_keys:
             dk, dv = torch.empty_like(k), torch.empty_like(v)
+        if positions.by_request:
+            Gradients(dq, dk, dv).clear()
         ready = self._at((q, k, v, d_out, out, d_lse, dq, dk, dv), prepared, positions)
         if ready is None:
             return None
@@ -81,7 +83,7 @@ class ReplayedBackward:
         return found
 
     def _filled(self, q: torch.Tensor, positions: Positions, strides: list[Any], prepared: Prepared) -> _Ready | None:
-        frame = Frame(positions, self._heads, self._device)
+        frame = Frame(positions, q.shape[0], self._heads, self._device)
         of_q, of_k, of_v, of_do, of_out, of_dlse, of_dq, of_dk, of_dv = strides
         by_queries: tuple[Strides, ...] = (of_q, of_k, of_v, of_do, of_out, of_dlse, of_dq)
         queries = planned_again(self._queries, frame, self._scale, by_queries, prepared)

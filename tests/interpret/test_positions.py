@@ -29,12 +29,21 @@ PATTERNS = (
 )
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
-def test_a_part_of_the_keys(pattern: str) -> None:
+BY_REQUEST = ("causal", "last(4)", "local(3) | columns([0, 2])", "strided(3) & causal", "chunk(5) & valid(lengths)")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "way"),
+    [
+        *((pattern, "numbers") for pattern in PATTERNS),
+        *((pattern, way) for pattern in BY_REQUEST for way in ("tensors", "padded", "packed")),
+    ],
+)
+def test_drawn_positions(pattern: str, way: str) -> None:
     @settings(max_examples=3)
     @given(st.data())
     def check(data: st.DataObject) -> None:
-        node, drawn = parse(pattern), data.draw(placements(("numbers",)))
+        node, drawn = parse(pattern), data.draw(placements((way,)))
         tensors = data.draw(strategies.tensors_for(node, drawn.q_len, drawn.kv_len, len(drawn.entries), HEADS[0]))
         inputs = drawn.inputs(0, HEADS, 16)
         attn = spattn.compile(pattern, backend="triton")
