@@ -10,6 +10,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+import spattn
 from spattn import oracle
 from spattn.frontend.syntax import Node
 
@@ -169,3 +170,25 @@ def _offsets(draw: st.DrawFn, least: int, most: int, way: str) -> tuple[Any, lis
 
 def _known(values: list[int] | None, b: int, usual: int) -> int:
     return usual if values is None else values[b]
+
+
+def answers(attn: spattn.Attention, drawn: Drawn, inputs: list[Tensor], tensors: dict[str, Any]) -> list[Tensor]:
+    """out, lse and gradients, as the tensors lie."""
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    packed = [x.squeeze(0).transpose(0, 1) for x in leaves] if drawn.packed else leaves
+    out, lse = attn(*packed, return_lse=True, **drawn.on(inputs[0].device.type), **tensors)
+    if drawn.packed:
+        out, lse = out.transpose(0, 1).unsqueeze(0), lse.unsqueeze(0)
+    return [out, lse, *torch.autograd.grad(weighed(out, lse), leaves)]
+
+
+def weighed(out: Tensor, lse: Tensor) -> Tensor:
+    """Some function of results: rows without keys count 0."""
+    weights = torch.linspace(-1, 1, out.numel(), dtype=torch.float64, device=out.device).view(out.shape)
+    return (out.double() * weights).sum() + torch.where(lse > -torch.inf, lse, 0).double().sin().sum()
+
+
+def expected(node: Node, drawn: Drawn, inputs: list[Tensor], tensors: dict[str, Any]) -> list[Tensor]:
+    leaves = [x.double().requires_grad_() for x in inputs]
+    out, lse = drawn.oracle(node, leaves, tensors)
+    return [out, lse, *torch.autograd.grad(weighed(out, lse), leaves)]

@@ -74,9 +74,6 @@ def _lacks(at: Positions) -> str | None:
     """What its kernels cannot do yet."""
     if at.by_request:
         return f"{', '.join(at.by_request)} given as tensors are not served yet"
-    if at.given != (0, at.kv_len):
-        first, stop = at.given
-        return f"keys {first} .. {stop - 1} of {at.kv_len} are given, and a part of the keys is not served yet"
     return None
 
 

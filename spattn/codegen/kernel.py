@@ -225,8 +225,8 @@ class _Printer:
             return ""
         ends = {"u0": "u0", "u1": "u1", "k0": "due", "k1": "(due + BLOCK_N - 1)"}
         uncertain = "" if whole == TRUE else f" | ~({self.text(ends, whole)})"
-        early = f"(due < {first}) | " if (first := self.kind.side.column_first) else ""
-        return code(f"{early}(due + BLOCK_N > block_end){uncertain}")
+        early = f"(due < {self.kind.side.column_first})"
+        return code(f"{early} | (due + BLOCK_N > block_end){uncertain}")
 
     def range_walk(self, tag: str, first: int, walk: Walk, keys: Regular, residual: str, title: str) -> WalkText:
         lengths = self.kind.side.lengths

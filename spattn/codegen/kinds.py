@@ -10,10 +10,10 @@ from spattn.expressions.algebra import symbols
 from spattn.expressions.nodes import Bool
 
 HEADS = ("num_q_heads", "group_size")
-NUMBERS = ("q_len", "kv_len", "q_offset", "tiles", "splits", "programs", "qk_scale")
+NUMBERS = ("q_len", "kv_len", "q_offset", "k_offset", "num_keys", "tiles", "splits", "programs", "qk_scale")
 CONSTANTS = (
     "HEAD_DIM", "V_HEAD_DIM", "BLOCK_D", "BLOCK_DV",
-    "BLOCK_M", "BLOCK_N", "PAIRED", "PRECISION", "WIDE", "FITS", "SPLIT", "APART", "CAREFUL",
+    "BLOCK_M", "BLOCK_N", "PAIRED", "PRECISION", "WIDE", "FITS", "SPLIT", "APART", "CAREFUL", "REQUESTS",
 )  # fmt: skip
 ROW_LETTERS = {"k": "n", "v": "n", "dk": "n", "dv": "n"}  # of a stride; "m" for what has queries
 

@@ -260,7 +260,7 @@ class KernelText:
         """What the kernel knows of its tile when the walks begin, besides what every loop is given."""
         row = self.side.row
         names = [f"{row}_pos", "row_ok", "u", "u0", "u1", "c", "b", "h", "num_heads", "batch_size"]
-        names += ["q_len", "kv_len", "q_offset"]
+        names += ["q_len", "kv_len", "q_offset", "k_offset", "num_keys"]
         for s in self.segments:
             parts = ["first", "last", "run_first", "run_last", "length", "single", "whole", "run_start", "run_count"]
             parts += ["row", "column", "begin", "at", "from", "size"]

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from spattn.codegen.environment import code
 from spattn.expressions.algebra import add
-from spattn.expressions.nodes import Expr, Int, Node, Sym
+from spattn.expressions.nodes import Expr, Node, Sym
 from spattn.layout.ir import COLUMN_BEGIN, COLUMN_END, ROW_BEGIN, ROW_END
 
 Ends = tuple[Expr, Expr]
 QUERIES: Ends = (Sym("q_offset"), add(Sym("q_offset"), Sym("q_len")))
-KEYS: Ends = (Int(0), Sym("kv_len"))
+KEYS: Ends = (Sym("k_offset"), add(Sym("k_offset"), Sym("num_keys")))
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,8 @@ class Side:
         block: Begins the names of a column block's parts.
         row_ends, column_ends: Positions, half-open.
         rows_inside: Is the row, of a list or a grid, one of the call's?
-        column_first: The call's first column, "" where it is 0.
+        column_first: The call's first column.
         column_stop: One past the call's last column.
-        shift: From a column's position to its place in a tensor.
     """
 
     row: str
@@ -41,13 +40,11 @@ class Side:
     rows_inside: str
     column_first: str
     column_stop: str
-    shift: str
 
     @property
     def columns_inside(self) -> str:
         """Is the column one of the call's?"""
-        before = f"{self.column}_pos < {self.column_stop}"
-        return code(f"({self.column}_pos >= {self.column_first}) & ({before})" if self.column_first else before)
+        return code(f"({self.column}_pos >= {self.column_first}) & ({self.column}_pos < {self.column_stop})")
 
     @property
     def pair(self) -> dict[str, str]:
@@ -69,9 +66,8 @@ SIDES = {
         row_ends=QUERIES,
         column_ends=KEYS,
         rows_inside=code("(q_pos >= q_offset) & (q_pos < q_offset + q_len)"),
-        column_first=code(""),
-        column_stop=code("kv_len"),
-        shift=code(""),
+        column_first=code("k_offset"),
+        column_stop=code("k_offset + num_keys"),
     ),
     "keys": Side(
         row=code("k"),
@@ -79,9 +75,8 @@ SIDES = {
         block=code("query"),
         row_ends=KEYS,
         column_ends=QUERIES,
-        rows_inside=code("k_pos < kv_len"),
+        rows_inside=code("(k_pos >= k_offset) & (k_pos < k_offset + num_keys)"),
         column_first=code("q_offset"),
         column_stop=code("q_offset + q_len"),
-        shift=code(" - q_offset"),
     ),
 }

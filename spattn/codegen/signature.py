@@ -126,11 +126,12 @@ def _operand(name: str, row: str) -> tuple[Argument, ...]:
 def _pointers(kind: Kind) -> tuple[Argument, ...]:
     vectors = (Argument(f"{name}_ptr", "tensor", "fp32", aligned=True) for name in kind.vectors)
     parts = (_part(f"part_{way}{part.tag}_ptr", part) for way in ("in", "out") for part in kind.parts)
-    heads, marks = (
+    heads, requests, marks = (
         Argument("pairs_ptr", "tensor", "int32", aligned=True),
+        Argument("requests_ptr", "tensor", "int32", aligned=True),
         Argument("marks_ptr", "tensor", "fp32", aligned=True),
     )
-    return (*vectors, *parts, heads, marks)
+    return (*vectors, *parts, heads, requests, marks)
 
 
 def _part(name: str, part: Part) -> Argument:

@@ -19,7 +19,9 @@ POSITION: Extent = (FIRST, LONGEST)
 LENGTH: Extent = (0, LONGEST)
 KNOWN: Mapping[str, Extent] = {
     **dict.fromkeys(("k", "kv_len", "h", "b", "c", "num_heads", "batch_size"), LENGTH),
-    "q_len": (0, 0),  # it stands beside q_offset, and their sum is a position
+    # each stands beside an offset, and their sum is a position
+    "q_len": (0, 0),
+    "num_keys": (0, 0),
 }
 
 

@@ -163,6 +163,7 @@ def _constants(head_dim: int, v_head_dim: int, itemsize: int) -> dict[str, Any]:
         "SPLIT": False,
         "APART": False,
         "CAREFUL": False,
+        "REQUESTS": False,
     }
 
 

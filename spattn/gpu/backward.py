@@ -107,7 +107,7 @@ def differentiate(
         into: Where to write.
         options: How launches are chosen; where they name no tuner, one keeps what the plans' records hold.
     """
-    if request.q.numel() == 0 or request.kv_len == 0:
+    if request.q.numel() == 0 or request.positions.num_keys == 0:
         for one in (into.q, into.k, into.v):
             _ = None if one is None else one.zero_()
         return None

@@ -24,7 +24,7 @@ def attend(plans: CompiledPattern, request: Request, outputs: Outputs, options: 
         outputs: Where to write.
         options: How launches are chosen; where they name no tuner, one keeps what the plans' records hold.
     """
-    if request.kv_len == 0:  # what is read at a key's position would be read from nowhere
+    if request.positions.num_keys == 0:  # what is read at a key's position would be read from nowhere
         outputs.out.zero_()
         outputs.lse.fill_(-torch.inf)
         return []

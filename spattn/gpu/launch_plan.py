@@ -152,6 +152,8 @@ class LaunchPlan:
             "q_len": at.q_len,
             "kv_len": at.kv_len,
             "q_offset": at.q_offset,
+            "k_offset": at.k_offset,
+            "num_keys": at.num_keys,
             "qk_scale": extent.scale * LOG2_E,
         }
         for (batch, head), strides in zip(self._outer_strides, extent.strides, strict=True):
@@ -184,7 +186,8 @@ class LaunchPlan:
 
     def _flags_of(self, extent: Extent) -> Flags:
         rows, columns = self._rows(extent), self._columns(extent)
-        wide = (columns[1] - columns[0]) * max(extent.strides[i][2] for i in self._of_columns) > MAX_INT32
+        farthest = max(abs(columns[0]), abs(columns[1]))
+        wide = farthest * max(extent.strides[i][2] for i in self._of_columns) > MAX_INT32
         fits = tuple(
             None
             if rows[1] <= rows[0] or self._problem.count == 0 or one.skips(*rows)
@@ -234,7 +237,7 @@ class LaunchPlan:
             places = {
                 f"{name}{tag}_ptr": place for tag, *all_of in ways for name, place in zip(WAYS, all_of, strict=True)
             }
-            return {**pointers, **places, "marks_ptr": marks}
+            return {**pointers, **places, "marks_ptr": marks, "requests_ptr": self._nothing}
 
         own = led(split, marks)
         main = self._kernel(text, text.name, text.signature, tile, own, fits=fits)
@@ -288,6 +291,7 @@ class LaunchPlan:
             "SPLIT": tile.splits > 1,
             "APART": tile.apart,
             "CAREFUL": careful,
+            "REQUESTS": False,
             **dict(zip(text.sides, sides, strict=True)),
         }
         alike = self._flags.strides, self._flags.tensors[text.number]

@@ -25,6 +25,8 @@ class Launches:
 
     def run(self, tensors: list[torch.Tensor]) -> None:
         """Launches on the current stream; compiles what has not run yet."""
+        if not self.each:
+            return
         if self.compiled:
             self.again([tensor.data_ptr() for tensor in tensors], tensors[0].device)
             return

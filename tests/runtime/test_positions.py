@@ -10,38 +10,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 import spattn
 from spattn.errors import ArgumentError, UnsupportedError
 from spattn.frontend.syntax import Node
 from spattn.relation import missing
 from tests import strategies
-from tests.placements import Drawn, placements
+from tests.placements import answers, expected, placements
 
 HEADS = 2, 1
-
-
-def answers(attn: spattn.Attention, drawn: Drawn, inputs: list[Tensor], tensors: dict[str, Any]) -> list[Tensor]:
-    """out, lse and gradients, as the tensors lie."""
-    leaves = [x.clone().requires_grad_() for x in inputs]
-    packed = [x.squeeze(0).transpose(0, 1) for x in leaves] if drawn.packed else leaves
-    out, lse = attn(*packed, return_lse=True, **drawn.on(inputs[0].device.type), **tensors)
-    if drawn.packed:
-        out, lse = out.transpose(0, 1).unsqueeze(0), lse.unsqueeze(0)
-    return [out, lse, *torch.autograd.grad(weighed(out, lse), leaves)]
-
-
-def weighed(out: Tensor, lse: Tensor) -> Tensor:
-    """Some function of results: rows without keys count 0."""
-    weights = torch.linspace(-1, 1, out.numel(), dtype=torch.float64, device=out.device).view(out.shape)
-    return (out.double() * weights).sum() + torch.where(lse > -torch.inf, lse, 0).double().sin().sum()
-
-
-def expected(node: Node, drawn: Drawn, inputs: list[Tensor], tensors: dict[str, Any]) -> list[Tensor]:
-    leaves = [x.double().requires_grad_() for x in inputs]
-    out, lse = drawn.oracle(node, leaves, tensors)
-    return [out, lse, *torch.autograd.grad(weighed(out, lse), leaves)]
 
 
 @settings(max_examples=120)

@@ -153,14 +153,14 @@ def careful_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION: tl.c
 @triton.jit
 def pass_0_loop_0(
     acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
-    u, u0, u1, c, kv_len,
+    u, u0, u1, c, k_offset, num_keys,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
     APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """Attends to keys k = 8*v + c."""
-    last = ((kv_len - c + 7) >> 3) - 1
-    lo_0 = tl.maximum(u0 - 63, -(c >> 3))
+    last = ((k_offset + num_keys - c + 7) >> 3) - 1
+    lo_0 = tl.maximum(u0 - 63, (k_offset - c + 7) >> 3)
     hi_0 = tl.minimum(u1, last)
     full_lo_0 = u1 - 63
     full_hi_0 = u0
@@ -232,12 +232,12 @@ def pass_0_tile(
     v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr, part_out_scale_ptr,
-    pairs_ptr, marks_ptr,
+    pairs_ptr, requests_ptr, marks_ptr,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """One tile of pass_0, or a split of it."""
     program = pair * (tiles * splits) + place
@@ -251,6 +251,20 @@ def pass_0_tile(
         pair = tl.load(pairs_ptr + pair)
     b = pair // num_q_heads
     h = pair % num_q_heads
+    lies = b
+    q_rows = q_len
+    q_shift = q_offset
+    k_shift = k_offset
+    if REQUESTS:
+        request = requests_ptr + b * 8
+        q_len = tl.load(request)
+        q_offset = tl.load(request + 2)
+        k_offset = tl.load(request + 3)
+        num_keys = tl.load(request + 4)
+        q_shift = q_offset - tl.load(request + 5)
+        k_shift = k_offset - tl.load(request + 6)
+        lies = tl.load(request + 7)
+        pair = lies * num_q_heads + h
 
     c = tile % 8
     tile = tile // 8
@@ -263,23 +277,31 @@ def pass_0_tile(
     row_ok = (u >= row_begin) & (u < row_end)
     q_pos = c + 8 * u
 
-    m = (q_pos - q_offset).to(tl.int64)
+    m = (q_pos - q_shift).to(tl.int64)
     dims = tl.arange(0, BLOCK_D)
     v_dims = tl.arange(0, BLOCK_DV)
-    q_base = q_ptr + b.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh
+    q_base = q_ptr + lies.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh
     q = tl.load(
         q_base + m[:, None] * stride_qm + dims[None, :], mask=row_ok[:, None] & (dims < HEAD_DIM)[None, :], other=0.0
     )
-    k_head = k_ptr + b.to(tl.int64) * stride_kb + (h // group_size).to(tl.int64) * stride_kh
-    v_head = v_ptr + b.to(tl.int64) * stride_vb + (h // group_size).to(tl.int64) * stride_vh
+    k_head = (
+        k_ptr
+        + lies.to(tl.int64) * stride_kb
+        + (h // group_size).to(tl.int64) * stride_kh - k_shift.to(tl.int64) * stride_kn
+    )
+    v_head = (
+        v_ptr
+        + lies.to(tl.int64) * stride_vb
+        + (h // group_size).to(tl.int64) * stride_vh - k_shift.to(tl.int64) * stride_vn
+    )
 
-    row = pair.to(tl.int64) * q_len + m
+    row = pair.to(tl.int64) * q_rows + m
     m_i = tl.full([BLOCK_M], float("-inf"), tl.float32)
     l_i = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
     acc, m_i, l_i = pass_0_loop_0(
         acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
-        u, u0, u1, c, kv_len,
+        u, u0, u1, c, k_offset, num_keys,
         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
     )
 
@@ -294,7 +316,7 @@ def pass_0_tile(
         store_part(part_out_ptr, part_out_lse_ptr, part_out_scale_ptr, slot, every, v_dims, acc, lse, scale, V_HEAD_DIM)
     else:
         kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
-        out_base = out_ptr + b.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
+        out_base = out_ptr + lies.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
         tl.store(out_base + m[:, None] * stride_om + v_dims[None, :], acc.to(out_ptr.dtype.element_ty), mask=kept)
         lse *= 0.6931471805599453
         tl.store(lse_ptr + row, lse, mask=row_ok)
@@ -302,19 +324,19 @@ def pass_0_tile(
         tl.store(marks_ptr + slot, lse)
 
 
-@triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
+@triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "k_offset", "num_keys", "tiles", "splits", "programs"])
 def pass_0(
     q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
     k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
     v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr, part_out_scale_ptr,
-    pairs_ptr, marks_ptr,
+    pairs_ptr, requests_ptr, marks_ptr,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """Queries q = 8*u + c, for each residue c of 8."""
     if CAREFUL:
@@ -331,11 +353,11 @@ def pass_0(
                         v_ptr, stride_vb, stride_vh, stride_vn,
                         out_ptr, stride_ob, stride_oh, stride_om,
                         lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr,
-                        part_out_scale_ptr, pairs_ptr, marks_ptr,
+                        part_out_scale_ptr, pairs_ptr, requests_ptr, marks_ptr,
                         num_q_heads, group_size,
-                        q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+                        q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
                         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
+                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
                     )
     else:
         pair = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
@@ -347,15 +369,15 @@ def pass_0(
                 v_ptr, stride_vb, stride_vh, stride_vn,
                 out_ptr, stride_ob, stride_oh, stride_om,
                 lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr,
-                part_out_scale_ptr, pairs_ptr, marks_ptr,
+                part_out_scale_ptr, pairs_ptr, requests_ptr, marks_ptr,
                 num_q_heads, group_size,
-                q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+                q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
                 HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
+                BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
             )
 
 
-@triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
+@triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "k_offset", "num_keys", "tiles", "splits", "programs"])
 def pass_0_combine(
     split_ptr, split_lse_ptr, split_scale_ptr,
     q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
@@ -363,12 +385,12 @@ def pass_0_combine(
     v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr, part_out_scale_ptr,
-    pairs_ptr, marks_ptr,
+    pairs_ptr, requests_ptr, marks_ptr,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """The splits of a tile of pass_0 as one result, always in the same order: BLOCK_D dimensions of it."""
     chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
@@ -381,6 +403,16 @@ def pass_0_combine(
         pair = tl.load(pairs_ptr + pair)
     b = pair // num_q_heads
     h = pair % num_q_heads
+    lies = b
+    q_rows = q_len
+    q_shift = q_offset
+    if REQUESTS:
+        request = requests_ptr + b * 8
+        q_len = tl.load(request)
+        q_offset = tl.load(request + 2)
+        q_shift = q_offset - tl.load(request + 5)
+        lies = tl.load(request + 7)
+        pair = lies * num_q_heads + h
 
     c = tile % 8
     tile = tile // 8
@@ -391,9 +423,9 @@ def pass_0_combine(
     row_ok = (u >= row_begin) & (u < row_end)
     q_pos = c + 8 * u
 
-    m = (q_pos - q_offset).to(tl.int64)
+    m = (q_pos - q_shift).to(tl.int64)
     v_dims = first_dim + tl.arange(0, BLOCK_DV)
-    row = pair.to(tl.int64) * q_len + m
+    row = pair.to(tl.int64) * q_rows + m
     m_i = tl.full([BLOCK_M], float("-inf"), tl.float32)
     l_i = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
@@ -405,7 +437,7 @@ def pass_0_combine(
 
     acc, lse = normalised(acc, m_i, l_i)
     kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
-    out_base = out_ptr + b.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
+    out_base = out_ptr + lies.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
     tl.store(out_base + m[:, None] * stride_om + v_dims[None, :], acc.to(out_ptr.dtype.element_ty), mask=kept)
     lse *= 0.6931471805599453
     tl.store(lse_ptr + row, lse, mask=row_ok)

@@ -159,16 +159,16 @@ def careful_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION: tl.c
 @triton.jit
 def pass_0_loop_0(
     acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
-    u0, u1, kv_len,
+    u0, u1, k_offset, num_keys,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
     APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """Attends to keys k = v."""
-    last = kv_len - 1
-    lo_0 = 0
+    last = k_offset + num_keys - 1
+    lo_0 = k_offset
     hi_0 = last
-    full_lo_0 = 0
+    full_lo_0 = k_offset
     full_hi_0 = last
     lo_0, tiles_0, cursor = tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
     full_hi_0 = tl.minimum(full_hi_0, hi_0) - BLOCK_N + 1
@@ -232,13 +232,13 @@ def pass_0_tile(
     v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr, part_out_scale_ptr,
-    pairs_ptr, marks_ptr,
+    pairs_ptr, requests_ptr, marks_ptr,
     t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """One tile of pass_0, or a split of it."""
     program = pair * (tiles * splits) + place
@@ -252,6 +252,20 @@ def pass_0_tile(
         pair = tl.load(pairs_ptr + pair)
     b = pair // num_q_heads
     h = pair % num_q_heads
+    lies = b
+    q_rows = q_len
+    q_shift = q_offset
+    k_shift = k_offset
+    if REQUESTS:
+        request = requests_ptr + b * 8
+        q_len = tl.load(request)
+        q_offset = tl.load(request + 2)
+        k_offset = tl.load(request + 3)
+        num_keys = tl.load(request + 4)
+        q_shift = q_offset - tl.load(request + 5)
+        k_shift = k_offset - tl.load(request + 6)
+        lies = tl.load(request + 7)
+        pair = lies * num_q_heads + h
     t0_ptr += b.to(tl.int64) * t0_stride_b + h.to(tl.int64) * t0_stride_h
 
     place = tile * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -261,23 +275,31 @@ def pass_0_tile(
     u0 = tl.min(tl.where(row_ok, u, NOWHERE), 0)
     u1 = tl.max(tl.where(row_ok, u, -NOWHERE), 0)
 
-    m = (q_pos - q_offset).to(tl.int64)
+    m = (q_pos - q_shift).to(tl.int64)
     dims = tl.arange(0, BLOCK_D)
     v_dims = tl.arange(0, BLOCK_DV)
-    q_base = q_ptr + b.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh
+    q_base = q_ptr + lies.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh
     q = tl.load(
         q_base + m[:, None] * stride_qm + dims[None, :], mask=row_ok[:, None] & (dims < HEAD_DIM)[None, :], other=0.0
     )
-    k_head = k_ptr + b.to(tl.int64) * stride_kb + (h // group_size).to(tl.int64) * stride_kh
-    v_head = v_ptr + b.to(tl.int64) * stride_vb + (h // group_size).to(tl.int64) * stride_vh
+    k_head = (
+        k_ptr
+        + lies.to(tl.int64) * stride_kb
+        + (h // group_size).to(tl.int64) * stride_kh - k_shift.to(tl.int64) * stride_kn
+    )
+    v_head = (
+        v_ptr
+        + lies.to(tl.int64) * stride_vb
+        + (h // group_size).to(tl.int64) * stride_vh - k_shift.to(tl.int64) * stride_vn
+    )
 
-    row = pair.to(tl.int64) * q_len + m
+    row = pair.to(tl.int64) * q_rows + m
     m_i = tl.full([BLOCK_M], float("-inf"), tl.float32)
     l_i = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
     acc, m_i, l_i = pass_0_loop_0(
         acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
-        u0, u1, kv_len,
+        u0, u1, k_offset, num_keys,
         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
     )
 
@@ -289,15 +311,15 @@ def pass_0_tile(
         store_part(part_out_ptr, part_out_lse_ptr, part_out_scale_ptr, slot, every, v_dims, acc, lse, scale, V_HEAD_DIM)
     else:
         kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
-        out_base = out_ptr + b.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
+        out_base = out_ptr + lies.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
         tl.store(out_base + m[:, None] * stride_om + v_dims[None, :], acc.to(out_ptr.dtype.element_ty), mask=kept)
         lse *= 0.6931471805599453
         tl.store(lse_ptr + row, lse, mask=row_ok)
 
 
 @triton.jit(
-    do_not_specialize=["q_len", "kv_len", "q_offset", "tiles", "splits", "programs", "t0_stride_b", "t0_stride_h",
-    "t0_size_0"]
+    do_not_specialize=["q_len", "kv_len", "q_offset", "k_offset", "num_keys", "tiles", "splits", "programs",
+    "t0_stride_b", "t0_stride_h", "t0_size_0"]
 )
 def pass_0(
     q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
@@ -305,13 +327,13 @@ def pass_0(
     v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr, part_out_scale_ptr,
-    pairs_ptr, marks_ptr,
+    pairs_ptr, requests_ptr, marks_ptr,
     t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """Queries q in [-1, 0, 7], which it owns."""
     pair = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
@@ -323,18 +345,18 @@ def pass_0(
             v_ptr, stride_vb, stride_vh, stride_vn,
             out_ptr, stride_ob, stride_oh, stride_om,
             lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr,
-            part_out_scale_ptr, pairs_ptr, marks_ptr,
+            part_out_scale_ptr, pairs_ptr, requests_ptr, marks_ptr,
             t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
             num_q_heads, group_size,
-            q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+            q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
             HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
+            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
         )
 
 
 @triton.jit(
-    do_not_specialize=["q_len", "kv_len", "q_offset", "tiles", "splits", "programs", "t0_stride_b", "t0_stride_h",
-    "t0_size_0"]
+    do_not_specialize=["q_len", "kv_len", "q_offset", "k_offset", "num_keys", "tiles", "splits", "programs",
+    "t0_stride_b", "t0_stride_h", "t0_size_0"]
 )
 def pass_0_combine(
     split_ptr, split_lse_ptr, split_scale_ptr,
@@ -343,13 +365,13 @@ def pass_0_combine(
     v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr, part_out_scale_ptr,
-    pairs_ptr, marks_ptr,
+    pairs_ptr, requests_ptr, marks_ptr,
     t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """The splits of a tile of pass_0 as one result, always in the same order: BLOCK_D dimensions of it."""
     chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
@@ -362,15 +384,25 @@ def pass_0_combine(
         pair = tl.load(pairs_ptr + pair)
     b = pair // num_q_heads
     h = pair % num_q_heads
+    lies = b
+    q_rows = q_len
+    q_shift = q_offset
+    if REQUESTS:
+        request = requests_ptr + b * 8
+        q_len = tl.load(request)
+        q_offset = tl.load(request + 2)
+        q_shift = q_offset - tl.load(request + 5)
+        lies = tl.load(request + 7)
+        pair = lies * num_q_heads + h
     t0_ptr += b.to(tl.int64) * t0_stride_b + h.to(tl.int64) * t0_stride_h
 
     place = tile * BLOCK_M + tl.arange(0, BLOCK_M)
     q_pos = tl.load(t0_ptr + place * t0_stride_0, mask=place < t0_size_0, other=NOWHERE)
     row_ok = (q_pos >= q_offset) & (q_pos < q_offset + q_len)
 
-    m = (q_pos - q_offset).to(tl.int64)
+    m = (q_pos - q_shift).to(tl.int64)
     v_dims = first_dim + tl.arange(0, BLOCK_DV)
-    row = pair.to(tl.int64) * q_len + m
+    row = pair.to(tl.int64) * q_rows + m
     m_i = tl.full([BLOCK_M], float("-inf"), tl.float32)
     l_i = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
@@ -382,7 +414,7 @@ def pass_0_combine(
 
     acc, lse = normalised(acc, m_i, l_i)
     kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
-    out_base = out_ptr + b.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
+    out_base = out_ptr + lies.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
     tl.store(out_base + m[:, None] * stride_om + v_dims[None, :], acc.to(out_ptr.dtype.element_ty), mask=kept)
     lse *= 0.6931471805599453
     tl.store(lse_ptr + row, lse, mask=row_ok)
@@ -391,14 +423,14 @@ def pass_0_combine(
 @triton.jit
 def pass_1_loop_0(
     acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
-    u, u0, u1, kv_len,
+    u, u0, u1, k_offset, num_keys,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
     APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """Attends to keys k = v."""
-    last = kv_len - 1
-    lo_0 = tl.maximum(u0 - 256, 0)
+    last = k_offset + num_keys - 1
+    lo_0 = tl.maximum(u0 - 256, k_offset)
     hi_0 = tl.minimum(u1 + 256, last)
     full_lo_0 = u1 - 256
     full_hi_0 = u0 + 256
@@ -465,7 +497,7 @@ def pass_1_loop_0(
 @triton.jit
 def pass_1_loop_1(
     acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
-    q_pos, u0, u1, kv_len, t0_ptr, t0_size_0, t0_stride_0,
+    q_pos, u0, u1, k_offset, num_keys, t0_ptr, t0_size_0, t0_stride_0,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
     APART: tl.constexpr, CAREFUL: tl.constexpr,
@@ -482,7 +514,7 @@ def pass_1_loop_1(
         i = number
         place = i * BLOCK_N + tl.arange(0, BLOCK_N)
         k_pos = tl.load(t0_ptr + place * t0_stride_0, mask=place < t0_size_0, other=NOWHERE)
-        inside = k_pos < kv_len
+        inside = (k_pos >= k_offset) & (k_pos < k_offset + num_keys)
         loaded = inside
         k_base = 0
         along = k_pos
@@ -511,13 +543,13 @@ def pass_1_tile(
     v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr, part_out_scale_ptr,
-    pairs_ptr, marks_ptr,
+    pairs_ptr, requests_ptr, marks_ptr,
     t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """One tile of pass_1, or a split of it."""
     program = pair * (tiles * splits) + place
@@ -531,6 +563,21 @@ def pass_1_tile(
         pair = tl.load(pairs_ptr + pair)
     b = pair // num_q_heads
     h = pair % num_q_heads
+    lies = b
+    q_rows = q_len
+    q_shift = q_offset
+    k_shift = k_offset
+    if REQUESTS:
+        request = requests_ptr + b * 8
+        q_len = tl.load(request)
+        kv_len = tl.load(request + 1)
+        q_offset = tl.load(request + 2)
+        k_offset = tl.load(request + 3)
+        num_keys = tl.load(request + 4)
+        q_shift = q_offset - tl.load(request + 5)
+        k_shift = k_offset - tl.load(request + 6)
+        lies = tl.load(request + 7)
+        pair = lies * num_q_heads + h
     t0_ptr += b.to(tl.int64) * t0_stride_b + h.to(tl.int64) * t0_stride_h
 
     row_begin = q_offset
@@ -542,28 +589,36 @@ def pass_1_tile(
     row_ok = (u >= row_begin) & (u < row_end)
     q_pos = u
 
-    m = (q_pos - q_offset).to(tl.int64)
+    m = (q_pos - q_shift).to(tl.int64)
     dims = tl.arange(0, BLOCK_D)
     v_dims = tl.arange(0, BLOCK_DV)
-    q_base = q_ptr + b.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh
+    q_base = q_ptr + lies.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh
     q = tl.load(
         q_base + m[:, None] * stride_qm + dims[None, :], mask=row_ok[:, None] & (dims < HEAD_DIM)[None, :], other=0.0
     )
-    k_head = k_ptr + b.to(tl.int64) * stride_kb + (h // group_size).to(tl.int64) * stride_kh
-    v_head = v_ptr + b.to(tl.int64) * stride_vb + (h // group_size).to(tl.int64) * stride_vh
+    k_head = (
+        k_ptr
+        + lies.to(tl.int64) * stride_kb
+        + (h // group_size).to(tl.int64) * stride_kh - k_shift.to(tl.int64) * stride_kn
+    )
+    v_head = (
+        v_ptr
+        + lies.to(tl.int64) * stride_vb
+        + (h // group_size).to(tl.int64) * stride_vh - k_shift.to(tl.int64) * stride_vn
+    )
 
-    row = pair.to(tl.int64) * q_len + m
+    row = pair.to(tl.int64) * q_rows + m
     m_i = tl.full([BLOCK_M], float("-inf"), tl.float32)
     l_i = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
     acc, m_i, l_i = pass_1_loop_0(
         acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
-        u, u0, u1, kv_len,
+        u, u0, u1, k_offset, num_keys,
         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
     )
     acc, m_i, l_i = pass_1_loop_1(
         acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
-        q_pos, u0, u1, kv_len, t0_ptr, t0_size_0, t0_stride_0,
+        q_pos, u0, u1, k_offset, num_keys, t0_ptr, t0_size_0, t0_stride_0,
         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
     )
 
@@ -579,7 +634,7 @@ def pass_1_tile(
     else:
         row_ok = row_ok & ~(((0 <= q_pos) & (q_pos < kv_len)) & ((q_pos == (kv_len - 1)) | (q_pos == 0) | (q_pos == 7)))
         kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
-        out_base = out_ptr + b.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
+        out_base = out_ptr + lies.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
         tl.store(out_base + m[:, None] * stride_om + v_dims[None, :], acc.to(out_ptr.dtype.element_ty), mask=kept)
         lse *= 0.6931471805599453
         tl.store(lse_ptr + row, lse, mask=row_ok)
@@ -588,8 +643,8 @@ def pass_1_tile(
 
 
 @triton.jit(
-    do_not_specialize=["q_len", "kv_len", "q_offset", "tiles", "splits", "programs", "t0_stride_b", "t0_stride_h",
-    "t0_size_0"]
+    do_not_specialize=["q_len", "kv_len", "q_offset", "k_offset", "num_keys", "tiles", "splits", "programs",
+    "t0_stride_b", "t0_stride_h", "t0_size_0"]
 )
 def pass_1(
     q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
@@ -597,13 +652,13 @@ def pass_1(
     v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr, part_out_scale_ptr,
-    pairs_ptr, marks_ptr,
+    pairs_ptr, requests_ptr, marks_ptr,
     t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """All queries, less rows where q in [-1, 0, 7]."""
     if CAREFUL:
@@ -620,12 +675,12 @@ def pass_1(
                         v_ptr, stride_vb, stride_vh, stride_vn,
                         out_ptr, stride_ob, stride_oh, stride_om,
                         lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr,
-                        part_out_scale_ptr, pairs_ptr, marks_ptr,
+                        part_out_scale_ptr, pairs_ptr, requests_ptr, marks_ptr,
                         t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
                         num_q_heads, group_size,
-                        q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+                        q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
                         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
+                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
                     )
     else:
         # the last pairs first: the launch before left these in the cache
@@ -638,18 +693,18 @@ def pass_1(
                 v_ptr, stride_vb, stride_vh, stride_vn,
                 out_ptr, stride_ob, stride_oh, stride_om,
                 lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr,
-                part_out_scale_ptr, pairs_ptr, marks_ptr,
+                part_out_scale_ptr, pairs_ptr, requests_ptr, marks_ptr,
                 t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
                 num_q_heads, group_size,
-                q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+                q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
                 HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
+                BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
             )
 
 
 @triton.jit(
-    do_not_specialize=["q_len", "kv_len", "q_offset", "tiles", "splits", "programs", "t0_stride_b", "t0_stride_h",
-    "t0_size_0"]
+    do_not_specialize=["q_len", "kv_len", "q_offset", "k_offset", "num_keys", "tiles", "splits", "programs",
+    "t0_stride_b", "t0_stride_h", "t0_size_0"]
 )
 def pass_1_combine(
     split_ptr, split_lse_ptr, split_scale_ptr,
@@ -658,13 +713,13 @@ def pass_1_combine(
     v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr, part_out_scale_ptr,
-    pairs_ptr, marks_ptr,
+    pairs_ptr, requests_ptr, marks_ptr,
     t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """The splits of a tile of pass_1 as one result, always in the same order: BLOCK_D dimensions of it."""
     chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
@@ -677,6 +732,17 @@ def pass_1_combine(
         pair = tl.load(pairs_ptr + pair)
     b = pair // num_q_heads
     h = pair % num_q_heads
+    lies = b
+    q_rows = q_len
+    q_shift = q_offset
+    if REQUESTS:
+        request = requests_ptr + b * 8
+        q_len = tl.load(request)
+        kv_len = tl.load(request + 1)
+        q_offset = tl.load(request + 2)
+        q_shift = q_offset - tl.load(request + 5)
+        lies = tl.load(request + 7)
+        pair = lies * num_q_heads + h
 
     row_begin = q_offset
     row_end = q_len + q_offset
@@ -685,9 +751,9 @@ def pass_1_combine(
     row_ok = (u >= row_begin) & (u < row_end)
     q_pos = u
 
-    m = (q_pos - q_offset).to(tl.int64)
+    m = (q_pos - q_shift).to(tl.int64)
     v_dims = first_dim + tl.arange(0, BLOCK_DV)
-    row = pair.to(tl.int64) * q_len + m
+    row = pair.to(tl.int64) * q_rows + m
     m_i = tl.full([BLOCK_M], float("-inf"), tl.float32)
     l_i = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
@@ -700,7 +766,7 @@ def pass_1_combine(
     acc, lse = normalised(acc, m_i, l_i)
     row_ok = row_ok & ~(((0 <= q_pos) & (q_pos < kv_len)) & ((q_pos == (kv_len - 1)) | (q_pos == 0) | (q_pos == 7)))
     kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
-    out_base = out_ptr + b.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
+    out_base = out_ptr + lies.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
     tl.store(out_base + m[:, None] * stride_om + v_dims[None, :], acc.to(out_ptr.dtype.element_ty), mask=kept)
     lse *= 0.6931471805599453
     tl.store(lse_ptr + row, lse, mask=row_ok)

@@ -162,14 +162,14 @@ def careful_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION: tl.c
 @triton.jit
 def pass_0_loop_0(
     acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
-    u, u0, u1, kv_len,
+    u, u0, u1, k_offset, num_keys,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
     APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """Attends to keys k = v."""
-    last = kv_len - 1
-    lo_0 = tl.maximum(u0 - 64, 0)
+    last = k_offset + num_keys - 1
+    lo_0 = tl.maximum(u0 - 64, k_offset)
     hi_0 = tl.minimum(u1 + 64, last)
     full_lo_0 = u1 - 64
     full_hi_0 = u0 + 64
@@ -236,7 +236,7 @@ def pass_0_loop_0(
 @triton.jit
 def pass_0_loop_1(
     acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
-    q_pos, u0, u1, kv_len, t0_ptr, t0_stride_0, t0_first_row,
+    q_pos, u0, u1, k_offset, num_keys, t0_ptr, t0_stride_0, t0_first_row,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
     APART: tl.constexpr, CAREFUL: tl.constexpr,
@@ -260,14 +260,15 @@ def pass_0_loop_1(
         # one tile ahead: tiles that lie where a load of this step says would wait for it
         coming = tl.load(list_ptr + 1 + following // parts_n)
         due = key_block * 64 + i % parts_n * BLOCK_N
-        block_end = tl.minimum((key_block + 1) * 64, kv_len)
+        block_end = tl.minimum((key_block + 1) * 64, k_offset + num_keys)
         start = due
         if FITS:
             # a tile that would pass the block's end starts earlier: loads need no mask
             start = tl.minimum(due, block_end - BLOCK_N)
         k_pos = start + tl.arange(0, BLOCK_N)
         k_base = start
-        inside = k_pos < block_end
+        inside = (k_pos >= k_offset) & (k_pos < block_end)
+
         loaded = inside
         if FITS:
             loaded = tl.full([BLOCK_N], True, tl.int1)
@@ -283,7 +284,7 @@ def pass_0_loop_1(
         k = load_tile(k_ptrs, loaded[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
         scores = tl.dot(q, k, input_precision=PRECISION)
         allowed = tl.broadcast_to(inside[None, :], scores.shape)
-        if (due + BLOCK_N > block_end) | ~((((due + BLOCK_N - 1) + 65) <= u0) | ((u1 + 65) <= due)):
+        if (due < k_offset) | (due + BLOCK_N > block_end) | ~((((due + BLOCK_N - 1) + 65) <= u0) | ((u1 + 65) <= due)):
             allowed &= ((k_pos[None, :] + 65) <= q_pos[:, None]) | ((q_pos[:, None] + 65) <= k_pos[None, :])
             scores = tl.where(allowed, scores, float("-inf"))
         values = load_tile(v_ptrs, loaded[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV)
@@ -302,13 +303,13 @@ def pass_0_tile(
     v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr, part_out_scale_ptr,
-    pairs_ptr, marks_ptr,
+    pairs_ptr, requests_ptr, marks_ptr,
     t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0, t0_size_1, t0_stride_1, t0_first_row,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """One tile of pass_0, or a split of it."""
     program = pair * (tiles * splits) + place
@@ -322,6 +323,20 @@ def pass_0_tile(
         pair = tl.load(pairs_ptr + pair)
     b = pair // num_q_heads
     h = pair % num_q_heads
+    lies = b
+    q_rows = q_len
+    q_shift = q_offset
+    k_shift = k_offset
+    if REQUESTS:
+        request = requests_ptr + b * 8
+        q_len = tl.load(request)
+        q_offset = tl.load(request + 2)
+        k_offset = tl.load(request + 3)
+        num_keys = tl.load(request + 4)
+        q_shift = q_offset - tl.load(request + 5)
+        k_shift = k_offset - tl.load(request + 6)
+        lies = tl.load(request + 7)
+        pair = lies * num_q_heads + h
     t0_ptr += b.to(tl.int64) * t0_stride_b + h.to(tl.int64) * t0_stride_h
 
     row_begin = q_offset
@@ -336,28 +351,36 @@ def pass_0_tile(
     row_ok = (u >= row_begin) & (u < row_end)
     q_pos = u
 
-    m = (q_pos - q_offset).to(tl.int64)
+    m = (q_pos - q_shift).to(tl.int64)
     dims = tl.arange(0, BLOCK_D)
     v_dims = tl.arange(0, BLOCK_DV)
-    q_base = q_ptr + b.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh
+    q_base = q_ptr + lies.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh
     q = tl.load(
         q_base + m[:, None] * stride_qm + dims[None, :], mask=row_ok[:, None] & (dims < HEAD_DIM)[None, :], other=0.0
     )
-    k_head = k_ptr + b.to(tl.int64) * stride_kb + (h // group_size).to(tl.int64) * stride_kh
-    v_head = v_ptr + b.to(tl.int64) * stride_vb + (h // group_size).to(tl.int64) * stride_vh
+    k_head = (
+        k_ptr
+        + lies.to(tl.int64) * stride_kb
+        + (h // group_size).to(tl.int64) * stride_kh - k_shift.to(tl.int64) * stride_kn
+    )
+    v_head = (
+        v_ptr
+        + lies.to(tl.int64) * stride_vb
+        + (h // group_size).to(tl.int64) * stride_vh - k_shift.to(tl.int64) * stride_vn
+    )
 
-    row = pair.to(tl.int64) * q_len + m
+    row = pair.to(tl.int64) * q_rows + m
     m_i = tl.full([BLOCK_M], float("-inf"), tl.float32)
     l_i = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
     acc, m_i, l_i = pass_0_loop_0(
         acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
-        u, u0, u1, kv_len,
+        u, u0, u1, k_offset, num_keys,
         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
     )
     acc, m_i, l_i = pass_0_loop_1(
         acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
-        q_pos, u0, u1, kv_len, t0_ptr, t0_stride_0, t0_first_row,
+        q_pos, u0, u1, k_offset, num_keys, t0_ptr, t0_stride_0, t0_first_row,
         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
     )
 
@@ -372,7 +395,7 @@ def pass_0_tile(
         store_part(part_out_ptr, part_out_lse_ptr, part_out_scale_ptr, slot, every, v_dims, acc, lse, scale, V_HEAD_DIM)
     else:
         kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
-        out_base = out_ptr + b.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
+        out_base = out_ptr + lies.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
         tl.store(out_base + m[:, None] * stride_om + v_dims[None, :], acc.to(out_ptr.dtype.element_ty), mask=kept)
         lse *= 0.6931471805599453
         tl.store(lse_ptr + row, lse, mask=row_ok)
@@ -381,8 +404,8 @@ def pass_0_tile(
 
 
 @triton.jit(
-    do_not_specialize=["q_len", "kv_len", "q_offset", "tiles", "splits", "programs", "t0_stride_b", "t0_stride_h",
-    "t0_size_0", "t0_size_1", "t0_first_row"]
+    do_not_specialize=["q_len", "kv_len", "q_offset", "k_offset", "num_keys", "tiles", "splits", "programs",
+    "t0_stride_b", "t0_stride_h", "t0_size_0", "t0_size_1", "t0_first_row"]
 )
 def pass_0(
     q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
@@ -390,13 +413,13 @@ def pass_0(
     v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr, part_out_scale_ptr,
-    pairs_ptr, marks_ptr,
+    pairs_ptr, requests_ptr, marks_ptr,
     t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0, t0_size_1, t0_stride_1, t0_first_row,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """All queries, in blocks of 64."""
     if CAREFUL:
@@ -413,12 +436,12 @@ def pass_0(
                         v_ptr, stride_vb, stride_vh, stride_vn,
                         out_ptr, stride_ob, stride_oh, stride_om,
                         lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr,
-                        part_out_scale_ptr, pairs_ptr, marks_ptr,
+                        part_out_scale_ptr, pairs_ptr, requests_ptr, marks_ptr,
                         t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0, t0_size_1, t0_stride_1, t0_first_row,
                         num_q_heads, group_size,
-                        q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+                        q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
                         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
+                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
                     )
     else:
         pair = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
@@ -430,18 +453,18 @@ def pass_0(
                 v_ptr, stride_vb, stride_vh, stride_vn,
                 out_ptr, stride_ob, stride_oh, stride_om,
                 lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr,
-                part_out_scale_ptr, pairs_ptr, marks_ptr,
+                part_out_scale_ptr, pairs_ptr, requests_ptr, marks_ptr,
                 t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0, t0_size_1, t0_stride_1, t0_first_row,
                 num_q_heads, group_size,
-                q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+                q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
                 HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
+                BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
             )
 
 
 @triton.jit(
-    do_not_specialize=["q_len", "kv_len", "q_offset", "tiles", "splits", "programs", "t0_stride_b", "t0_stride_h",
-    "t0_size_0", "t0_size_1", "t0_first_row"]
+    do_not_specialize=["q_len", "kv_len", "q_offset", "k_offset", "num_keys", "tiles", "splits", "programs",
+    "t0_stride_b", "t0_stride_h", "t0_size_0", "t0_size_1", "t0_first_row"]
 )
 def pass_0_combine(
     split_ptr, split_lse_ptr, split_scale_ptr,
@@ -450,13 +473,13 @@ def pass_0_combine(
     v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr, part_out_scale_ptr,
-    pairs_ptr, marks_ptr,
+    pairs_ptr, requests_ptr, marks_ptr,
     t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0, t0_size_1, t0_stride_1, t0_first_row,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """The splits of a tile of pass_0 as one result, always in the same order: BLOCK_D dimensions of it."""
     chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
@@ -469,6 +492,16 @@ def pass_0_combine(
         pair = tl.load(pairs_ptr + pair)
     b = pair // num_q_heads
     h = pair % num_q_heads
+    lies = b
+    q_rows = q_len
+    q_shift = q_offset
+    if REQUESTS:
+        request = requests_ptr + b * 8
+        q_len = tl.load(request)
+        q_offset = tl.load(request + 2)
+        q_shift = q_offset - tl.load(request + 5)
+        lies = tl.load(request + 7)
+        pair = lies * num_q_heads + h
 
     row_begin = q_offset
     row_end = q_len + q_offset
@@ -480,9 +513,9 @@ def pass_0_combine(
     row_ok = (u >= row_begin) & (u < row_end)
     q_pos = u
 
-    m = (q_pos - q_offset).to(tl.int64)
+    m = (q_pos - q_shift).to(tl.int64)
     v_dims = first_dim + tl.arange(0, BLOCK_DV)
-    row = pair.to(tl.int64) * q_len + m
+    row = pair.to(tl.int64) * q_rows + m
     m_i = tl.full([BLOCK_M], float("-inf"), tl.float32)
     l_i = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
@@ -494,7 +527,7 @@ def pass_0_combine(
 
     acc, lse = normalised(acc, m_i, l_i)
     kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
-    out_base = out_ptr + b.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
+    out_base = out_ptr + lies.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
     tl.store(out_base + m[:, None] * stride_om + v_dims[None, :], acc.to(out_ptr.dtype.element_ty), mask=kept)
     lse *= 0.6931471805599453
     tl.store(lse_ptr + row, lse, mask=row_ok)

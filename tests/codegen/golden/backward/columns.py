@@ -119,14 +119,14 @@ def careful_product(weights, allowed, values, acc, PRECISION: tl.constexpr):
 @triton.jit
 def dq_pass_0_loop_0(
     dq, q, do, lse2, delta, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
-    u, u0, u1, kv_len,
+    u, u0, u1, k_offset, num_keys,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
     APART: tl.constexpr, CAREFUL: tl.constexpr,
 ):
     """Adds to dq what comes of keys k = v, then keys k = 512*v."""
-    last = kv_len - 1
-    lo_0 = tl.maximum(u0 - 255, 0)
+    last = k_offset + num_keys - 1
+    lo_0 = tl.maximum(u0 - 255, k_offset)
     hi_0 = tl.minimum(u1, last)
     full_lo_0 = u1 - 255
     full_hi_0 = u0
@@ -134,10 +134,10 @@ def dq_pass_0_loop_0(
     full_hi_0 = tl.minimum(full_hi_0, hi_0) - BLOCK_N + 1
     row_lo = u - 255
     row_hi = tl.minimum(u, last)
-    last_1 = ((kv_len + 511) >> 9) - 1
-    lo_1 = 0
+    last_1 = ((k_offset + num_keys + 511) >> 9) - 1
+    lo_1 = (k_offset + 511) >> 9
     hi_1 = tl.minimum(((u1 + 256) >> 9) - 1, last_1)
-    full_lo_1 = 0
+    full_lo_1 = (k_offset + 511) >> 9
     full_hi_1 = ((u0 + 256) >> 9) - 1
     lo_1, tiles_1, cursor = tiles_of(lo_1, hi_1, -NOWHERE, BLOCK_N)
     full_hi_1 = tl.minimum(full_hi_1, hi_1) - BLOCK_N + 1
@@ -215,12 +215,12 @@ def dq_pass_0_tile(
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     dlse_ptr, stride_dlseb, stride_dlseh, stride_dlsem: tl.constexpr,
     dq_ptr, stride_dqb, stride_dqh, stride_dqm: tl.constexpr,
-    lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, marks_ptr,
+    lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, requests_ptr, marks_ptr,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """One tile of dq_pass_0, or a split of it."""
     program = pair * (tiles * splits) + place
@@ -234,6 +234,20 @@ def dq_pass_0_tile(
         pair = tl.load(pairs_ptr + pair)
     b = pair // num_q_heads
     h = pair % num_q_heads
+    lies = b
+    q_rows = q_len
+    q_shift = q_offset
+    k_shift = k_offset
+    if REQUESTS:
+        request = requests_ptr + b * 8
+        q_len = tl.load(request)
+        q_offset = tl.load(request + 2)
+        k_offset = tl.load(request + 3)
+        num_keys = tl.load(request + 4)
+        q_shift = q_offset - tl.load(request + 5)
+        k_shift = k_offset - tl.load(request + 6)
+        lies = tl.load(request + 7)
+        pair = lies * num_q_heads + h
 
     row_begin = q_offset
     row_end = q_len + q_offset
@@ -244,30 +258,38 @@ def dq_pass_0_tile(
     row_ok = (u >= row_begin) & (u < row_end)
     q_pos = u
 
-    m = (q_pos - q_offset).to(tl.int64)
+    m = (q_pos - q_shift).to(tl.int64)
     dims = tl.arange(0, BLOCK_D)
     v_dims = tl.arange(0, BLOCK_DV)
-    q_base = q_ptr + b.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh
+    q_base = q_ptr + lies.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh
     q = tl.load(
         q_base + m[:, None] * stride_qm + dims[None, :], mask=row_ok[:, None] & (dims < HEAD_DIM)[None, :], other=0.0
     )
-    do_base = do_ptr + b.to(tl.int64) * stride_dob + h.to(tl.int64) * stride_doh
+    do_base = do_ptr + lies.to(tl.int64) * stride_dob + h.to(tl.int64) * stride_doh
     do = tl.load(
         do_base + m[:, None] * stride_dom + v_dims[None, :],
         mask=row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :],
         other=0.0,
     )
-    k_head = k_ptr + b.to(tl.int64) * stride_kb + (h // group_size).to(tl.int64) * stride_kh
-    v_head = v_ptr + b.to(tl.int64) * stride_vb + (h // group_size).to(tl.int64) * stride_vh
+    k_head = (
+        k_ptr
+        + lies.to(tl.int64) * stride_kb
+        + (h // group_size).to(tl.int64) * stride_kh - k_shift.to(tl.int64) * stride_kn
+    )
+    v_head = (
+        v_ptr
+        + lies.to(tl.int64) * stride_vb
+        + (h // group_size).to(tl.int64) * stride_vh - k_shift.to(tl.int64) * stride_vn
+    )
 
-    row = pair.to(tl.int64) * q_len + m
-    out_base = out_ptr + b.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
+    row = pair.to(tl.int64) * q_rows + m
+    out_base = out_ptr + lies.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
     out = tl.load(
         out_base + m[:, None] * stride_om + v_dims[None, :],
         mask=row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :],
         other=0.0,
     )
-    dlse_base = dlse_ptr + b.to(tl.int64) * stride_dlseb + h.to(tl.int64) * stride_dlseh
+    dlse_base = dlse_ptr + lies.to(tl.int64) * stride_dlseb + h.to(tl.int64) * stride_dlseh
     dlse = tl.load(dlse_base + m * stride_dlsem, mask=row_ok, other=0.0)
     lse = tl.load(lse_ptr + row, mask=row_ok, other=float("-inf"))
     # a row without keys weighs nothing
@@ -278,7 +300,7 @@ def dq_pass_0_tile(
     dq = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     dq = dq_pass_0_loop_0(
         dq, q, do, lse2, delta, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
-        u, u0, u1, kv_len,
+        u, u0, u1, k_offset, num_keys,
         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
     )
     slot = tl.cast(program, tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -287,7 +309,7 @@ def dq_pass_0_tile(
         tl.store(split_ptrs, dq, mask=(dims < HEAD_DIM)[None, :])
     else:
         kept = row_ok[:, None] & (dims < HEAD_DIM)[None, :]
-        dq_base = dq_ptr + b.to(tl.int64) * stride_dqb + h.to(tl.int64) * stride_dqh
+        dq_base = dq_ptr + lies.to(tl.int64) * stride_dqb + h.to(tl.int64) * stride_dqh
         dq_ptrs = dq_base + m[:, None] * stride_dqm + dims[None, :]
         # qk_scale is of base 2
         dq *= qk_scale * 0.6931471805599453
@@ -297,7 +319,7 @@ def dq_pass_0_tile(
         tl.store(marks_ptr + slot, marks(dq))
 
 
-@triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
+@triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "k_offset", "num_keys", "tiles", "splits", "programs"])
 def dq_pass_0(
     q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
     k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
@@ -306,12 +328,12 @@ def dq_pass_0(
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     dlse_ptr, stride_dlseb, stride_dlseh, stride_dlsem: tl.constexpr,
     dq_ptr, stride_dqb, stride_dqh, stride_dqm: tl.constexpr,
-    lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, marks_ptr,
+    lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, requests_ptr, marks_ptr,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """All queries."""
     if CAREFUL:
@@ -330,11 +352,11 @@ def dq_pass_0(
                         out_ptr, stride_ob, stride_oh, stride_om,
                         dlse_ptr, stride_dlseb, stride_dlseh, stride_dlsem,
                         dq_ptr, stride_dqb, stride_dqh, stride_dqm,
-                        lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, marks_ptr,
+                        lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, requests_ptr, marks_ptr,
                         num_q_heads, group_size,
-                        q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+                        q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
                         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
+                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
                     )
     else:
         pair = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
@@ -348,15 +370,15 @@ def dq_pass_0(
                 out_ptr, stride_ob, stride_oh, stride_om,
                 dlse_ptr, stride_dlseb, stride_dlseh, stride_dlsem,
                 dq_ptr, stride_dqb, stride_dqh, stride_dqm,
-                lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, marks_ptr,
+                lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, requests_ptr, marks_ptr,
                 num_q_heads, group_size,
-                q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+                q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
                 HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
+                BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
             )
 
 
-@triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
+@triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "k_offset", "num_keys", "tiles", "splits", "programs"])
 def dq_pass_0_combine(
     split_ptr,
     q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
@@ -366,12 +388,12 @@ def dq_pass_0_combine(
     out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
     dlse_ptr, stride_dlseb, stride_dlseh, stride_dlsem: tl.constexpr,
     dq_ptr, stride_dqb, stride_dqh, stride_dqm: tl.constexpr,
-    lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, marks_ptr,
+    lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, requests_ptr, marks_ptr,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """The splits of a tile of dq_pass_0 as one result, always in the same order: BLOCK_D dimensions of it."""
     chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
@@ -384,6 +406,15 @@ def dq_pass_0_combine(
         pair = tl.load(pairs_ptr + pair)
     b = pair // num_q_heads
     h = pair % num_q_heads
+    lies = b
+    q_shift = q_offset
+    if REQUESTS:
+        request = requests_ptr + b * 8
+        q_len = tl.load(request)
+        q_offset = tl.load(request + 2)
+        q_shift = q_offset - tl.load(request + 5)
+        lies = tl.load(request + 7)
+        pair = lies * num_q_heads + h
 
     row_begin = q_offset
     row_end = q_len + q_offset
@@ -392,7 +423,7 @@ def dq_pass_0_combine(
     row_ok = (u >= row_begin) & (u < row_end)
     q_pos = u
 
-    m = (q_pos - q_offset).to(tl.int64)
+    m = (q_pos - q_shift).to(tl.int64)
     dims = first_dim + tl.arange(0, BLOCK_D)
     dq = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     for split in tl.range(0, splits, num_stages=4):
@@ -401,7 +432,7 @@ def dq_pass_0_combine(
         dq += tl.load(split_ptrs, mask=(dims < HEAD_DIM)[None, :], other=0.0)
 
     kept = row_ok[:, None] & (dims < HEAD_DIM)[None, :]
-    dq_base = dq_ptr + b.to(tl.int64) * stride_dqb + h.to(tl.int64) * stride_dqh
+    dq_base = dq_ptr + lies.to(tl.int64) * stride_dqb + h.to(tl.int64) * stride_dqh
     dq_ptrs = dq_base + m[:, None] * stride_dqm + dims[None, :]
     # qk_scale is of base 2
     dq *= qk_scale * 0.6931471805599453
@@ -458,7 +489,7 @@ def dkdv_pass_0_loop_0(
                     inside = v >= due
                 # counted from the tile before: nothing else shares it, so LLVM makes addresses that differ by constants
                 along = tl.arange(BLOCK_N, 2 * BLOCK_N)
-                q_base = q_base.to(tl.int64) - q_offset - BLOCK_N
+                q_base = q_base.to(tl.int64) - BLOCK_N
                 if WIDE:
                     along = along.to(tl.int64)
                 q_ptrs = q_head + q_base * stride_qm + ((along * stride_qm)[None, :] + dims[:, None])
@@ -499,12 +530,12 @@ def dkdv_pass_0_tile(
     do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
     dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
     dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
-    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, marks_ptr,
+    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, requests_ptr, marks_ptr,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """One tile of dkdv_pass_0, or a split of it."""
     program = pair * (tiles * splits) + place
@@ -523,9 +554,23 @@ def dkdv_pass_0_tile(
     num_kv_heads = num_q_heads // group_size
     b = pair // num_kv_heads
     kv_head = pair % num_kv_heads
+    lies = b
+    q_rows = q_len
+    q_shift = q_offset
+    k_shift = k_offset
+    if REQUESTS:
+        request = requests_ptr + b * 8
+        q_len = tl.load(request)
+        q_offset = tl.load(request + 2)
+        k_offset = tl.load(request + 3)
+        num_keys = tl.load(request + 4)
+        q_shift = q_offset - tl.load(request + 5)
+        k_shift = k_offset - tl.load(request + 6)
+        lies = tl.load(request + 7)
+        pair = lies * num_kv_heads + kv_head
 
-    row_begin = 0
-    row_end = (kv_len + 511) >> 9
+    row_begin = (k_offset + 511) >> 9
+    row_end = (k_offset + num_keys + 511) >> 9
     start = row_begin + tile * BLOCK_M
     u = start + tl.arange(0, BLOCK_M)
     u0 = tl.maximum(start, row_begin)
@@ -533,14 +578,14 @@ def dkdv_pass_0_tile(
     row_ok = (u >= row_begin) & (u < row_end)
     k_pos = 512 * u
 
-    n = k_pos.to(tl.int64)
+    n = (k_pos - k_shift).to(tl.int64)
     dims = tl.arange(0, BLOCK_D)
     v_dims = tl.arange(0, BLOCK_DV)
-    k_base = k_ptr + b.to(tl.int64) * stride_kb + kv_head.to(tl.int64) * stride_kh
+    k_base = k_ptr + lies.to(tl.int64) * stride_kb + kv_head.to(tl.int64) * stride_kh
     k = tl.load(
         k_base + n[:, None] * stride_kn + dims[None, :], mask=row_ok[:, None] & (dims < HEAD_DIM)[None, :], other=0.0
     )
-    v_base = v_ptr + b.to(tl.int64) * stride_vb + kv_head.to(tl.int64) * stride_vh
+    v_base = v_ptr + lies.to(tl.int64) * stride_vb + kv_head.to(tl.int64) * stride_vh
     values = tl.load(
         v_base + n[:, None] * stride_vn + v_dims[None, :],
         mask=row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :],
@@ -553,9 +598,11 @@ def dkdv_pass_0_tile(
         h = kv_head * group_size + member
         if PAIRED:
             h = tl.load(pairs_ptr + listed + member)
-        q_head = q_ptr + b.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh
-        do_head = do_ptr + b.to(tl.int64) * stride_dob + h.to(tl.int64) * stride_doh
-        first_query = (b.to(tl.int64) * num_q_heads + h) * q_len
+        q_head = q_ptr + lies.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh - q_shift.to(tl.int64) * stride_qm
+        do_head = (
+            do_ptr + lies.to(tl.int64) * stride_dob + h.to(tl.int64) * stride_doh - q_shift.to(tl.int64) * stride_dom
+        )
+        first_query = (lies.to(tl.int64) * num_q_heads + h) * q_rows - q_shift
         dk, dv = dkdv_pass_0_loop_0(
             dk, dv, k, values, q_head, stride_qm, do_head, stride_dom, terms_ptr, first_query,
             dims, v_dims, qk_scale, split, splits,
@@ -570,13 +617,13 @@ def dkdv_pass_0_tile(
         tl.store(split_v_ptrs, dv, mask=(v_dims < V_HEAD_DIM)[None, :])
     else:
         kept = row_ok[:, None] & (dims < HEAD_DIM)[None, :]
-        dk_base = dk_ptr + b.to(tl.int64) * stride_dkb + kv_head.to(tl.int64) * stride_dkh
+        dk_base = dk_ptr + lies.to(tl.int64) * stride_dkb + kv_head.to(tl.int64) * stride_dkh
         dk_ptrs = dk_base + n[:, None] * stride_dkn + dims[None, :]
         # qk_scale is of base 2
         dk *= qk_scale * 0.6931471805599453
         tl.store(dk_ptrs, dk.to(dk_ptr.dtype.element_ty), mask=kept)
         kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
-        dv_base = dv_ptr + b.to(tl.int64) * stride_dvb + kv_head.to(tl.int64) * stride_dvh
+        dv_base = dv_ptr + lies.to(tl.int64) * stride_dvb + kv_head.to(tl.int64) * stride_dvh
         dv_ptrs = dv_base + n[:, None] * stride_dvn + v_dims[None, :]
         tl.store(dv_ptrs, dv.to(dv_ptr.dtype.element_ty), mask=kept)
     if not CAREFUL:
@@ -584,7 +631,7 @@ def dkdv_pass_0_tile(
         tl.store(marks_ptr + slot, marks(dk) + marks(dv))
 
 
-@triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
+@triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "k_offset", "num_keys", "tiles", "splits", "programs"])
 def dkdv_pass_0(
     q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
     k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
@@ -592,12 +639,12 @@ def dkdv_pass_0(
     do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
     dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
     dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
-    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, marks_ptr,
+    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, requests_ptr, marks_ptr,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """Keys k = 512*u, which it owns."""
     if CAREFUL:
@@ -615,11 +662,12 @@ def dkdv_pass_0(
                         do_ptr, stride_dob, stride_doh, stride_dom,
                         dk_ptr, stride_dkb, stride_dkh, stride_dkn,
                         dv_ptr, stride_dvb, stride_dvh, stride_dvn,
-                        terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, marks_ptr,
+                        terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr,
+                        requests_ptr, marks_ptr,
                         num_q_heads, group_size,
-                        q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+                        q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
                         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
+                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
                     )
     else:
         # the last pairs first: the launch before left these in the cache
@@ -633,15 +681,16 @@ def dkdv_pass_0(
                 do_ptr, stride_dob, stride_doh, stride_dom,
                 dk_ptr, stride_dkb, stride_dkh, stride_dkn,
                 dv_ptr, stride_dvb, stride_dvh, stride_dvn,
-                terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, marks_ptr,
+                terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, requests_ptr,
+                marks_ptr,
                 num_q_heads, group_size,
-                q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+                q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
                 HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
+                BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
             )
 
 
-@triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
+@triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "k_offset", "num_keys", "tiles", "splits", "programs"])
 def dkdv_pass_0_combine(
     split_k_ptr, split_v_ptr,
     q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
@@ -650,12 +699,12 @@ def dkdv_pass_0_combine(
     do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
     dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
     dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
-    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, marks_ptr,
+    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, requests_ptr, marks_ptr,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """The splits of a tile of dkdv_pass_0 as one result, always in the same order: BLOCK_D dimensions of it."""
     chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
@@ -670,15 +719,24 @@ def dkdv_pass_0_combine(
     num_kv_heads = num_q_heads // group_size
     b = pair // num_kv_heads
     kv_head = pair % num_kv_heads
+    lies = b
+    k_shift = k_offset
+    if REQUESTS:
+        request = requests_ptr + b * 8
+        k_offset = tl.load(request + 3)
+        num_keys = tl.load(request + 4)
+        k_shift = k_offset - tl.load(request + 6)
+        lies = tl.load(request + 7)
+        pair = lies * num_kv_heads + kv_head
 
-    row_begin = 0
-    row_end = (kv_len + 511) >> 9
+    row_begin = (k_offset + 511) >> 9
+    row_end = (k_offset + num_keys + 511) >> 9
     start = row_begin + tile * BLOCK_M
     u = start + tl.arange(0, BLOCK_M)
     row_ok = (u >= row_begin) & (u < row_end)
     k_pos = 512 * u
 
-    n = k_pos.to(tl.int64)
+    n = (k_pos - k_shift).to(tl.int64)
     dims = first_dim + tl.arange(0, BLOCK_D)
     v_dims = first_dim + tl.arange(0, BLOCK_DV)
     dk = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
@@ -691,13 +749,13 @@ def dkdv_pass_0_combine(
         dv += tl.load(split_v_ptrs, mask=(v_dims < V_HEAD_DIM)[None, :], other=0.0)
 
     kept = row_ok[:, None] & (dims < HEAD_DIM)[None, :]
-    dk_base = dk_ptr + b.to(tl.int64) * stride_dkb + kv_head.to(tl.int64) * stride_dkh
+    dk_base = dk_ptr + lies.to(tl.int64) * stride_dkb + kv_head.to(tl.int64) * stride_dkh
     dk_ptrs = dk_base + n[:, None] * stride_dkn + dims[None, :]
     # qk_scale is of base 2
     dk *= qk_scale * 0.6931471805599453
     tl.store(dk_ptrs, dk.to(dk_ptr.dtype.element_ty), mask=kept)
     kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
-    dv_base = dv_ptr + b.to(tl.int64) * stride_dvb + kv_head.to(tl.int64) * stride_dvh
+    dv_base = dv_ptr + lies.to(tl.int64) * stride_dvb + kv_head.to(tl.int64) * stride_dvh
     dv_ptrs = dv_base + n[:, None] * stride_dvn + v_dims[None, :]
     tl.store(dv_ptrs, dv.to(dv_ptr.dtype.element_ty), mask=kept)
 
@@ -753,7 +811,7 @@ def dkdv_pass_1_loop_0(
                     inside = v >= due
                 # counted from the tile before: nothing else shares it, so LLVM makes addresses that differ by constants
                 along = tl.arange(BLOCK_N, 2 * BLOCK_N)
-                q_base = q_base.to(tl.int64) - q_offset - BLOCK_N
+                q_base = q_base.to(tl.int64) - BLOCK_N
                 if WIDE:
                     along = along.to(tl.int64)
                 q_ptrs = q_head + q_base * stride_qm + ((along * stride_qm)[None, :] + dims[:, None])
@@ -794,12 +852,12 @@ def dkdv_pass_1_tile(
     do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
     dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
     dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
-    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, marks_ptr,
+    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, requests_ptr, marks_ptr,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """One tile of dkdv_pass_1, or a split of it."""
     program = pair * (tiles * splits) + place
@@ -818,9 +876,23 @@ def dkdv_pass_1_tile(
     num_kv_heads = num_q_heads // group_size
     b = pair // num_kv_heads
     kv_head = pair % num_kv_heads
+    lies = b
+    q_rows = q_len
+    q_shift = q_offset
+    k_shift = k_offset
+    if REQUESTS:
+        request = requests_ptr + b * 8
+        q_len = tl.load(request)
+        q_offset = tl.load(request + 2)
+        k_offset = tl.load(request + 3)
+        num_keys = tl.load(request + 4)
+        q_shift = q_offset - tl.load(request + 5)
+        k_shift = k_offset - tl.load(request + 6)
+        lies = tl.load(request + 7)
+        pair = lies * num_kv_heads + kv_head
 
-    row_begin = 0
-    row_end = kv_len
+    row_begin = k_offset
+    row_end = k_offset + num_keys
     start = row_begin + tile * BLOCK_M
     u = start + tl.arange(0, BLOCK_M)
     u0 = tl.maximum(start, row_begin)
@@ -828,14 +900,14 @@ def dkdv_pass_1_tile(
     row_ok = (u >= row_begin) & (u < row_end)
     k_pos = u
 
-    n = k_pos.to(tl.int64)
+    n = (k_pos - k_shift).to(tl.int64)
     dims = tl.arange(0, BLOCK_D)
     v_dims = tl.arange(0, BLOCK_DV)
-    k_base = k_ptr + b.to(tl.int64) * stride_kb + kv_head.to(tl.int64) * stride_kh
+    k_base = k_ptr + lies.to(tl.int64) * stride_kb + kv_head.to(tl.int64) * stride_kh
     k = tl.load(
         k_base + n[:, None] * stride_kn + dims[None, :], mask=row_ok[:, None] & (dims < HEAD_DIM)[None, :], other=0.0
     )
-    v_base = v_ptr + b.to(tl.int64) * stride_vb + kv_head.to(tl.int64) * stride_vh
+    v_base = v_ptr + lies.to(tl.int64) * stride_vb + kv_head.to(tl.int64) * stride_vh
     values = tl.load(
         v_base + n[:, None] * stride_vn + v_dims[None, :],
         mask=row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :],
@@ -848,9 +920,11 @@ def dkdv_pass_1_tile(
         h = kv_head * group_size + member
         if PAIRED:
             h = tl.load(pairs_ptr + listed + member)
-        q_head = q_ptr + b.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh
-        do_head = do_ptr + b.to(tl.int64) * stride_dob + h.to(tl.int64) * stride_doh
-        first_query = (b.to(tl.int64) * num_q_heads + h) * q_len
+        q_head = q_ptr + lies.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh - q_shift.to(tl.int64) * stride_qm
+        do_head = (
+            do_ptr + lies.to(tl.int64) * stride_dob + h.to(tl.int64) * stride_doh - q_shift.to(tl.int64) * stride_dom
+        )
+        first_query = (lies.to(tl.int64) * num_q_heads + h) * q_rows - q_shift
         dk, dv = dkdv_pass_1_loop_0(
             dk, dv, k, values, q_head, stride_qm, do_head, stride_dom, terms_ptr, first_query,
             dims, v_dims, qk_scale, split, splits,
@@ -866,13 +940,13 @@ def dkdv_pass_1_tile(
     else:
         row_ok = row_ok & ~(k_pos % 512 == 0)
         kept = row_ok[:, None] & (dims < HEAD_DIM)[None, :]
-        dk_base = dk_ptr + b.to(tl.int64) * stride_dkb + kv_head.to(tl.int64) * stride_dkh
+        dk_base = dk_ptr + lies.to(tl.int64) * stride_dkb + kv_head.to(tl.int64) * stride_dkh
         dk_ptrs = dk_base + n[:, None] * stride_dkn + dims[None, :]
         # qk_scale is of base 2
         dk *= qk_scale * 0.6931471805599453
         tl.store(dk_ptrs, dk.to(dk_ptr.dtype.element_ty), mask=kept)
         kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
-        dv_base = dv_ptr + b.to(tl.int64) * stride_dvb + kv_head.to(tl.int64) * stride_dvh
+        dv_base = dv_ptr + lies.to(tl.int64) * stride_dvb + kv_head.to(tl.int64) * stride_dvh
         dv_ptrs = dv_base + n[:, None] * stride_dvn + v_dims[None, :]
         tl.store(dv_ptrs, dv.to(dv_ptr.dtype.element_ty), mask=kept)
     if not CAREFUL:
@@ -880,7 +954,7 @@ def dkdv_pass_1_tile(
         tl.store(marks_ptr + slot, marks(dk) + marks(dv))
 
 
-@triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
+@triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "k_offset", "num_keys", "tiles", "splits", "programs"])
 def dkdv_pass_1(
     q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
     k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
@@ -888,12 +962,12 @@ def dkdv_pass_1(
     do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
     dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
     dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
-    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, marks_ptr,
+    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, requests_ptr, marks_ptr,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """All keys, less rows where (k % 512) == 0."""
     if CAREFUL:
@@ -911,11 +985,12 @@ def dkdv_pass_1(
                         do_ptr, stride_dob, stride_doh, stride_dom,
                         dk_ptr, stride_dkb, stride_dkh, stride_dkn,
                         dv_ptr, stride_dvb, stride_dvh, stride_dvn,
-                        terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, marks_ptr,
+                        terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr,
+                        requests_ptr, marks_ptr,
                         num_q_heads, group_size,
-                        q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+                        q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
                         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
+                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
                     )
     else:
         pair = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
@@ -928,15 +1003,16 @@ def dkdv_pass_1(
                 do_ptr, stride_dob, stride_doh, stride_dom,
                 dk_ptr, stride_dkb, stride_dkh, stride_dkn,
                 dv_ptr, stride_dvb, stride_dvh, stride_dvn,
-                terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, marks_ptr,
+                terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, requests_ptr,
+                marks_ptr,
                 num_q_heads, group_size,
-                q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+                q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
                 HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
+                BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
             )
 
 
-@triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "tiles", "splits", "programs"])
+@triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "k_offset", "num_keys", "tiles", "splits", "programs"])
 def dkdv_pass_1_combine(
     split_k_ptr, split_v_ptr,
     q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
@@ -945,12 +1021,12 @@ def dkdv_pass_1_combine(
     do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
     dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
     dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
-    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, marks_ptr,
+    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, requests_ptr, marks_ptr,
     num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, tiles, splits, programs, qk_scale,
+    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """The splits of a tile of dkdv_pass_1 as one result, always in the same order: BLOCK_D dimensions of it."""
     chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
@@ -965,15 +1041,24 @@ def dkdv_pass_1_combine(
     num_kv_heads = num_q_heads // group_size
     b = pair // num_kv_heads
     kv_head = pair % num_kv_heads
+    lies = b
+    k_shift = k_offset
+    if REQUESTS:
+        request = requests_ptr + b * 8
+        k_offset = tl.load(request + 3)
+        num_keys = tl.load(request + 4)
+        k_shift = k_offset - tl.load(request + 6)
+        lies = tl.load(request + 7)
+        pair = lies * num_kv_heads + kv_head
 
-    row_begin = 0
-    row_end = kv_len
+    row_begin = k_offset
+    row_end = k_offset + num_keys
     start = row_begin + tile * BLOCK_M
     u = start + tl.arange(0, BLOCK_M)
     row_ok = (u >= row_begin) & (u < row_end)
     k_pos = u
 
-    n = k_pos.to(tl.int64)
+    n = (k_pos - k_shift).to(tl.int64)
     dims = first_dim + tl.arange(0, BLOCK_D)
     v_dims = first_dim + tl.arange(0, BLOCK_DV)
     dk = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
@@ -987,12 +1072,12 @@ def dkdv_pass_1_combine(
 
     row_ok = row_ok & ~(k_pos % 512 == 0)
     kept = row_ok[:, None] & (dims < HEAD_DIM)[None, :]
-    dk_base = dk_ptr + b.to(tl.int64) * stride_dkb + kv_head.to(tl.int64) * stride_dkh
+    dk_base = dk_ptr + lies.to(tl.int64) * stride_dkb + kv_head.to(tl.int64) * stride_dkh
     dk_ptrs = dk_base + n[:, None] * stride_dkn + dims[None, :]
     # qk_scale is of base 2
     dk *= qk_scale * 0.6931471805599453
     tl.store(dk_ptrs, dk.to(dk_ptr.dtype.element_ty), mask=kept)
     kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
-    dv_base = dv_ptr + b.to(tl.int64) * stride_dvb + kv_head.to(tl.int64) * stride_dvh
+    dv_base = dv_ptr + lies.to(tl.int64) * stride_dvb + kv_head.to(tl.int64) * stride_dvh
     dv_ptrs = dv_base + n[:, None] * stride_dvn + v_dims[None, :]
     tl.store(dv_ptrs, dv.to(dv_ptr.dtype.element_ty), mask=kept)
