@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -44,6 +44,7 @@ class Recorded:
         self.by_request = request.positions.by_request
         self.forward: ReplayedCall | None = None
         self.backward: dict[Any, ReplayedBackward] = {}
+        self.last_backward: tuple[Any, ReplayedBackward] | None = None
 
     def __call__(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, prepared: Prepared, said: Numbers, numbers: Any
@@ -116,16 +117,23 @@ class Differentiable:
         q, k, v, out, lse = saved
         d_out, outputs, known = dense_rows(d_out, out), Outputs(out, lse), self._recorded
         given = q, k, v, out, d_out, *(() if d_lse is None else (d_lse,))
-        key = wanted, *((kind_of(batch), kind_of(head), row) for batch, head, row in (x.stride()[:3] for x in given))
-        again = known.backward.get(key)
-        into = None if again is None else again(q, k, v, outputs, d_out, d_lse, prepared, self._positions)
-        if into is None:
+        exact = wanted, self._positions, [x.stride() for x in given], [(x.shape, x.stride()) for x in prepared.values()]
+        last = known.last_backward
+        again: ReplayedBackward | None
+        if last is not None and last[0] == exact:
+            exact, again = last
+        else:
+            again = known.backward.get(_kind(wanted, given))
+        into = None if again is None else again(q, k, v, outputs, d_out, d_lse, prepared, self._positions, exact)
+        if again is not None and into is not None:
+            known.last_backward = exact, again
+        else:
             request = self._request(q, k, v, prepared)
             into = _unwritten(q, k, v, wanted)
             if request.positions.by_request:  # no kernel writes what is padding
                 into.clear()
             ran = differentiate(known.plans, request, outputs, d_out, d_lse, into, Options(known.languages))
-            known.keep(key, replayed_backward(request, (d_out, d_lse, out, lse), ran, wanted))
+            known.keep(_kind(wanted, given), replayed_backward(request, (d_out, d_lse, out, lse), ran, wanted))
         return _asked(into, wanted)
 
     def second(
@@ -145,6 +153,11 @@ class Differentiable:
     def unwritten(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, wanted: tuple[bool, bool, bool]) -> Three:
         """What `backward` answers, before anything is computed."""
         return _asked(_unwritten(q, k, v, wanted), wanted)
+
+
+def _kind(wanted: tuple[bool, bool, bool], given: Sequence[torch.Tensor]) -> Any:
+    """What backward passes share that the same kernels serve."""
+    return wanted, *((kind_of(batch), kind_of(head), row) for batch, head, row in (x.stride()[:3] for x in given))
 
 
 def _unwritten(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, wanted: tuple[bool, bool, bool]) -> Gradients:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -39,7 +38,7 @@ def planned_again(
         made = one.plan.at(extent)
         if made is None:
             return None
-        found.append(replace(one, extent=extent, launches=made, inputs=inputs))
+        found.append(Launch(one.plan, extent, made, one.heads, inputs))
     return found
 
 

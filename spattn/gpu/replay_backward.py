@@ -18,6 +18,9 @@ from spattn.gpu.launch import Launch, Outputs
 from spattn.gpu.output_allocator import OutputAllocator
 from spattn.gpu.replay import ALIGNMENT, may_run_again, planned_again, run_again
 
+ZERO = (0, 0, 0)
+"""The strides of a gradient that nobody gave."""
+
 
 class ReplayedBackward:
     """What ran for the gradients of a request, for tensors of its dtypes and device and of strides like its own.
@@ -44,12 +47,13 @@ class ReplayedBackward:
         d_lse: torch.Tensor | None,
         prepared: Prepared,
         positions: Positions,
+        exact: Any,
     ) -> Gradients | None:
         """The gradients; None where these tensors need kernels of their own, or another device is current."""
         out, lse = saved.out, saved.lse
-        d_lse = zero_like(lse) if d_lse is None else d_lse
+        of_dlse = zero(lse.device) if d_lse is None else d_lse
         at = (q.data_ptr(), k.data_ptr(), v.data_ptr(), d_out.data_ptr())
-        row = (out.data_ptr(), d_lse.data_ptr(), lse.data_ptr())
+        row = (out.data_ptr(), of_dlse.data_ptr(), lse.data_ptr())
         together = at[0] | at[1] | at[2] | at[3] | row[0] | row[1] | row[2]
         if together % ALIGNMENT or torch.cuda.current_device() != self._device.index:
             return None
@@ -58,9 +62,14 @@ class ReplayedBackward:
             dk, dv = torch.empty_like(k), torch.empty_like(v)
         if positions.by_request:
             Gradients(dq, dk, dv).clear()
-        ready = self._at((q, k, v, d_out, out, d_lse, dq, dk, dv), prepared, positions)
-        if ready is None:
-            return None
+        last = self._ready
+        if last is not None and (last[0] is exact or last[0] == exact):
+            ready = last[1]
+        else:
+            found = self._filled((q, k, v, d_out, out, d_lse, dq, dk, dv), positions, prepared)
+            if found is None:
+                return None
+            ready, self._ready = found, (exact, found)
         terms = ready.terms()  # held until all is launched, else others would write there
         made = terms.data_ptr()
         run_again(ready.queries, (*at, row[0], row[1], dq.data_ptr(), row[2], made), prepared, self._device)
@@ -68,22 +77,14 @@ class ReplayedBackward:
             run_again(ready.keys, (*at, dk.data_ptr(), dv.data_ptr(), made), prepared, self._device)
         return Gradients(dq, dk, dv)
 
-    def _at(self, tensors: tuple[torch.Tensor | None, ...], prepared: Prepared, positions: Positions) -> _Ready | None:
-        """The launches for these shapes and strides: those of the call before, or filled in anew."""
+    def _filled(
+        self, tensors: tuple[torch.Tensor | None, ...], positions: Positions, prepared: Prepared
+    ) -> _Ready | None:
+        """The launches for tensors of these strides; None where they need other kernels."""
         q = tensors[0]
         assert q is not None
-        strides = [None if one is None else one.stride()[:3] for one in tensors]
-        key = (positions, strides, [(one.shape, one.stride()) for one in prepared.values()])
-        last = self._ready
-        if last is not None and last[0] == key:
-            return last[1]
-        found = self._filled(q, positions, strides, prepared)
-        if found is not None:
-            self._ready = key, found
-        return found
-
-    def _filled(self, q: torch.Tensor, positions: Positions, strides: list[Any], prepared: Prepared) -> _Ready | None:
         frame = Frame(positions, q.shape[0], self._heads, self._device)
+        strides = [ZERO if one is None else one.stride()[:3] for one in tensors]
         of_q, of_k, of_v, of_do, of_out, of_dlse, of_dq, of_dk, of_dv = strides
         by_queries: tuple[Strides, ...] = (of_q, of_k, of_v, of_do, of_out, of_dlse, of_dq)
         queries = planned_again(self._queries, frame, self._scale, by_queries, prepared)
@@ -92,6 +93,8 @@ class ReplayedBackward:
             keys = planned_again(self._keys, frame, self._scale, (of_q, of_k, of_v, of_do, of_dk, of_dv), prepared)
         if queries is None or keys is None:
             return None
+        q = tensors[0]
+        assert q is not None
         return _Ready(queries, keys, OutputAllocator((*q.shape[:3], TERMS), torch.float32, self._device))
 
 
@@ -106,11 +109,6 @@ class _Ready:
 
     def __init__(self, queries: list[Launch], keys: list[Launch], terms: OutputAllocator) -> None:
         self.queries, self.keys, self.terms = queries, keys, terms
-
-
-def zero_like(lse: torch.Tensor) -> torch.Tensor:
-    """A gradient of lse that is zero."""
-    return zero(lse.device).expand(lse.shape)
 
 
 def replayed_backward(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 
@@ -11,12 +12,11 @@ from spattn.gpu.output_allocator import OutputAllocator
 ALIGNMENT = 256
 
 
-@dataclass(frozen=True)
-class Region:
-    """`count` elements from byte `offset` on."""
+class Region(NamedTuple):
+    """`length` elements from byte `offset` on."""
 
     offset: int
-    count: int
+    length: int
     dtype: torch.dtype
 
 
@@ -44,7 +44,7 @@ class Workspace:
 
     def tensors(self, buffer: torch.Tensor) -> list[torch.Tensor]:
         """The regions of a buffer."""
-        return [buffer[r.offset : r.offset + r.count * r.dtype.itemsize].view(r.dtype) for r in self.regions]
+        return [buffer[r.offset : r.offset + r.length * r.dtype.itemsize].view(r.dtype) for r in self.regions]
 
     def addresses(self, buffer: torch.Tensor) -> list[int]:
         """Where they start."""

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from spattn import oracle
 from spattn.backends.torch import attention
+from spattn.call.positions import Positions
 from spattn.call.prepared import Prepared
+from spattn.call.request import Request
 from spattn.frontend.meaning import meaning
 from spattn.frontend.syntax import Node
 from spattn.layout.planner import plan
@@ -43,12 +45,12 @@ def test_every_rung_agrees(data: st.DataObject, node: Node, q_len: int, kv_len: 
     np.testing.assert_array_equal(np.broadcast_to(rebuilt, mask.shape), mask.numpy())
 
     wanted, wanted_lse = expected(node, inputs, mask)
-    offset = kv_len - q_len if q_offset is None else q_offset
     given_tensors = Prepared({name: torch.as_tensor(value) for name, value in tensors.items()})
-    options = {"tensors": given_tensors, "scale": 16**-0.5, "q_offset": offset}
+    positions = Positions.usual(q_len, kv_len, q_offset)
+    request = Request(inputs.q, inputs.k, inputs.v, 16**-0.5, positions, given_tensors)
     everybody = [(layout, np.arange(BATCH * HEADS))]
     results = {
-        "torch": attention(everybody, inputs.q, inputs.k, inputs.v, **options),
+        "torch": attention(everybody, request),
         "triton": run(node, inputs, tile),
     }
     tolerance = TOLERANCE[torch.float32]
