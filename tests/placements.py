@@ -33,6 +33,7 @@ PATTERNS_BY_REQUEST = (
     "local(3) | columns([0, 2])",
     "strided(3) & causal",
     "chunk(5) & valid(lengths)",
+    "last(2) | global([0, 7])",
 )
 """Which generated kernels serve where requests have lengths of their own."""
 BATCH, ROWS, KEYS = 2, 9, 14
@@ -203,6 +204,7 @@ def answers(attn: spattn.Attention, drawn: Drawn, inputs: list[Tensor], tensors:
     leaves = [x.clone().requires_grad_() for x in inputs]
     packed = [x.squeeze(0).transpose(0, 1) for x in leaves] if drawn.packed else leaves
     out, lse = attn(*packed, return_lse=True, **drawn.on(inputs[0].device.type), **tensors)
+    assert out.is_contiguous()
     if drawn.packed:
         out, lse = out.transpose(0, 1).unsqueeze(0), lse.unsqueeze(0)
     return [out, lse, *torch.autograd.grad(weighed(out, lse), leaves)]

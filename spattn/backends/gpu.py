@@ -29,7 +29,7 @@ from spattn.gpu.launch import Options, Outputs
 from spattn.gpu.limits import beyond
 from spattn.gpu.replay import replayed
 from spattn.layout.describe import pass_title
-from spattn.layout.ir import Layout, Listed
+from spattn.layout.ir import Layout
 from spattn.versions import cure, untested
 
 
@@ -92,8 +92,6 @@ class Gpu:
 
 def alike_lists(plans: CompiledPattern, values: tuple[bool, ...], by_residue: bool) -> str | None:
     """What the kernels of a group read that is made for one length of all requests."""
-    if any(isinstance(one.rows, Listed) for one in plans.layout_of(values, by_residue).passes):
-        return "lists of rows, which end with the keys"
     for source in (plans.module_of(values, by_residue), plans.backward_module_of(values, by_residue)):
         for role in (role for one in source.passes for role in one.roles):
             match role:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 MissingKeys = Literal["refuse", "ignore"]
@@ -89,6 +90,13 @@ class Positions(NamedTuple):
     def given(self) -> tuple[int, int]:
         """Positions of the keys that are given, half-open."""
         return self.k_offset, self.k_offset + self.num_keys
+
+
+def out_strides(shape: Sequence[int], *, packed: bool) -> tuple[int, ...]:
+    """Of `[batch, heads, rows, width]`, dense: packed rows have their heads side by side."""
+    _, heads, rows, width = (max(size, 1) for size in shape)
+    inner = (width, heads * width) if packed else (rows * width, width)
+    return (heads * rows * width, *inner, 1)
 
 
 def placed(said: Numbers, by_request: tuple[str, ...], q_len: int, num_keys: int) -> Positions:

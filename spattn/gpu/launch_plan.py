@@ -192,8 +192,7 @@ class LaunchPlan:
 
     def _flags_of(self, extent: Extent) -> Flags:
         rows, columns, by_request = self._rows(extent), self._columns(extent), self._by_request
-        farthest = LONGEST if by_request else max(abs(columns[0]), abs(columns[1]))
-        wide = farthest * max(extent.strides[i][2] for i in self._of_columns) > MAX_INT32
+        wide = self._farthest(extent) * max(extent.strides[i][2] for i in self._of_columns) > MAX_INT32
         fits = tuple(
             None
             if rows[1] <= rows[0] or self._problem.count == 0 or not by_request and one.skips(*rows)
@@ -203,6 +202,17 @@ class LaunchPlan:
         strides = tuple((kind_of(batch), kind_of(head), row) for batch, head, row in extent.strides)
         tensors = tuple(tuple((*own[3::2], max(own) > MAX_INT32) for own in numbers) for numbers in extent.numbers)
         return Flags(wide, fits, strides, tensors)
+
+    def _farthest(self, extent: Extent) -> int:
+        """How far from 0 a column may stand."""
+        at = extent.positions
+        unknown = {"k_offset"} if self._by_queries else {"q_offset", "k_offset", "kv_len"}
+        if unknown & {*at.by_request}:
+            return LONGEST
+        first, stop = self._columns(extent)
+        if at.by_request:  # a request's rows end with its keys, or begin where the call says
+            stop = max(stop, at.kv_len, at.given[1])
+        return max(abs(first), abs(stop), at.q_len)
 
     @cached_property
     def _of_columns(self) -> tuple[int, int]:

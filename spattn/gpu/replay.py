@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from spattn.call.positions import Numbers, placed
+from spattn.call.positions import Numbers, out_strides, placed
 from spattn.call.prepared import Prepared
 from spattn.call.request import Request
 from spattn.gpu.extent import Extent, Strides
@@ -109,12 +109,13 @@ class ReplayedCall:
     ) -> _Ready | None:
         (batch, heads), q_len = self._heads, q.shape[2]
         frame = Frame(placed(said, self._by_request, q_len, k.shape[2]), batch, heads, self._device)
-        row = q_len * self._width
-        strides = (q.stride()[:3], k.stride()[:3], v.stride()[:3], (heads * row, row, self._width))
+        shape = batch, heads, q_len, self._width
+        of_out = out_strides(shape, packed="cu_seqlens_q" in self._by_request)
+        strides = (q.stride()[:3], k.stride()[:3], v.stride()[:3], of_out[:3])
         launches = planned_again(self._launches, frame, self._scale, strides, prepared)
         if launches is None:
             return None
-        out = OutputAllocator((batch, heads, q_len, self._width), self._dtype, self._device)
+        out = OutputAllocator(shape, self._dtype, self._device, of_out)
         return _Ready(launches, out, OutputAllocator((batch, heads, q_len), torch.float32, self._device))
 
 

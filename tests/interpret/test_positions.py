@@ -39,7 +39,7 @@ def test_drawn_positions(pattern: str, way: str) -> None:
     check()
 
 
-LACKS = ("documents(ids) & causal", "blocks(table, size=4)", "random(2, block=4)", "columns([tokens])", "rows([1])")
+LACKS = ("documents(ids) & causal", "blocks(table, size=4)", "random(2, block=4)", "columns([tokens])", "rows([-1])")
 
 
 @pytest.mark.xfail(raises=UnsupportedError, strict=True)

@@ -43,6 +43,7 @@ def test_compiled_calls_are_as_eager_ones(name: str) -> None:
     quick = torch.compile(call, backend="aot_eager", fullgraph=True)
     mine, want = derived(lambda *x: quick(*x)[0], given), derived(lambda *x: call(*x)[0], given)
     assert all(map(torch.equal, mine, want))
+    assert call(*given)[0].is_contiguous()
 
 
 def test_one_compilation_serves_all_steps() -> None:
