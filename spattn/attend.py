@@ -185,10 +185,14 @@ class Attention:
         del q_len, kv_len
         return self.layout_of(self._values(group))
 
-    def source(self, *, group: int = 0, backward: bool = False) -> str:
-        """The generated Triton module, a file to read: of attention, or of its gradients."""
+    def source(self, *, group: int = 0, backward: bool = False, standalone: bool = False) -> str:
+        """The generated Triton module, a file to read: of attention, or of its gradients.
+
+        It imports functions from `spattn.kernels`; `standalone` writes them out, so that it needs Triton alone.
+        """
         values = self._values(group)
-        return (self.backward_module_of(values) if backward else self.module_of(values)).text
+        module = self.backward_module_of(values) if backward else self.module_of(values)
+        return module.standalone if standalone else module.text
 
     def layout_of(self, values: tuple[bool, ...], by_residue: bool = True) -> Layout:
         """The layout of the group of heads for which the conditions on heads have these values.
