@@ -18,7 +18,7 @@ from spattn.codegen.module import ModuleSource
 from spattn.compiler import Compiled, compile_pattern
 from spattn.errors import MissingDependencyError
 from spattn.expressions.algebra import symbols
-from spattn.frontend.reserved import KEYWORDS
+from spattn.frontend.reserved import KEYWORDS, refuse_dropout
 from spattn.layout.ir import Layout
 from spattn.pattern import Pattern
 from spattn.relation.heads import pair_groups
@@ -300,13 +300,14 @@ def compile(  # noqa: A001  the name that users expect
     Raises:
         PatternError: The text is no pattern.
         BindError: A binding is of the wrong kind or not in the pattern.
-        UnsupportedError: There is no such backend.
+        UnsupportedError: There is no such backend, and no dropout.
 
     >>> attn = compile("local(256) | global([0, cls])", cls=7)
     >>> attn.pattern
     Pattern('local(256) | global([0, 7])')
     """
     require(backend)
+    refuse_dropout(bindings)
     parsed = Pattern.of(pattern, layer=layer, **bindings)
     compiled = compile_pattern(parsed.syntax)
     plan = Plan(str(parsed), backend, bool(tf32), bool(tune), tuple(name for name, _ in compiled.roles))

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from spattn.attend import Attention, compile
+from spattn.frontend.reserved import refuse_dropout
 from spattn.pattern import Pattern
 
 
@@ -36,7 +37,7 @@ class SparseAttention(torch.nn.Module):
     Raises:
         PatternError: The text is no pattern.
         BindError: A binding is of the wrong kind or not in the pattern.
-        UnsupportedError: There is no such backend.
+        UnsupportedError: There is no such backend, and no dropout.
 
     >>> SparseAttention("local(256) | global([0, cls])", cls=7)
     SparseAttention('local(256) | global([0, 7])')
@@ -55,6 +56,7 @@ class SparseAttention(torch.nn.Module):
         **bindings: int,
     ) -> None:
         super().__init__()
+        refuse_dropout(bindings)
         self.pattern = str(Pattern.of(pattern, layer=layer, **bindings))
         self.backend, self.scale, self.tf32, self.tune = backend, scale, tf32, tune
         self.attention = _compiled(self.pattern, backend, tf32, tune)

@@ -37,7 +37,9 @@ def refuse_dropout(names: Iterable[str]) -> None:
     for name in DROPOUT:
         if name in names:
             hint = f"leave out {name}=, or apply torch.nn.functional.dropout to what attention gives"
-            raise UnsupportedError("E061", f"exact attention has no {name}: every pair of the pattern counts", hint=hint)
+            raise UnsupportedError(
+                "E061", f"exact attention has no {name}: every pair of the pattern counts", hint=hint
+            )
 
 
 def is_reserved(context: Context, name: Token) -> bool:

@@ -1,6 +1,6 @@
 """Sinks: one more logit in each row of a head, without a value. It takes weight from keys and adds to the lse.
 
-Nothing of it is in a kernel: with one more logit out is out * sigmoid(lse - sink), and the gradient of lse does the rest.
+Nothing of it is in a kernel: out becomes out * sigmoid(lse - sink), and the gradient of lse does the rest.
 """
 
 from __future__ import annotations

@@ -74,7 +74,8 @@ def test_a_row_without_keys_is_zero() -> None:
     parts = some_parts(2)
     empty = [(out, torch.full_like(lse, -INF).requires_grad_()) for out, lse in parts]
     out, lse = spattn.merge(empty)
-    assert (out == 0).all() and (lse == -INF).all()
+    assert (out == 0).all()
+    assert (lse == -INF).all()
     gradients = torch.autograd.grad(out.sum() + lse.sum(), [x for part in empty for x in part])
     assert all((x == 0).all() for x in gradients)
 
@@ -83,8 +84,10 @@ def test_a_row_without_keys_is_zero() -> None:
 def test_what_is_not_finite_is_told(odd: float) -> None:
     (out, lse), part = some_parts(2)
     out, lse = spattn.merge([(out, lse.detach().index_fill(-1, torch.tensor([2]), odd)), part])
-    assert out[..., 2, :].isnan().all() and not lse[..., 2].isfinite().any()
-    assert out[..., 3:, :].isfinite().all() and lse[..., 3:].isfinite().all()
+    assert out[..., 2, :].isnan().all()
+    assert not lse[..., 2].isfinite().any()
+    assert out[..., 3:, :].isfinite().all()
+    assert lse[..., 3:].isfinite().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
@@ -92,7 +95,8 @@ def test_sums_are_wide_and_rounded_once(dtype: torch.dtype) -> None:
     parts = some_parts(4, dtype)
     out, lse = spattn.merge(parts)
     exact, exact_lse = spattn.merge([(a.double(), b.double()) for a, b in parts])
-    assert out.dtype == dtype and lse.dtype == torch.float32
+    assert out.dtype == dtype
+    assert lse.dtype == torch.float32
     torch.testing.assert_close(out, exact.to(dtype), atol=1e-6, rtol=torch.finfo(dtype).eps)
     torch.testing.assert_close(lse, exact_lse.float())
 

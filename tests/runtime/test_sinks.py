@@ -51,7 +51,8 @@ def test_a_row_without_keys_has_its_sink() -> None:
     q, k, v = (x.requires_grad_() for x in drawn())
     sinks = SINKS.clone().requires_grad_()
     out, lse = spattn.attention(q, k, v, "none", sinks=sinks, return_lse=True)
-    assert (out == 0).all() and torch.equal(lse, SINKS[:, None].expand_as(lse))
+    assert (out == 0).all()
+    assert torch.equal(lse, SINKS[:, None].expand_as(lse))
     *others, found = torch.autograd.grad(out.sum() + lse[:, :3].sum(), (q, k, v, sinks))
     assert all((x == 0).all() for x in others)
     assert found.tolist() == [34, 34, 34, 0]
@@ -91,7 +92,8 @@ def test_half_precision_is_as_near_as_dense_attention(dtype: torch.dtype, kept: 
     column = sinks.to(dtype)[:, None, None].expand(2, -1, 64, 1)
     dense = torch.cat((logits, column), -1).softmax(-1)[..., :-1] @ v.repeat_interleave(2, 1)
     out, lse = ATTN(q, k, v, sinks=sinks, return_lse=True)
-    assert out.dtype == dtype and lse.dtype == torch.float32
+    assert out.dtype == dtype
+    assert lse.dtype == torch.float32
     assert (out - exact).abs().max() <= 2 * (dense - exact).abs().max()
     torch.testing.assert_close(lse, exact_lse.float(), atol=1e-3, rtol=1e-3)
 
@@ -133,7 +135,8 @@ def test_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         out, lse = ATTN(q, k, v, sinks=SINKS, return_lse=True)
     wanted, wanted_lse = ATTN(*(x.bfloat16() for x in (q, k, v)), sinks=SINKS, return_lse=True)
-    assert torch.equal(out, wanted) and torch.equal(lse, wanted_lse)
+    assert torch.equal(out, wanted)
+    assert torch.equal(lse, wanted_lse)
 
 
 def test_a_module_learns_them() -> None:
@@ -141,7 +144,9 @@ def test_a_module_learns_them() -> None:
     assert dict(module.named_parameters()).keys() == {"sinks"} == module.state_dict().keys()
     assert repr(module) == "SparseAttention('last(6)', sinks=4)"
     module(*drawn()).square().sum().backward()
-    assert module.sinks is not None and module.sinks.grad is not None and (module.sinks.grad != 0).all()
+    assert module.sinks is not None
+    assert module.sinks.grad is not None
+    assert (module.sinks.grad != 0).all()
     torch.testing.assert_close(module(*drawn(), sinks=SINKS), ATTN(*drawn(), sinks=SINKS))
 
 
