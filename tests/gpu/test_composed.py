@@ -1,4 +1,4 @@
-"""Merged results and sinks on a GPU, by FlashAttention's rule: dense attention in the same dtype may err half as much."""
+"""Merged results and sinks on a GPU, by FlashAttention's rule beside dense attention in the same dtype."""
 
 from __future__ import annotations
 
