@@ -14,6 +14,28 @@ import spattn
 from spattn import oracle
 from spattn.frontend.syntax import Node
 
+PATTERNS = (
+    "causal",
+    "last(4)",
+    "local(3) | columns([0, 2, -1])",
+    "strided(3) & causal",
+    "chunk(5) & causal",
+    "random(2, block=4) | last(2)",
+    "blocks(table, size=4)",
+    "within(ids, causal)",
+    "rows([1, -2]) | last(2)",
+    "neighborhood([4, 5], 3)",
+    "columns([tokens]) | last(2)",
+)
+PATTERNS_BY_REQUEST = (
+    "causal",
+    "last(4)",
+    "local(3) | columns([0, 2])",
+    "strided(3) & causal",
+    "chunk(5) & valid(lengths)",
+    "last(2) | global([0, 7])",
+)
+"""Which generated kernels serve where requests have lengths of their own."""
 BATCH, ROWS, KEYS = 2, 9, 14
 """Of a padded batch; packed requests are no longer."""
 NAN = float("nan")
@@ -70,11 +92,11 @@ class Drawn:
         return made
 
     def oracle(self, node: Node, given: list[Tensor], tensors: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """(out, lse) in float64, differentiable, as the tensors lie; NaN is no number of these, and counts 0."""
+        """(out, lse) in q's dtype, differentiable, as the tensors lie; NaN is no number of these, and counts 0."""
         q, k, v = (x.nan_to_num() for x in given)
         entries, rows, _ = self.shape
-        out = torch.zeros(entries, q.shape[1], rows, v.shape[3], dtype=torch.float64, device=q.device)
-        lse = torch.full(out.shape[:3], -torch.inf, dtype=torch.float64, device=q.device)
+        out = torch.zeros(entries, q.shape[1], rows, v.shape[3], dtype=q.dtype, device=q.device)
+        lse = torch.full(out.shape[:3], -torch.inf, dtype=q.dtype, device=q.device)
         places = zip(self.rows, self.keys, self.entries, strict=True)
         for b, ((row_entry, first_row), (key_entry, first_key), one) in enumerate(places):
             sizes: dict[str, Any] = {"num_heads": q.shape[1], "batch_size": len(self.entries), "tensors": tensors}
@@ -109,13 +131,18 @@ def read_keys(one: dict[str, int]) -> tuple[int, int]:
 
 
 @st.composite
-def placements(draw: st.DrawFn, ways: tuple[str, ...] = ("numbers", "tensors", "padded", "packed")) -> Drawn:
+def placements(
+    draw: st.DrawFn,
+    ways: tuple[str, ...] = ("numbers", "tensors", "padded", "packed"),
+    most_rows: int = ROWS,
+    most_keys: int = KEYS,
+) -> Drawn:
     """Positions in numbers; in tensors too; with lengths of their own in a padded batch; of packed rows."""
     way = draw(st.sampled_from(ways))
-    rows, keys = (draw(lengths(most)) if way in ("padded", "packed") else None for most in (ROWS, KEYS))
+    rows, keys = (draw(lengths(most)) if way in ("padded", "packed") else None for most in (most_rows, most_keys))
     arguments: dict[str, Any] = {"missing_keys": "ignore"}
     lie: list[Any] = [[(b, 0) for b in range(BATCH)]] * 2
-    shape = BATCH, ROWS, KEYS
+    shape = BATCH, most_rows, most_keys
     if way == "packed":
         assert rows is not None
         assert keys is not None
@@ -123,18 +150,19 @@ def placements(draw: st.DrawFn, ways: tuple[str, ...] = ("numbers", "tensors", "
         ends = [first + np.cumsum([0, *counts]) for first, counts in zip(firsts, (rows, keys), strict=True)]
         named = zip(("cu_seqlens_q", "cu_seqlens_k"), ends, strict=True)
         arguments |= {name: torch.as_tensor(cu, dtype=_dtype(draw)) for name, cu in named}
-        arguments |= {"max_seqlen_q": ROWS, "max_seqlen_k": KEYS} if draw(st.booleans()) else {}
+        arguments |= {"max_seqlen_q": most_rows, "max_seqlen_k": most_keys} if draw(st.booleans()) else {}
         lie = [[(0, int(first)) for first in cu[:-1]] for cu in ends]
         shape = 1, int(ends[0][-1]) + draw(st.integers(0, 2)), int(ends[1][-1]) + draw(st.integers(0, 2))
     elif way == "padded":
         both = ("q_lens", rows), ("kv_lens", keys)
         arguments |= {name: torch.as_tensor(x, dtype=_dtype(draw)) for name, x in both if draw(st.booleans())}
         rows, keys = (x if name in arguments else None for name, x in both)
-    offsets = {name: draw(_offsets(least, most, way)) for name, least, most in BOUNDS}
+    bounds = ("q_offset", -most_rows, 2 * most_keys), ("k_offset", -3, most_keys), ("kv_len", 0, 2 * most_keys)
+    offsets = {name: draw(_offsets(least, most, way)) for name, least, most in bounds}
     arguments |= {name: said for name, (said, _) in offsets.items() if said is not None}
     entries = []
     for b in range(BATCH):
-        q_len, num_keys = ROWS if rows is None else rows[b], KEYS if keys is None else keys[b]
+        q_len, num_keys = most_rows if rows is None else rows[b], most_keys if keys is None else keys[b]
         k_offset = _known(offsets["k_offset"][1], b, 0)
         kv_len = max(_known(offsets["kv_len"][1], b, k_offset + num_keys), 0)
         q_offset = _known(offsets["q_offset"][1], b, kv_len - q_len)
@@ -142,7 +170,6 @@ def placements(draw: st.DrawFn, ways: tuple[str, ...] = ("numbers", "tensors", "
     return Drawn(arguments, entries, *lie, shape)
 
 
-BOUNDS = ("q_offset", -ROWS, 30), ("k_offset", -3, 12), ("kv_len", 0, 30)
 NAMES = "q_len", "num_keys", "kv_len", "q_offset", "k_offset"
 
 
@@ -177,6 +204,7 @@ def answers(attn: spattn.Attention, drawn: Drawn, inputs: list[Tensor], tensors:
     leaves = [x.clone().requires_grad_() for x in inputs]
     packed = [x.squeeze(0).transpose(0, 1) for x in leaves] if drawn.packed else leaves
     out, lse = attn(*packed, return_lse=True, **drawn.on(inputs[0].device.type), **tensors)
+    assert out.is_contiguous()
     if drawn.packed:
         out, lse = out.transpose(0, 1).unsqueeze(0), lse.unsqueeze(0)
     return [out, lse, *torch.autograd.grad(weighed(out, lse), leaves)]
@@ -190,5 +218,12 @@ def weighed(out: Tensor, lse: Tensor) -> Tensor:
 
 def expected(node: Node, drawn: Drawn, inputs: list[Tensor], tensors: dict[str, Any]) -> list[Tensor]:
     leaves = [x.double().requires_grad_() for x in inputs]
+    out, lse = drawn.oracle(node, leaves, tensors)
+    return [out, lse, *torch.autograd.grad(weighed(out, lse), leaves)]
+
+
+def dense(node: Node, drawn: Drawn, inputs: list[Tensor], tensors: dict[str, Any]) -> list[Tensor]:
+    """The same by torch in the inputs' dtype."""
+    leaves = [x.clone().requires_grad_() for x in inputs]
     out, lse = drawn.oracle(node, leaves, tensors)
     return [out, lse, *torch.autograd.grad(weighed(out, lse), leaves)]

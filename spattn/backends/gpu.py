@@ -11,10 +11,18 @@ import torch
 
 from spattn.backends import registry
 from spattn.call import request as call
-from spattn.call.positions import Positions
 from spattn.call.request import CompiledPattern, Request, Served, wants_gradient
 from spattn.codegen.kinds import D_KEYS, D_QUERIES, FORWARD
 from spattn.codegen.languages import LANGUAGES
+from spattn.codegen.parameters import (
+    BlockLists,
+    DocumentBounds,
+    DocumentIds,
+    GivenTokens,
+    Membership,
+    TokenList,
+    Values,
+)
 from spattn.gpu.autograd import Differentiable, Recorded
 from spattn.gpu.forward import attend
 from spattn.gpu.launch import Options, Outputs
@@ -43,7 +51,7 @@ class Gpu:
             return f"q is on {q.device.type}, and Triton's kernels run on GPUs"
         if interpreted and q.dtype == torch.bfloat16:
             return "Triton's interpreter (TRITON_INTERPRET=1) computes bfloat16 wrongly; use float16 or float32"
-        return _lacks(request.positions) or beyond(request.shape) or missing() or self._unwritten(plans, request)
+        return beyond(request.shape) or missing() or self._unwritten(plans, request) or self._lacks(plans, request)
 
     def serve(self, plans: CompiledPattern, request: Request) -> Served:
         """The answer, and how calls like this one are answered from now on."""
@@ -58,6 +66,18 @@ class Gpu:
         """What knows the gradients of calls like a request."""
         return Differentiable(Recorded(plans, request, self.languages, _second), request.positions)
 
+    def _lacks(self, plans: CompiledPattern, request: Request) -> str | None:
+        """What requests of lengths of their own cannot have yet; a traced call is asked when its sizes are numbers."""
+        by_request = request.positions.by_request
+        if not by_request or not type(request.batch_size) is type(request.num_q_heads) is int:
+            return None
+        for values in plans.groups(request.batch_size, request.num_q_heads):
+            for by_residue in (True, False):
+                what = alike_lists(plans, values, by_residue)
+                if what is not None:
+                    return f"{', '.join(by_request)} is given for each request, and the pattern reads {what}"
+        return None
+
     def _unwritten(self, plans: CompiledPattern, request: Request) -> str | None:
         """The pass that no language writes, where there is one; a traced call is asked when its sizes are numbers."""
         if not type(request.batch_size) is type(request.num_q_heads) is int:
@@ -70,10 +90,21 @@ class Gpu:
         return next((why for layout in layouts if (why := unwritten(layout, self.languages)) is not None), None)
 
 
-def _lacks(at: Positions) -> str | None:
-    """What its kernels cannot do yet."""
-    if at.by_request:
-        return f"{', '.join(at.by_request)} given as tensors are not served yet"
+def alike_lists(plans: CompiledPattern, values: tuple[bool, ...], by_residue: bool) -> str | None:
+    """What the kernels of a group read that is made for one length of all requests."""
+    for source in (plans.module_of(values, by_residue), plans.backward_module_of(values, by_residue)):
+        for role in (role for one in source.passes for role in one.roles):
+            match role:
+                case Values():
+                    continue
+                case TokenList(tokens) if not tokens.tensors and min(tokens.values, default=0) >= 0:
+                    continue
+                case TokenList() | Membership() | GivenTokens():
+                    return "lists of tokens that are given, or count from the end"
+                case DocumentIds() | DocumentBounds():
+                    return "documents"
+                case BlockLists():
+                    return "blocks of a table"
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 MissingKeys = Literal["refuse", "ignore"]
@@ -58,6 +59,7 @@ class Positions(NamedTuple):
         by_request: Those of `BY_REQUEST` that tensors of the call say for each request. Then the lengths here are the
             greatest that a request may have, and offsets that differ are 0.
         said: What the call says in numbers.
+        lie_in: Rows of q's tensor, and keys of k's.
     """
 
     q_offset: int
@@ -67,6 +69,7 @@ class Positions(NamedTuple):
     kv_len: int
     by_request: tuple[str, ...] = ()
     said: Numbers = USUAL
+    lie_in: tuple[int, int] = (0, 0)
 
     @staticmethod
     def usual(q_len: int, kv_len: int, q_offset: int | None = None) -> Positions:
@@ -89,6 +92,13 @@ class Positions(NamedTuple):
         return self.k_offset, self.k_offset + self.num_keys
 
 
+def out_strides(shape: Sequence[int], *, packed: bool) -> tuple[int, ...]:
+    """Of `[batch, heads, rows, width]`, dense: packed rows have their heads side by side."""
+    _, heads, rows, width = (max(size, 1) for size in shape)
+    inner = (width, heads * width) if packed else (rows * width, width)
+    return (heads * rows * width, *inner, 1)
+
+
 def placed(said: Numbers, by_request: tuple[str, ...], q_len: int, num_keys: int) -> Positions:
     """The positions of a call.
 
@@ -98,6 +108,7 @@ def placed(said: Numbers, by_request: tuple[str, ...], q_len: int, num_keys: int
         q_len: Rows of q's tensor.
         num_keys: Keys of k's tensor.
     """
+    lie_in = q_len, num_keys
     if said.max_seqlen_q is not None:
         q_len = min(said.max_seqlen_q, q_len)
     if said.max_seqlen_k is not None:
@@ -107,4 +118,4 @@ def placed(said: Numbers, by_request: tuple[str, ...], q_len: int, num_keys: int
     q_offset = said.q_offset
     if q_offset is None:
         q_offset = 0 if by_request else kv_len - q_len
-    return Positions(q_offset, q_len, k_offset, num_keys, kv_len, by_request, said)
+    return Positions(q_offset, q_len, k_offset, num_keys, kv_len, by_request, said, lie_in)

@@ -76,6 +76,7 @@ def compile_ahead(
     v_head_dim: int,
     tiles: Tile | Sequence[Tile],
     careful: bool = False,
+    requests: bool = False,
 ) -> list[Artefact]:
     """The kernels of every pass of a module, for a GPU.
 
@@ -88,6 +89,7 @@ def compile_ahead(
         v_head_dim: Width of v and out.
         tiles: One for all passes, or one for each; where it has splits, they are combined by a kernel more.
         careful: The launch that mends tiles which inf or NaN in a value spoiled.
+        requests: Has each batch entry lengths of its own?
 
     Raises:
         MissingDependencyError: Triton is not installed.
@@ -97,6 +99,7 @@ def compile_ahead(
     each = [tiles] * len(source.passes) if isinstance(tiles, Tile) else list(tiles)
     each = [unhurried(tile) for tile in each] if careful else each
     constants = {**_constants(head_dim, v_head_dim, ITEM_SIZES[dtype]), "CAREFUL": careful}
+    constants |= {"REQUESTS": requests, "FITS": not requests}
     found = []
     for one, tile in zip(source.passes, each, strict=True):
         sides = dict(zip(one.sides, sides_of(one.boxes, tile.block_m, tile.block_n), strict=True))

@@ -130,6 +130,8 @@ class Differentiable:
         else:
             request = self._request(q, k, v, prepared)
             into = _unwritten(q, k, v, wanted)
+            if request.positions.by_request:  # no kernel writes what is padding
+                into.clear()
             ran = differentiate(known.plans, request, outputs, d_out, d_lse, into, Options(known.languages))
             known.keep(_kind(wanted, given), replayed_backward(request, (d_out, d_lse, out, lse), ran, wanted))
         return _asked(into, wanted)

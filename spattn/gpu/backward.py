@@ -42,6 +42,11 @@ class Gradients:
         """Uninitialised gradients of these tensors, laid out as they are."""
         return Gradients(_like(q), *(None if one is None else _like(one) for one in (k, v)))
 
+    def clear(self) -> None:
+        """All zero."""
+        for one in (self.q, self.k, self.v):
+            _ = None if one is None else one.zero_()
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -108,8 +113,7 @@ def differentiate(
         options: How launches are chosen; where they name no tuner, one keeps what the plans' records hold.
     """
     if request.q.numel() == 0 or request.positions.num_keys == 0:
-        for one in (into.q, into.k, into.v):
-            _ = None if one is None else one.zero_()
+        into.clear()
         return None
     with current(request.q.device):
         return _Backward(plans, request, Rows.of(saved, d_out, d_lse), into, measuring(plans, options)).run()

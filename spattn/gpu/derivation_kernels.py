@@ -226,3 +226,85 @@ def find_segments(
     _store_ends(
         ends_ptr + b * seen_length + mine, part, tl.where(empty, 0, start), tl.where(empty, 0, stop), empty == 0, inside
     )
+
+
+@triton.jit(
+    do_not_specialize=[
+        "count",
+        "q_rows",
+        "k_rows",
+        "most_rows",
+        "most_keys",
+        "said_q_offset",
+        "said_k_offset",
+        "said_kv_len",
+    ]
+)
+def place_requests(
+    q_offset_ptr, k_offset_ptr, kv_len_ptr, q_lens_ptr, kv_lens_ptr, cu_q_ptr, cu_k_ptr, table_ptr,
+    count, q_rows, k_rows, most_rows, most_keys, said_q_offset, said_k_offset, said_kv_len,
+    stride_q_offset, stride_k_offset, stride_kv_len, stride_q_lens, stride_kv_lens, stride_cu_q, stride_cu_k,
+    Q_OFFSET: tl.constexpr, K_OFFSET: tl.constexpr, KV_LEN: tl.constexpr, Q_LENS: tl.constexpr, KV_LENS: tl.constexpr,
+    CU_Q: tl.constexpr, CU_K: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Where requests stand and lie. What is given: 2 in a tensor, 1 in a number, 0 not at all."""
+    b = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    there = b < count
+    first_row, q_len = _lengths(
+        q_lens_ptr, cu_q_ptr, b, there, q_rows, most_rows, stride_q_lens, stride_cu_q, Q_LENS, CU_Q
+    )
+    first_key, num_keys = _lengths(
+        kv_lens_ptr, cu_k_ptr, b, there, k_rows, most_keys, stride_kv_lens, stride_cu_k, KV_LENS, CU_K
+    )
+    k_offset = _offset(k_offset_ptr, b, there, said_k_offset, stride_k_offset, K_OFFSET)
+    kv_len = k_offset + num_keys
+    if KV_LEN > 0:
+        kv_len = _offset(kv_len_ptr, b, there, said_kv_len, stride_kv_len, KV_LEN)
+    kv_len = tl.maximum(kv_len, 0)
+    q_offset = kv_len - q_len
+    if Q_OFFSET > 0:
+        q_offset = _offset(q_offset_ptr, b, there, said_q_offset, stride_q_offset, Q_OFFSET)
+    # only keys of the whole are walked over
+    before = tl.minimum(tl.maximum(-k_offset, 0), num_keys)
+    inside = tl.maximum(tl.minimum(kv_len - k_offset, num_keys) - before, 0)
+    table_ptr += b * 8
+    tl.store(table_ptr, q_len, mask=there)
+    tl.store(table_ptr + 1, kv_len, mask=there)
+    tl.store(table_ptr + 2, q_offset, mask=there)
+    tl.store(table_ptr + 3, k_offset + before, mask=there)
+    tl.store(table_ptr + 4, inside, mask=there)
+    tl.store(table_ptr + 5, first_row, mask=there)
+    tl.store(table_ptr + 6, first_key + before, mask=there)
+    tl.store(table_ptr + 7, tl.where(CU_Q > 0, 0, b), mask=there)
+
+
+@triton.jit
+def _lengths(
+    lens_ptr, ends_ptr, b, there, rows, most, stride_lens, stride_ends, LENS: tl.constexpr, ENDS: tl.constexpr
+):
+    """(first, count) of each request's rows in a tensor that has so many, whatever the tensors hold."""
+    first = tl.zeros_like(b)
+    length = tl.zeros_like(b) + most
+    if LENS > 0:
+        length = _within(tl.load(lens_ptr + b.to(tl.int64) * stride_lens, mask=there, other=0), most)
+    if ENDS > 0:
+        first = _within(tl.load(ends_ptr + b.to(tl.int64) * stride_ends, mask=there, other=0), rows)
+        stop = _within(tl.load(ends_ptr + (b + 1).to(tl.int64) * stride_ends, mask=there, other=0), rows)
+        length = tl.minimum(tl.maximum(stop - first, 0), most)
+    return first, length
+
+
+@triton.jit
+def _offset(offset_ptr, b, there, said, stride, GIVEN: tl.constexpr):
+    """An offset of each request, of 31 bits whatever the tensor holds."""
+    found = tl.zeros_like(b) + said
+    if GIVEN == 2:
+        given = tl.load(offset_ptr + b.to(tl.int64) * stride, mask=there, other=0).to(tl.int64)
+        found = tl.minimum(tl.maximum(given, -(1 << 29)), 1 << 30).to(tl.int32)
+    return found
+
+
+@triton.jit
+def _within(given, most):
+    """A length of at most so many."""
+    return tl.minimum(tl.maximum(given.to(tl.int64), 0), most).to(tl.int32)

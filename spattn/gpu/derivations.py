@@ -6,7 +6,7 @@ Each is settled once for shapes, strides and dtypes; to derive is to launch.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from spattn.call.positions import BY_REQUEST, Positions
 from spattn.codegen.tile import Tile
 from spattn.errors import UnsupportedError
 from spattn.gpu.kernel_launch import Kernel, KernelLaunch
@@ -24,6 +25,7 @@ from spattn.versions import cure, numbers
 
 MAX_KNOWN = 1024
 BLOCK = 1024  # positions of a program
+REQUESTS = 128  # of a program
 COMPARED = 64  # tokens of a program, each compared with all others
 _known: OrderedDict[Any, Derivation] = OrderedDict()
 
@@ -116,6 +118,30 @@ def membership(tokens: torch.Tensor, length: int) -> Derivation:
         return Derivation(Launches([launch] if count else []), allocator, zeroed=True)
 
     return _settled(("membership", length), (tokens,), made)
+
+
+def requests(at: Positions, given: Mapping[str, torch.Tensor], count: int) -> Derivation:
+    """int32 [requests, 8]: where each stands and lies, as `requests.request_table` says.
+
+    Args:
+        at: What the call says, in numbers too.
+        given: The tensors of `at.by_request`: `[1]` or `[requests]`, ends `[requests + 1]`.
+        count: Of requests.
+    """
+
+    def made() -> Derivation:
+        said = {"q_offset": at.said.q_offset, "k_offset": at.said.k_offset or 0, "kv_len": at.said.kv_len}
+        places = {name: i for i, name in enumerate(at.by_request)}
+        result = len(places)
+        tensors = [places.get(name, result) for name in BY_REQUEST]
+        strides = [given[n].stride(0) * (given[n].shape[0] > 1) if n in given else 0 for n in BY_REQUEST]
+        known = tuple(2 if name in given else 1 if said.get(name) is not None else 0 for name in BY_REQUEST)
+        numbers = (count, *at.lie_in, at.q_len, at.num_keys, *(x or 0 for x in said.values()), *strides)
+        grid, constants = (-(-count // REQUESTS), 1, 1), (*known, REQUESTS)
+        launch = _step(_kernels().place_requests, grid, (*tensors, result), numbers, constants, tuple(strides))
+        return _derivation(next(iter(given.values())), [launch], (count, 8))
+
+    return _settled(("requests", at, count), tuple(given.values()), made)
 
 
 def segment_numbers(starts: torch.Tensor, length: int, outside: int) -> Derivation:

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 
-from spattn.call.positions import Positions
 from spattn.call.prepared import Prepared
 from spattn.call.request import Request
 from spattn.codegen.module import PassSource
@@ -31,56 +29,17 @@ from spattn.codegen.parameters import (
 )
 from spattn.errors import ArgumentError
 from spattn.expressions.evaluation import evaluate
-from spattn.expressions.nodes import Documents, GivenTable, RandomTable, Tokens
+from spattn.expressions.nodes import GivenTable, RandomTable, Tokens
 from spattn.expressions.tensors import NOTHING
 from spattn.expressions.width import LONGEST
 from spattn.gpu import derivations
 from spattn.gpu.documents import document_bounds, document_ids
 from spattn.gpu.extent import Numbers
+from spattn.gpu.frame import Frame
+from spattn.gpu.requests import request_table
 from spattn.philox import random_blocks
 
 NOWHERE = LONGEST
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What lists depend on besides tensors.
-
-    Attributes:
-        positions: Where rows and keys stand.
-        num_heads: Of the call.
-        device: Where the tensors are.
-    """
-
-    positions: Positions
-    num_heads: int
-    device: torch.device
-
-    @staticmethod
-    def of(request: Request) -> Frame:
-        """That of a request."""
-        return Frame(request.positions, request.num_q_heads, request.q.device)
-
-    @property
-    def kv_len(self) -> int:
-        """Keys of the whole."""
-        return self.positions.kv_len
-
-    @property
-    def queries(self) -> tuple[int, int]:
-        """Their positions, half-open."""
-        return self.positions.rows
-
-    def sides(self, documents: Documents) -> dict[str, int]:
-        """How many indices each side of documents has; on one side all are positions."""
-        first, stop = self.queries
-        return {"queries": stop - first if documents.two_sided else self.kv_len, "keys": self.kv_len}
-
-    def blocks(self, size: int, *, keys: bool) -> tuple[int, int]:
-        """The blocks in which keys, or queries, lie, half-open; one at least."""
-        begin, end = (0, self.kv_len) if keys else self.queries
-        first = begin // size
-        return first, max(-(-end // size), first + 1)
 
 
 class Inputs:
@@ -97,7 +56,7 @@ class Inputs:
         self._roles = tuple(role for roles in self._passes for role in roles)
 
     def __bool__(self) -> bool:
-        return bool(self._roles)
+        return bool(self._roles or self._frame.positions.by_request)
 
     def at(self, frame: Frame) -> Inputs:
         """Those of a call in another frame."""
@@ -106,8 +65,9 @@ class Inputs:
         return made
 
     def tensors(self, prepared: Prepared) -> list[torch.Tensor]:
-        """They themselves, derived on the current stream as far as they have not been."""
-        return [_tensor(role, self._frame, prepared) for role in self._roles]
+        """They themselves, derived on the current stream as far as they have not been; last where requests stand."""
+        found = [_tensor(role, self._frame, prepared) for role in self._roles]
+        return found + ([request_table(self._frame, prepared)] if self._frame.positions.by_request else [])
 
     def numbers(self, prepared: Prepared) -> Numbers:
         """The sizes and strides of those of each pass."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from spattn.call.positions import out_strides
 from spattn.call.prepared import Prepared
 from spattn.call.request import Request
 from spattn.codegen.kinds import FORWARD
@@ -34,10 +35,20 @@ class Outputs:
 
     @staticmethod
     def of(request: Request) -> Outputs:
-        """Uninitialised outputs for a request."""
+        """Outputs for a request, not initialised unless it has padding, which no kernel writes."""
         batch, heads, q_len, _ = request.q.shape
-        out = torch.empty((batch, heads, q_len, request.v.shape[-1]), dtype=request.q.dtype, device=request.q.device)
-        return Outputs(out, torch.empty((batch, heads, q_len), dtype=torch.float32, device=request.q.device))
+        shape = batch, heads, q_len, request.v.shape[-1]
+        strides = out_strides(shape, packed=request.positions.is_packed)
+        out = torch.empty_strided(shape, strides, dtype=request.q.dtype, device=request.q.device)
+        found = Outputs(out, torch.empty((batch, heads, q_len), dtype=torch.float32, device=request.q.device))
+        if request.positions.by_request:
+            found.clear()
+        return found
+
+    def clear(self) -> None:
+        """As rows without keys have them."""
+        self.out.zero_()
+        self.lse.fill_(-torch.inf)
 
 
 @dataclass(frozen=True)

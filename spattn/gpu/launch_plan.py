@@ -20,6 +20,7 @@ from spattn.codegen.parameters import TokenList
 from spattn.codegen.parts import COMBINED, SCANNED
 from spattn.codegen.signature import Signature
 from spattn.codegen.tile import Tile, padded, unhurried
+from spattn.expressions.width import LONGEST
 from spattn.gpu.extent import Extent
 from spattn.gpu.kernel_launch import MAX_INT32, Kernel, KernelLaunch, kind_of
 from spattn.gpu.launches import Launches
@@ -89,7 +90,8 @@ class LaunchPlan:
         self._problem, self._tiles, self._passes = problem, tuple(tiles), problem.layout.passes
         self._by_queries = kind.direction == "queries"
         self._texts = problem.modules.passes(kind, tiles)
-        self._row_heads = request.batch_size * problem.row_heads
+        self._row_heads = request.q.shape[0] * problem.row_heads
+        self._by_request = bool(request.positions.by_request)
         self._widest = max(request.q.shape[-1], request.v.shape[-1])
         self._nothing = len(kind.operands)  # stands where a kernel reads or writes nothing: some float32 tensor
         self._regions: list[SharedRegion] = []
@@ -107,7 +109,8 @@ class LaunchPlan:
         if self._flags_of(extent) != self._flags:
             return None
         rows = self._rows(extent)
-        counts: dict[int | None, int] = {None: self._row_heads * (rows[1] - rows[0])}
+        length = extent.positions.lie_in[not self._by_queries] if self._by_request else rows[1] - rows[0]
+        counts: dict[int | None, int] = {None: self._row_heads * length}
         values = self._values(extent)
         launches: list[KernelLaunch] = []
         for i, kernels in enumerate(self._kernels):
@@ -129,6 +132,9 @@ class LaunchPlan:
     ) -> list[KernelLaunch]:
         """Those of a pass."""
         tile, count = self._tiles[i], self._problem.count
+        if self._by_request:  # wherever a request's rows stand
+            block = self._passes[i].block
+            rows = block - 1, block - 1 + rows[1] - rows[0]
         tiles = row_tiles(self._passes[i], rows, self._listed(i, extent), tile.block_m)
         programs = tiles * count * tile.splits
         counts[i] = programs * tile.block_m
@@ -149,11 +155,11 @@ class LaunchPlan:
         """What every kernel is told of a call, by name."""
         at = extent.positions
         values: dict[str, Any] = {
-            "q_len": at.q_len,
+            "q_len": at.lie_in[0] if at.by_request else at.q_len,
             "kv_len": at.kv_len,
             "q_offset": at.q_offset,
             "k_offset": at.k_offset,
-            "num_keys": at.num_keys,
+            "num_keys": at.lie_in[1] if at.by_request else at.num_keys,
             "qk_scale": extent.scale * LOG2_E,
         }
         for (batch, head), strides in zip(self._outer_strides, extent.strides, strict=True):
@@ -185,18 +191,28 @@ class LaunchPlan:
         return extent.numbers[i][self._texts[i].roles.index(TokenList(rows.tokens))][2]
 
     def _flags_of(self, extent: Extent) -> Flags:
-        rows, columns = self._rows(extent), self._columns(extent)
-        farthest = max(abs(columns[0]), abs(columns[1]))
-        wide = farthest * max(extent.strides[i][2] for i in self._of_columns) > MAX_INT32
+        rows, columns, by_request = self._rows(extent), self._columns(extent), self._by_request
+        wide = self._farthest(extent) * max(extent.strides[i][2] for i in self._of_columns) > MAX_INT32
         fits = tuple(
             None
-            if rows[1] <= rows[0] or self._problem.count == 0 or one.skips(*rows)
-            else all(_fits(walk, columns, tile.block_n) for walk in one.walks)
+            if rows[1] <= rows[0] or self._problem.count == 0 or not by_request and one.skips(*rows)
+            else not by_request and all(_fits(walk, columns, tile.block_n) for walk in one.walks)
             for one, tile in zip(self._passes, self._tiles, strict=True)
         )
         strides = tuple((kind_of(batch), kind_of(head), row) for batch, head, row in extent.strides)
         tensors = tuple(tuple((*own[3::2], max(own) > MAX_INT32) for own in numbers) for numbers in extent.numbers)
         return Flags(wide, fits, strides, tensors)
+
+    def _farthest(self, extent: Extent) -> int:
+        """How far from 0 a column may stand."""
+        at = extent.positions
+        unknown = {"k_offset"} if self._by_queries else {"q_offset", "k_offset", "kv_len"}
+        if unknown & {*at.by_request}:
+            return LONGEST
+        first, stop = self._columns(extent)
+        if at.by_request:  # a request's rows end with its keys, or begin where the call says
+            stop = max(stop, at.kv_len, at.given[1])
+        return max(abs(first), abs(stop), at.q_len)
 
     @cached_property
     def _of_columns(self) -> tuple[int, int]:
@@ -208,7 +224,9 @@ class LaunchPlan:
         """The kernels of each pass, and where their pointers lead."""
         kind = self._problem.kind
         inputs_at = len(kind.tensors) + 1
-        self._regions_at = inputs_at + sum(len(one.roles) for one in self._texts)
+        requests_at = inputs_at + sum(len(one.roles) for one in self._texts)
+        self._requests_at = requests_at if self._by_request else self._nothing
+        self._regions_at = requests_at + self._by_request
         between = min(sum(not one.final for one in self._texts), 2)
         # what one pass writes the next reads, never in place: the launch that mends rows reads again
         parts = [self._part_regions(None) for _ in range(between)]
@@ -237,7 +255,7 @@ class LaunchPlan:
             places = {
                 f"{name}{tag}_ptr": place for tag, *all_of in ways for name, place in zip(WAYS, all_of, strict=True)
             }
-            return {**pointers, **places, "marks_ptr": marks, "requests_ptr": self._nothing}
+            return {**pointers, **places, "marks_ptr": marks, "requests_ptr": self._requests_at}
 
         own = led(split, marks)
         main = self._kernel(text, text.name, text.signature, tile, own, fits=fits)
@@ -291,7 +309,7 @@ class LaunchPlan:
             "SPLIT": tile.splits > 1,
             "APART": tile.apart,
             "CAREFUL": careful,
-            "REQUESTS": False,
+            "REQUESTS": self._by_request,
             **dict(zip(text.sides, sides, strict=True)),
         }
         alike = self._flags.strides, self._flags.tensors[text.number]

@@ -14,17 +14,16 @@ class OutputAllocator:
     """Makes tensors that are not initialised.
 
     Args:
-        shape: Theirs; they are contiguous.
+        shape: Theirs.
         dtype: Theirs.
         device: Theirs; a GPU has to be the current one.
+        strides: Theirs; contiguous where they are not given.
     """
 
-    def __init__(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
-        strides, step = [1], 1
-        for size in reversed(shape[1:]):
-            step *= max(size, 1)
-            strides.append(step)
-        self._layout = tuple(shape), tuple(reversed(strides))
+    def __init__(
+        self, shape: Sequence[int], dtype: torch.dtype, device: torch.device, strides: tuple[int, ...] | None = None
+    ) -> None:
+        self._layout = tuple(shape), strides or _contiguous(shape)
         self._dtype, self._device = dtype, device
         self._quick = _quick if device.type == "cuda" else None
 
@@ -33,3 +32,11 @@ class OutputAllocator:
         if self._quick is not None:
             return self._quick(*self._layout, self._dtype)
         return torch.empty_strided(*self._layout, dtype=self._dtype, device=self._device)
+
+
+def _contiguous(shape: Sequence[int]) -> tuple[int, ...]:
+    strides, step = [1], 1
+    for size in reversed(shape[1:]):
+        step *= max(size, 1)
+        strides.append(step)
+    return tuple(reversed(strides))

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from spattn.call.positions import Numbers, placed
+from spattn.call.positions import Numbers, out_strides, placed
 from spattn.call.prepared import Prepared
 from spattn.call.request import Request
 from spattn.gpu.extent import Extent, Strides
-from spattn.gpu.inputs import Frame
-from spattn.gpu.launch import Launch
+from spattn.gpu.frame import Frame
+from spattn.gpu.launch import Launch, Outputs
 from spattn.gpu.output_allocator import OutputAllocator
 
 ALIGNMENT = 16
@@ -98,6 +98,8 @@ class ReplayedCall:
                 return None
             ready, self._ready = found, (numbers, found)
         out, lse = ready.out(), ready.lse()
+        if self._by_request:
+            Outputs(out, lse).clear()
         at += (out.data_ptr(), lse.data_ptr())
         run_again(ready.launches, at, prepared, self._device)
         return out, lse
@@ -106,13 +108,14 @@ class ReplayedCall:
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, prepared: Prepared, said: Numbers
     ) -> _Ready | None:
         (batch, heads), q_len = self._heads, q.shape[2]
-        frame = Frame(placed(said, self._by_request, q_len, k.shape[2]), heads, self._device)
-        row = q_len * self._width
-        strides = (q.stride()[:3], k.stride()[:3], v.stride()[:3], (heads * row, row, self._width))
+        frame = Frame(placed(said, self._by_request, q_len, k.shape[2]), batch, heads, self._device)
+        shape = batch, heads, q_len, self._width
+        of_out = out_strides(shape, packed="cu_seqlens_q" in self._by_request)
+        strides = (q.stride()[:3], k.stride()[:3], v.stride()[:3], of_out[:3])
         launches = planned_again(self._launches, frame, self._scale, strides, prepared)
         if launches is None:
             return None
-        out = OutputAllocator((batch, heads, q_len, self._width), self._dtype, self._device)
+        out = OutputAllocator(shape, self._dtype, self._device, of_out)
         return _Ready(launches, out, OutputAllocator((batch, heads, q_len), torch.float32, self._device))
 
 

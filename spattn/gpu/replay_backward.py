@@ -13,7 +13,7 @@ from spattn.call.request import Request
 from spattn.codegen.parts import TERMS
 from spattn.gpu.backward import Gradients, Ran, is_alike, zero
 from spattn.gpu.extent import Strides
-from spattn.gpu.inputs import Frame
+from spattn.gpu.frame import Frame
 from spattn.gpu.launch import Launch, Outputs
 from spattn.gpu.output_allocator import OutputAllocator
 from spattn.gpu.replay import ALIGNMENT, may_run_again, planned_again, run_again
@@ -60,6 +60,8 @@ class ReplayedBackward:
         dq, dk, dv = torch.empty_like(q), None, None
         if self._wants_keys:
             dk, dv = torch.empty_like(k), torch.empty_like(v)
+        if positions.by_request:
+            Gradients(dq, dk, dv).clear()
         last = self._ready
         if last is not None and (last[0] is exact or last[0] == exact):
             ready = last[1]
@@ -79,7 +81,9 @@ class ReplayedBackward:
         self, tensors: tuple[torch.Tensor | None, ...], positions: Positions, prepared: Prepared
     ) -> _Ready | None:
         """The launches for tensors of these strides; None where they need other kernels."""
-        frame = Frame(positions, self._heads, self._device)
+        q = tensors[0]
+        assert q is not None
+        frame = Frame(positions, q.shape[0], self._heads, self._device)
         strides = [ZERO if one is None else one.stride()[:3] for one in tensors]
         of_q, of_k, of_v, of_do, of_out, of_dlse, of_dq, of_dk, of_dv = strides
         by_queries: tuple[Strides, ...] = (of_q, of_k, of_v, of_do, of_out, of_dlse, of_dq)

@@ -98,7 +98,7 @@ class Calls:
         if traced or is_watched(q, k, v) or is_transformed():
             by_request = tuple(name for name in BY_REQUEST if name in tensors)
             listed = self._listed(tensors, shared, q.device)
-            listed += (cast(torch.Tensor, tensors[name]) for name in by_request)
+            listed = [*listed, *[cast(torch.Tensor, tensors[name]) for name in by_request]]
             through = operators.forward if traced or is_watched(q, k, v) else derivatives.transformed
             return through(q, k, v, listed, self._text, scale, said, by_request)
         return self.answer(Arguments(q, k, v, scale, said, tensors, shared))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from spattn.call.positions import BY_REQUEST, USUAL, Numbers
+from spattn.call.positions import BY_REQUEST, USUAL, Numbers, out_strides
 from spattn.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -83,8 +83,9 @@ def _fwd(*given: Any) -> tuple[Tensor, Tensor]:
 def _fake_fwd(*given: Any) -> tuple[Tensor, Tensor]:
     calls, arguments = _called(*given)
     calls.chosen(calls.request(arguments))
-    q, v = arguments.q, arguments.v
-    return q.new_empty((*q.shape[:3], v.shape[3])), q.new_empty(q.shape[:3], dtype=_of_lse(q))
+    q, shape = arguments.q, (*arguments.q.shape[:3], arguments.v.shape[3])
+    strides = out_strides(shape, packed="cu_seqlens_q" in arguments.tensors)
+    return q.new_empty_strided(shape, strides), q.new_empty(q.shape[:3], dtype=_of_lse(q))
 
 
 def _bwd(

@@ -65,6 +65,7 @@ def artefacts(
     careful: bool = False,
     v_head_dim: int | None = None,
     backward: bool = False,
+    requests: bool = False,
 ) -> list[Artefact]:
     """The passes of a pattern, or of its gradients, at the tiles that a call of some thousand tokens takes."""
     one, gpu = pattern(PATTERNS.get(name, name)), Target.of(target)
@@ -74,7 +75,15 @@ def artefacts(
     else:
         source, usual = one.source(), usual_tiles(one.layout(), dtype, head_dim, gpu)
     kernels = load(default_cache().publish(source.text), source.text)
-    return compile_ahead(source, kernels, gpu, dtype, head_dim, v_head_dim or head_dim, tile or usual, careful)
+    dims = head_dim, v_head_dim or head_dim
+    return compile_ahead(source, kernels, gpu, dtype, *dims, tile or usual, careful, requests)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("name", ["dense", "columns"])
+def test_kernels_for_requests_of_their_own_lengths_compile(name: str, backward: bool) -> None:
+    for found in artefacts(name, "cuda:90", "bf16", 64, backward=backward, requests=True):
+        assert found.asm["cubin"]
 
 
 def in_turn(names: Iterable[str]) -> list[tuple[str, str]]:

@@ -8,33 +8,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import spattn
+from spattn.errors import UnsupportedError
 from spattn.frontend.parser import parse
 from tests import strategies
-from tests.placements import answers, expected, placements
+from tests.placements import PATTERNS, PATTERNS_BY_REQUEST, answers, expected, placements
 
 pytestmark = pytest.mark.interpret
 HEADS = 2, 1
-PATTERNS = (
-    "causal",
-    "last(4)",
-    "local(3) | columns([0, 2, -1])",
-    "strided(3) & causal",
-    "chunk(5) & causal",
-    "random(2, block=4) | last(2)",
-    "blocks(table, size=4)",
-    "within(ids, causal)",
-    "rows([1, -2]) | last(2)",
-    "neighborhood([4, 5], 3)",
-    "columns([tokens]) | last(2)",
+
+
+@pytest.mark.parametrize(
+    ("pattern", "way"),
+    [
+        *((pattern, "numbers") for pattern in PATTERNS),
+        *((pattern, way) for pattern in PATTERNS_BY_REQUEST for way in ("tensors", "padded", "packed")),
+    ],
 )
-
-
-@pytest.mark.parametrize("pattern", PATTERNS)
-def test_a_part_of_the_keys(pattern: str) -> None:
+def test_drawn_positions(pattern: str, way: str) -> None:
     @settings(max_examples=3)
     @given(st.data())
     def check(data: st.DataObject) -> None:
-        node, drawn = parse(pattern), data.draw(placements(("numbers",)))
+        node, drawn = parse(pattern), data.draw(placements((way,)))
         tensors = data.draw(strategies.tensors_for(node, drawn.q_len, drawn.kv_len, len(drawn.entries), HEADS[0]))
         inputs = drawn.inputs(0, HEADS, 16)
         attn = spattn.compile(pattern, backend="triton")
@@ -43,3 +37,20 @@ def test_a_part_of_the_keys(pattern: str) -> None:
             torch.testing.assert_close(mine.double(), wanted, atol=1e-4, rtol=1e-4)
 
     check()
+
+
+LACKS = ("documents(ids) & causal", "blocks(table, size=4)", "random(2, block=4)", "columns([tokens])", "rows([-1])")
+
+
+@pytest.mark.xfail(raises=UnsupportedError, strict=True)
+@pytest.mark.parametrize("pattern", LACKS)
+def test_what_requests_lack(pattern: str) -> None:
+    tensors = {
+        "ids": torch.zeros(9, dtype=torch.int64),
+        "table": torch.ones(3, 3, dtype=torch.bool),
+        "tokens": torch.arange(3),
+    }
+    attn, q = spattn.compile(pattern, backend="triton"), torch.randn(2, 1, 9, 16)
+    read = {name: x for name, x in tensors.items() if name in spattn.parse(pattern).free_names}
+    found = attn(q, q, q, q_lens=torch.tensor([9, 3]), **read)
+    torch.testing.assert_close(found, spattn.compile(pattern)(q, q, q, q_lens=torch.tensor([9, 3]), **read))

@@ -47,6 +47,8 @@ def attention(groups: Groups, request: Request) -> tuple[Tensor, Tensor]:
         float64 for float64.
     """
     out, lse = _Attention.apply(request.q, request.k, request.v, _made(groups, request), request.scale)
+    if request.positions.is_packed:  # heads side by side
+        out = out.transpose(1, 2).contiguous().transpose(1, 2)
     return out, lse
 
 

@@ -277,6 +277,9 @@ def pass_0_tile(
     row_ok = (u >= row_begin) & (u < row_end)
     q_pos = c + 8 * u
 
+    if REQUESTS:
+        # past the last row there is nothing to walk over
+        num_keys = tl.where(u0 > u1, 0, num_keys)
     m = (q_pos - q_shift).to(tl.int64)
     dims = tl.arange(0, BLOCK_D)
     v_dims = tl.arange(0, BLOCK_DV)

@@ -346,6 +346,9 @@ def pass_0_tile(
     segment_0_run_start = run_start
     segment_0_run_count = tl.where(placed, run_stop - run_start, 0)
 
+    if REQUESTS:
+        # past the last row there is nothing to walk over
+        num_keys = tl.where(u0 > u1, 0, num_keys)
     m = (q_pos - q_shift).to(tl.int64)
     dims = tl.arange(0, BLOCK_D)
     v_dims = tl.arange(0, BLOCK_DV)

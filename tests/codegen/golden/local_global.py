@@ -275,6 +275,9 @@ def pass_0_tile(
     u0 = tl.min(tl.where(row_ok, u, NOWHERE), 0)
     u1 = tl.max(tl.where(row_ok, u, -NOWHERE), 0)
 
+    if REQUESTS:
+        # past the last row there is nothing to walk over
+        num_keys = tl.where(u0 > u1, 0, num_keys)
     m = (q_pos - q_shift).to(tl.int64)
     dims = tl.arange(0, BLOCK_D)
     v_dims = tl.arange(0, BLOCK_DV)
@@ -589,6 +592,9 @@ def pass_1_tile(
     row_ok = (u >= row_begin) & (u < row_end)
     q_pos = u
 
+    if REQUESTS:
+        # past the last row there is nothing to walk over
+        num_keys = tl.where(u0 > u1, 0, num_keys)
     m = (q_pos - q_shift).to(tl.int64)
     dims = tl.arange(0, BLOCK_D)
     v_dims = tl.arange(0, BLOCK_DV)

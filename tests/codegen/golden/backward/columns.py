@@ -258,6 +258,9 @@ def dq_pass_0_tile(
     row_ok = (u >= row_begin) & (u < row_end)
     q_pos = u
 
+    if REQUESTS:
+        # past the last row there is nothing to walk over
+        num_keys = tl.where(u0 > u1, 0, num_keys)
     m = (q_pos - q_shift).to(tl.int64)
     dims = tl.arange(0, BLOCK_D)
     v_dims = tl.arange(0, BLOCK_DV)
@@ -578,6 +581,9 @@ def dkdv_pass_0_tile(
     row_ok = (u >= row_begin) & (u < row_end)
     k_pos = 512 * u
 
+    if REQUESTS:
+        # past the last row there is nothing to walk over
+        q_len = tl.where(u0 > u1, 0, q_len)
     n = (k_pos - k_shift).to(tl.int64)
     dims = tl.arange(0, BLOCK_D)
     v_dims = tl.arange(0, BLOCK_DV)
@@ -900,6 +906,9 @@ def dkdv_pass_1_tile(
     row_ok = (u >= row_begin) & (u < row_end)
     k_pos = u
 
+    if REQUESTS:
+        # past the last row there is nothing to walk over
+        q_len = tl.where(u0 > u1, 0, q_len)
     n = (k_pos - k_shift).to(tl.int64)
     dims = tl.arange(0, BLOCK_D)
     v_dims = tl.arange(0, BLOCK_DV)
