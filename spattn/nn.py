@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from spattn.attend import Attention, compile
+from spattn.errors import ArgumentError
 from spattn.frontend.reserved import refuse_dropout
 from spattn.pattern import Pattern
 
@@ -35,6 +36,7 @@ class SparseAttention(torch.nn.Module):
         attention: What runs: its `explain`, its layout, its generated source.
 
     Raises:
+        ArgumentError: E060, sinks is no number of heads.
         PatternError: The text is no pattern.
         BindError: A binding is of the wrong kind or not in the pattern.
         UnsupportedError: There is no such backend, and no dropout.
@@ -60,7 +62,7 @@ class SparseAttention(torch.nn.Module):
         self.pattern = str(Pattern.of(pattern, layer=layer, **bindings))
         self.backend, self.scale, self.tf32, self.tune = backend, scale, tf32, tune
         self.attention = _compiled(self.pattern, backend, tf32, tune)
-        self.sinks = torch.nn.Parameter(torch.zeros(sinks)) if isinstance(sinks, int) else sinks
+        self.sinks = _learnable(sinks) if isinstance(sinks, int) else sinks
 
     def forward(
         self,
@@ -99,6 +101,13 @@ class SparseAttention(torch.nn.Module):
         if self.sinks is not None:
             options["sinks"] = self.sinks.numel()
         return ", ".join([repr(self.pattern), *(f"{name}={value!r}" for name, value in options.items())])
+
+
+def _learnable(heads: int) -> torch.nn.Parameter:
+    if isinstance(heads, bool) or heads < 1:
+        hint = "give the number of query heads, or a tensor [num_q_heads]"
+        raise ArgumentError("E060", f"sinks={heads} is no number of heads", hint=hint)
+    return torch.nn.Parameter(torch.zeros(heads))
 
 
 @lru_cache(maxsize=256)

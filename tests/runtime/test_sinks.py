@@ -150,6 +150,12 @@ def test_a_module_learns_them() -> None:
     torch.testing.assert_close(module(*drawn(), sinks=SINKS), ATTN(*drawn(), sinks=SINKS))
 
 
+@pytest.mark.parametrize("sinks", [True, 0, -4])
+def test_a_module_wants_a_number_of_heads(sinks: int) -> None:
+    with pytest.raises(spattn.ArgumentError, match=f"E060: sinks={sinks} is no number of heads"):
+        spattn.nn.SparseAttention("last(6)", sinks=sinks)
+
+
 WRONG = {
     "shape": torch.zeros(2),
     "int64": torch.zeros(4, dtype=torch.int64),
