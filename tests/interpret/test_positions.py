@@ -45,7 +45,7 @@ def test_drawn_positions(pattern: str, way: str) -> None:
     check()
 
 
-LACKS = ("documents(ids) & causal", "blocks(table, size=4)", "random(2, block=4)", "columns([tokens])", "rows([-1])")
+LACKS = ("within(ids, causal)", "blocks(table, size=4)", "random(2, block=4)", "columns([tokens])", "rows([-1])")
 
 
 @pytest.mark.xfail(raises=UnsupportedError, strict=True)
@@ -81,3 +81,20 @@ def test_requests_whose_columns_are_split_and_mended(pattern: str) -> None:
     wanted = [out, lse, *torch.autograd.grad(out, leaves, d_out)]
     for mine, one in zip((outputs.out, outputs.lse, into.q, into.k, into.v), wanted, strict=True):
         torch.testing.assert_close(mine, one, atol=1e-4, rtol=1e-4, equal_nan=True)
+
+
+@pytest.mark.parametrize("pattern", ["documents(segments(cu)) & causal", "documents(q_ids, segments(cu))"])
+def test_requests_that_are_cut_into_segments(pattern: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(2, 2, n, 16, generator=generator) for n in (20, 33))
+    at = {"q_lens": torch.tensor([20, 17]), "kv_lens": torch.tensor([11, 33])}
+    read = {"cu": torch.tensor([2, 9, 20, 31]), "q_ids": torch.arange(20) // 7}
+    given = {**at, **{name: x for name, x in read.items() if name in spattn.parse(pattern).free_names}}
+    found: list[torch.Tensor] = []
+    wanted: list[torch.Tensor] = []
+    for backend, into in (("triton", found), ("torch", wanted)):
+        leaves = [x.clone().requires_grad_() for x in (q, k, k)]
+        out, lse = spattn.compile(pattern, backend=backend)(*leaves, return_lse=True, **given)
+        into += [out, lse, *torch.autograd.grad(out.square().sum(), leaves)]
+    for mine, one in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, one, atol=1e-4, rtol=1e-4)
