@@ -34,6 +34,8 @@ PATTERNS_BY_REQUEST = (
     "strided(3) & causal",
     "chunk(5) & valid(lengths)",
     "last(2) | global([0, 7])",
+    "documents(ids) & causal",
+    "documents(q_ids, k_ids) | last(2)",
 )
 """Which generated kernels serve where requests have lengths of their own."""
 BATCH, ROWS, KEYS = 2, 9, 14

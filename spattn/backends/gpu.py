@@ -23,6 +23,8 @@ from spattn.codegen.parameters import (
     TokenList,
     Values,
 )
+from spattn.expressions.algebra import subexpressions
+from spattn.expressions.nodes import Relative
 from spattn.gpu.autograd import Differentiable, Recorded
 from spattn.gpu.forward import attend
 from spattn.gpu.launch import Options, Outputs
@@ -73,7 +75,7 @@ class Gpu:
             return None
         for values in plans.groups(request.batch_size, request.num_q_heads):
             for by_residue in (True, False):
-                what = alike_lists(plans, values, by_residue)
+                what = alike_lists(plans, values, by_residue, by_request)
                 if what is not None:
                     return f"{', '.join(by_request)} is given for each request, and the pattern reads {what}"
         return None
@@ -90,8 +92,13 @@ class Gpu:
         return next((why for layout in layouts if (why := unwritten(layout, self.languages)) is not None), None)
 
 
-def alike_lists(plans: CompiledPattern, values: tuple[bool, ...], by_residue: bool) -> str | None:
+def alike_lists(
+    plans: CompiledPattern, values: tuple[bool, ...], by_residue: bool, by_request: tuple[str, ...]
+) -> str | None:
     """What the kernels of a group read that is made for one length of all requests."""
+    condition = plans.layout_of(values, by_residue).condition
+    framed = any(isinstance(part, Relative) for part in subexpressions(condition))
+    longest = not {"k_offset", "kv_len"} & {*by_request}  # is known, so that segments can be told for each position
     for source in (plans.module_of(values, by_residue), plans.backward_module_of(values, by_residue)):
         for role in (role for one in source.passes for role in one.roles):
             match role:
@@ -101,8 +108,11 @@ def alike_lists(plans: CompiledPattern, values: tuple[bool, ...], by_residue: bo
                     continue
                 case TokenList() | Membership() | GivenTokens():
                     return "lists of tokens that are given, or count from the end"
-                case DocumentIds() | DocumentBounds():
-                    return "documents"
+                case DocumentIds(documents) | DocumentBounds(documents):
+                    if framed:
+                        return "positions within documents, which end with the keys"
+                    if documents.cumulative and not longest:
+                        return "segments, and no number says how long the longest whole is"
                 case BlockLists():
                     return "blocks of a table"
     return None

@@ -40,6 +40,8 @@ def _ids(documents: Documents, side: str, length: int, prepared: Prepared) -> to
     if written.cumulative:
         return derivations.segment_numbers(given, length, MISSING[side])(given)
     plain = given.view(torch.int8) if given.dtype == torch.bool else given
+    if not plain.shape[-1]:  # no request reads it, and kernels clip what they read to what is there
+        plain = plain.new_zeros((*plain.shape[:-1], 1))
     alike = len({prepared[name].dtype for name in documents.tensors}) == 1
     if alike and not documents.cumulative:
         return plain

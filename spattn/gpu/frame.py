@@ -46,7 +46,8 @@ class Frame:
     def sides(self, documents: Documents) -> dict[str, int]:
         """How many indices each side of documents has; on one side all are positions."""
         first, stop = self.queries
-        return {"queries": stop - first if documents.two_sided else self.kv_len, "keys": self.kv_len}
+        keys = self.positions.kv_len
+        return {"queries": stop - first if documents.two_sided else keys, "keys": keys}
 
     def blocks(self, size: int, *, keys: bool) -> tuple[int, int]:
         """The blocks in which keys, or queries, lie, half-open; one at least."""
