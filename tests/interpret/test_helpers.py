@@ -46,11 +46,12 @@ def _mend(v_ptr, out_ptr, N: tl.constexpr):
     tl.store(out_ptr + i[:, None] * N + i[None, :], made)
 
 
-def launched(kernel: Any, count: int, *given: Any, **constants: Any) -> np.ndarray[Any, Any]:
+def launched(
+    kernel: Any, count: int, tensors: list[Any], numbers: tuple[int, ...], **constants: int
+) -> np.ndarray[Any, Any]:
+    """What a kernel writes that is given tensors, a place for so many numbers, and numbers."""
     out = torch.zeros(count, dtype=torch.int32)
-    kernel[(1,)](*given[:-1], out, *given[-1], **constants) if given[:-1] else kernel[(1,)](
-        out, *given[-1], **constants
-    )
+    kernel[(1,)](*tensors, out, *numbers, **constants)
     return out.numpy()
 
 
