@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from spattn.codegen.environment import code
 from spattn.codegen.kinds import CONSTANTS, HEADS, ROW_LETTERS, Kind, Part
 from spattn.codegen.parameters import Membership, Role, dimensions, has_first_row
+from spattn.codegen.wrapping import WIDTH
 from spattn.expressions.frozen import frozen
 
 What = Literal["tensor", "stride", "size", "scalar", "constexpr"]
 Element = Literal["", "input", "fp32", "part", "int32", "int8"]
 UNALIGNED = ("dlse",)  # the tensor that a user gives with any strides
+NO_BREAK = "\0"
 PLANNED = ("splits", "batch_size")  # numbers that all calls of a launch plan share
 
 
@@ -39,14 +42,19 @@ class Argument:
 
 @frozen
 class Signature:
-    """Arguments in order, a group of them a line of text."""
+    """Arguments in order: what differs between launches, then what is compiled in.
 
-    lines: tuple[tuple[Argument, ...], ...]
+    Attributes:
+        groups: Those of one tensor, or of one kind, together.
+    """
+
+    groups: tuple[tuple[Argument, ...], ...]
 
     @property
     def arguments(self) -> tuple[Argument, ...]:
         """In order."""
-        return tuple(argument for line in self.lines for argument in line)
+        every = [argument for group in self.groups for argument in group]
+        return (*(x for x in every if x.what != "constexpr"), *(x for x in every if x.what == "constexpr"))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -56,17 +64,22 @@ class Signature:
     @property
     def inputs(self) -> tuple[tuple[Argument, ...], ...]:
         """Those of each run-time tensor: its address, then its numbers."""
-        return tuple(line for line in self.lines if line[1:] and line[1].what == "size")
+        return tuple(group for group in self.groups if group[1:] and group[1].what == "size")
 
     @property
-    def call(self) -> tuple[str, ...]:
-        """Lines of a call that hands them on."""
-        return tuple(code(", ".join(one.name for one in line) + ",") for line in self.lines)
+    def values(self) -> tuple[str, ...]:
+        """Lines of text that name what differs between launches."""
+        return _lines(one.name for one in self.arguments if one.what != "constexpr")
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """Lines of text that name what is compiled in."""
+        return _lines(one.name for one in self.arguments if one.what == "constexpr")
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """Lines of a function that takes them."""
-        return tuple(code(", ".join(map(_parameter, line)) + ",") for line in self.lines)
+        """Lines of text of a function that takes all."""
+        return (*self.values, *_lines(f"{one.name}: tl.constexpr" for one in self.arguments if one.what == "constexpr"))
 
     @property
     def unspecialised(self) -> str:
@@ -75,9 +88,12 @@ class Signature:
         numbers.sort(key=lambda one: one.what)  # what is told of a launch first
         return code(", ".join(f'"{one.name}"' for one in numbers))
 
-    def ordered(self, values: Mapping[str, Any]) -> list[Any]:
-        """Values by name, in order."""
-        return [values[name] for name in self.names]
+
+def _lines(names: Iterable[str]) -> tuple[str, ...]:
+    """Names with commas, as many a line as fit; one and its annotation stay together."""
+    together = " ".join(f"{name.replace(' ', NO_BREAK)}," for name in names)
+    filled = textwrap.wrap(together, WIDTH - 8, break_on_hyphens=False, break_long_words=False)
+    return tuple(code(line.replace(NO_BREAK, " ")) for line in filled)
 
 
 def signature_of(
@@ -108,7 +124,7 @@ def signature_of(
 
 def combining(kind: Kind, signature: Signature) -> Signature:
     """The arguments of the kernel that combines the splits of a pass: first what they left."""
-    return Signature((tuple(_part(f"split{part.tag}_ptr", part) for part in kind.parts), *signature.lines))
+    return Signature((tuple(_part(f"split{part.tag}_ptr", part) for part in kind.parts), *signature.groups))
 
 
 def _operand(name: str, row: str) -> tuple[Argument, ...]:
@@ -154,7 +170,3 @@ def _input(name: str, role: Role) -> tuple[Argument, ...]:
 def _number(name: str) -> Argument:
     """What a launch is told; the scale is a float."""
     return Argument(str(name), "scalar", "fp32" if name == "qk_scale" else "", name not in PLANNED, name == "qk_scale")
-
-
-def _parameter(one: Argument) -> str:
-    return f"{one.name}: tl.constexpr" if one.what == "constexpr" else one.name

@@ -88,7 +88,7 @@ def compile_ahead(
         head_dim: Width of q and k.
         v_head_dim: Width of v and out.
         tiles: One for all passes, or one for each; where it has splits, they are combined by a kernel more.
-        careful: The launch that mends tiles which inf or NaN in a value spoiled.
+        careful: The kernels that mend tiles which inf or NaN in a value spoiled, where a pass has one.
         requests: Has each batch entry lengths of its own?
 
     Raises:
@@ -98,14 +98,15 @@ def compile_ahead(
     _require_compiler()
     each = [tiles] * len(source.passes) if isinstance(tiles, Tile) else list(tiles)
     each = [unhurried(tile) for tile in each] if careful else each
-    constants = {**_constants(head_dim, v_head_dim, ITEM_SIZES[dtype]), "CAREFUL": careful}
+    constants = _constants(head_dim, v_head_dim, ITEM_SIZES[dtype])
     constants |= {"REQUESTS": requests, "FITS": not requests}
     found = []
     for one, tile in zip(source.passes, each, strict=True):
         sides = dict(zip(one.sides, sides_of(one.boxes, tile.block_m, tile.block_n), strict=True))
         of_tile = {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "SPLIT": tile.splits > 1, "APART": tile.apart}
         known = {**constants, **of_tile, **sides}
-        found.append(_compiled(one.name, one.signature, kernels[one.name], target, dtype, tile, known))
+        name = f"{one.name}_repair" if careful and one.leaky else one.name
+        found.append(_compiled(name, one.signature, kernels[name], target, dtype, tile, known))
         if tile.splits > 1:
             name, chunk = f"{one.name}_combine", {"BLOCK_D": COMBINED, "BLOCK_DV": COMBINED}
             found.append(_compiled(name, one.combining, kernels[name], target, dtype, tile, known | chunk))
@@ -165,7 +166,6 @@ def _constants(head_dim: int, v_head_dim: int, itemsize: int) -> dict[str, Any]:
         "FITS": True,
         "SPLIT": False,
         "APART": False,
-        "CAREFUL": False,
         "REQUESTS": False,
     }
 

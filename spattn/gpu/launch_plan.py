@@ -169,12 +169,12 @@ class LaunchPlan:
     @cached_property
     def _outer_strides(self) -> tuple[tuple[str, str], ...]:
         """Names of the strides of batch and head, of each operand."""
-        lines = self._texts[0].signature.lines[: len(self._problem.kind.operands)]
+        lines = self._texts[0].signature.groups[: len(self._problem.kind.operands)]
         return tuple((line[1].name, line[2].name) for line in lines)
 
     @cached_property
     def _row_strides(self) -> tuple[str, ...]:
-        lines = self._texts[0].signature.lines[: len(self._problem.kind.operands)]
+        lines = self._texts[0].signature.groups[: len(self._problem.kind.operands)]
         return tuple(line[3].name for line in lines)
 
     def _rows(self, extent: Extent) -> tuple[int, int]:
@@ -261,7 +261,7 @@ class LaunchPlan:
         main = self._kernel(text, text.name, text.signature, tile, own, fits=fits)
         repair = combine = None
         if text.leaky:
-            repair = self._kernel(text, text.name, text.signature, unhurried(tile), own, fits=fits, careful=True)
+            repair = self._kernel(text, f"{text.name}_repair", text.signature, unhurried(tile), own, fits=fits)
         if tile.splits > 1:
             name, after = f"{text.name}_combine", led(writes, self._nothing)
             combine = self._kernel(text, name, text.combining, tile, after, fits=True, dims=COMBINED)
@@ -285,7 +285,6 @@ class LaunchPlan:
         pointers: dict[str, int],
         *,
         fits: bool,
-        careful: bool = False,
         dims: int = 0,
     ) -> Kernel:
         """Compiled with these constants, for all dimensions of a row or `dims`."""
@@ -308,7 +307,6 @@ class LaunchPlan:
             "FITS": fits,
             "SPLIT": tile.splits > 1,
             "APART": tile.apart,
-            "CAREFUL": careful,
             "REQUESTS": self._by_request,
             **dict(zip(text.sides, sides, strict=True)),
         }

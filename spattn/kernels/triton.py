@@ -273,3 +273,76 @@ def careful_product(weights, allowed, values, acc, PRECISION: tl.constexpr):
     seen = ones(allowed, weights).to(values.dtype)
     met = tl.dot(seen, tl.where(finite, 0.0, 1.0).to(values.dtype), input_precision=PRECISION)
     return acc + tl.where(met > 0, float("nan"), 0.0)
+
+
+@triton.jit
+def load_request(requests_ptr, b):
+    """A request: q_len, kv_len, q_offset, k_offset, num_keys, from positions to places on both sides, entry of tensors."""
+    entry = requests_ptr + b * 8
+    q_offset = tl.load(entry + 2)
+    k_offset = tl.load(entry + 3)
+    q_shift = q_offset - tl.load(entry + 5)
+    k_shift = k_offset - tl.load(entry + 6)
+    num_keys = tl.load(entry + 4)
+    return tl.load(entry), tl.load(entry + 1), q_offset, k_offset, num_keys, q_shift, k_shift, tl.load(entry + 7)
+
+
+@triton.jit
+def rows_from(start, begin, end, BLOCK_M: tl.constexpr):
+    """Rows of a tile: coordinates, the first and the last of those from begin to before end, which these are."""
+    u = start + tl.arange(0, BLOCK_M)
+    return u, tl.maximum(start, begin), tl.minimum(start + BLOCK_M, end) - 1, (u >= begin) & (u < end)
+
+
+@triton.jit
+def ends_of(numbers, ok):
+    """The least and the greatest of those that are ok."""
+    return tl.min(tl.where(ok, numbers, NOWHERE), 0), tl.max(tl.where(ok, numbers, -NOWHERE), 0)
+
+
+@triton.jit
+def columns_due(due, last, BLOCK_N: tl.constexpr, FITS: tl.constexpr, PEELED: tl.constexpr):
+    """A tile of columns: where it starts, coordinates, which are its own, which to load.
+
+    Where there are columns for a whole tile, one that would pass the last starts earlier: loads need no mask, and its
+    own are those that the tile before has not. A peeled loop has whole tiles only.
+    """
+    start = due
+    if FITS and not PEELED:
+        start = tl.minimum(due, last - BLOCK_N + 1)
+    v = start + tl.arange(0, BLOCK_N)
+    if FITS or PEELED:
+        return start, v, v >= due, tl.full([BLOCK_N], True, tl.int1)
+    return start, v, v <= last, v <= last
+
+
+@triton.jit
+def places_from(base, STEP: tl.constexpr, BLOCK_N: tl.constexpr, WIDE: tl.constexpr):
+    """Of a tile whose first column lies at base: a scalar and a vector whose sums are the columns' places.
+
+    They are counted from the tile before: nothing else shares that, so LLVM makes addresses that differ by constants.
+    """
+    along = tl.arange(BLOCK_N, 2 * BLOCK_N) * STEP
+    if WIDE:
+        along = along.to(tl.int64)
+    return base.to(tl.int64) - BLOCK_N * STEP, along
+
+
+@triton.jit
+def head_of(pointer, b, stride_b, h, stride_h):
+    """Where a head of a batch entry begins."""
+    return pointer + b.to(tl.int64) * stride_b + h.to(tl.int64) * stride_h
+
+
+@triton.jit
+def load_rows(head, m, stride_m, dims, row_ok, WIDTH: tl.constexpr):
+    """Rows of a head, 0 where they are not ok."""
+    kept = row_ok[:, None] & (dims < WIDTH)[None, :]
+    return tl.load(head + m[:, None] * stride_m + dims[None, :], mask=kept, other=0.0)
+
+
+@triton.jit
+def store_rows(head, m, stride_m, dims, row_ok, values, WIDTH: tl.constexpr):
+    """Rows of a head, in its dtype, where they are ok."""
+    kept = row_ok[:, None] & (dims < WIDTH)[None, :]
+    tl.store(head + m[:, None] * stride_m + dims[None, :], values.to(head.dtype.element_ty), mask=kept)

@@ -16,8 +16,9 @@ import triton
 import triton.language as tl
 
 from spattn.kernels.triton import (
-    NOWHERE, SCANNED, add_part, below, careful_softmax, is_marked, load_part, load_tile, marks, normalised,
-    online_softmax, row_scale, share, store_part, tile_number, tiles_of,
+    NOWHERE, SCANNED, add_part, below, careful_softmax, columns_due, ends_of, head_of, is_marked, load_part,
+    load_request, load_rows, load_tile, marks, normalised, online_softmax, places_from, row_scale, rows_from, share,
+    store_part, store_rows, tile_number, tiles_of,
 )
 
 
@@ -54,23 +55,9 @@ def pass_0_loop_0(
         for number in range(begin, stop):
             i = tile_number(number, before, full, stretch, APART)
             due = lo_0 + i * BLOCK_N
-            start = due
-            if FITS and not (APART and stretch):
-                # a tile that would pass the last column starts earlier: loads need no mask
-                start = tl.minimum(due, last - BLOCK_N + 1)
-            v = start + tl.arange(0, BLOCK_N)
-            inside = v <= last
+            start, v, inside, loaded = columns_due(due, last, BLOCK_N, FITS, APART and stretch)
             k_base = start
-            loaded = inside
-            if FITS or APART and stretch:
-                loaded = tl.full([BLOCK_N], True, tl.int1)
-                # less those that the tile before had
-                inside = v >= due
-            # counted from the tile before: nothing else shares it, so LLVM makes addresses that differ by constants
-            along = tl.arange(BLOCK_N, 2 * BLOCK_N)
-            k_base = k_base.to(tl.int64) - BLOCK_N
-            if WIDE:
-                along = along.to(tl.int64)
+            k_base, along = places_from(k_base, 1, BLOCK_N, WIDE)
             k_ptrs = k_head + k_base * stride_kn + ((along * stride_kn)[None, :] + dims[:, None])
             v_ptrs = v_head + k_base * stride_vn + ((along * stride_vn)[:, None] + v_dims[None, :])
             k = load_tile(k_ptrs, loaded[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
@@ -92,18 +79,16 @@ def pass_0_loop_0(
 @triton.jit
 def pass_0_tile(
     place, pair,
-    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
-    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
-    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
-    out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
-    lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr, part_out_scale_ptr,
-    pairs_ptr, requests_ptr, marks_ptr,
-    t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
-    num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
-    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
+    q_ptr, stride_qb, stride_qh, k_ptr, stride_kb, stride_kh, v_ptr, stride_vb, stride_vh, out_ptr, stride_ob,
+    stride_oh, lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr,
+    part_out_scale_ptr, pairs_ptr, requests_ptr, marks_ptr, t0_ptr, t0_stride_b, t0_stride_h, t0_size_0,
+    t0_stride_0, q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
+    stride_qm: tl.constexpr, stride_kn: tl.constexpr, stride_vn: tl.constexpr, stride_om: tl.constexpr,
+    num_q_heads: tl.constexpr, group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
+    APART: tl.constexpr, REQUESTS: tl.constexpr,
+    CAREFUL: tl.constexpr,
 ):
     """One tile of pass_0, or a split of it."""
     program = pair * (tiles * splits) + place
@@ -122,15 +107,7 @@ def pass_0_tile(
     q_shift = q_offset
     k_shift = k_offset
     if REQUESTS:
-        request = requests_ptr + b * 8
-        q_len = tl.load(request)
-        kv_len = tl.load(request + 1)
-        q_offset = tl.load(request + 2)
-        k_offset = tl.load(request + 3)
-        num_keys = tl.load(request + 4)
-        q_shift = q_offset - tl.load(request + 5)
-        k_shift = k_offset - tl.load(request + 6)
-        lies = tl.load(request + 7)
+        q_len, kv_len, q_offset, k_offset, num_keys, q_shift, k_shift, lies = load_request(requests_ptr, b)
         pair = lies * num_q_heads + h
     t0_ptr += b.to(tl.int64) * t0_stride_b + h.to(tl.int64) * t0_stride_h
 
@@ -141,8 +118,7 @@ def pass_0_tile(
         # lists are not cut where this request's keys end
         row_ok &= q_pos < kv_len
     u = q_pos
-    u0 = tl.min(tl.where(row_ok, u, NOWHERE), 0)
-    u1 = tl.max(tl.where(row_ok, u, -NOWHERE), 0)
+    u0, u1 = ends_of(u, row_ok)
 
     if REQUESTS:
         # past the last row there is nothing to walk over
@@ -150,20 +126,9 @@ def pass_0_tile(
     m = (q_pos - q_shift).to(tl.int64)
     dims = tl.arange(0, BLOCK_D)
     v_dims = tl.arange(0, BLOCK_DV)
-    q_base = q_ptr + lies.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh
-    q = tl.load(
-        q_base + m[:, None] * stride_qm + dims[None, :], mask=row_ok[:, None] & (dims < HEAD_DIM)[None, :], other=0.0
-    )
-    k_head = (
-        k_ptr
-        + lies.to(tl.int64) * stride_kb
-        + (h // group_size).to(tl.int64) * stride_kh - k_shift.to(tl.int64) * stride_kn
-    )
-    v_head = (
-        v_ptr
-        + lies.to(tl.int64) * stride_vb
-        + (h // group_size).to(tl.int64) * stride_vh - k_shift.to(tl.int64) * stride_vn
-    )
+    q = load_rows(head_of(q_ptr, lies, stride_qb, h, stride_qh), m, stride_qm, dims, row_ok, HEAD_DIM)
+    k_head = head_of(k_ptr, lies, stride_kb, h // group_size, stride_kh) - k_shift.to(tl.int64) * stride_kn
+    v_head = head_of(v_ptr, lies, stride_vb, h // group_size, stride_vh) - k_shift.to(tl.int64) * stride_vn
 
     row = pair.to(tl.int64) * q_rows + m
     m_i = tl.full([BLOCK_M], float("-inf"), tl.float32)
@@ -182,9 +147,7 @@ def pass_0_tile(
         every = tl.full([BLOCK_M], True, tl.int1)
         store_part(part_out_ptr, part_out_lse_ptr, part_out_scale_ptr, slot, every, v_dims, acc, lse, scale, V_HEAD_DIM)
     else:
-        kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
-        out_base = out_ptr + lies.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
-        tl.store(out_base + m[:, None] * stride_om + v_dims[None, :], acc.to(out_ptr.dtype.element_ty), mask=kept)
+        store_rows(head_of(out_ptr, lies, stride_ob, h, stride_oh), m, stride_om, v_dims, row_ok, acc, V_HEAD_DIM)
         lse *= 0.6931471805599453
         tl.store(lse_ptr + row, lse, mask=row_ok)
 
@@ -194,35 +157,31 @@ def pass_0_tile(
     "t0_stride_b", "t0_stride_h", "t0_size_0"]
 )
 def pass_0(
-    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
-    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
-    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
-    out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
-    lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr, part_out_scale_ptr,
-    pairs_ptr, requests_ptr, marks_ptr,
-    t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
-    num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
-    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
+    q_ptr, stride_qb, stride_qh, k_ptr, stride_kb, stride_kh, v_ptr, stride_vb, stride_vh, out_ptr, stride_ob,
+    stride_oh, lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr,
+    part_out_scale_ptr, pairs_ptr, requests_ptr, marks_ptr, t0_ptr, t0_stride_b, t0_stride_h, t0_size_0,
+    t0_stride_0, q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
+    stride_qm: tl.constexpr, stride_kn: tl.constexpr, stride_vn: tl.constexpr, stride_om: tl.constexpr,
+    num_q_heads: tl.constexpr, group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
+    APART: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """Queries q in [-1, 0, 7], which it owns."""
+    arguments = (
+        q_ptr, stride_qb, stride_qh, k_ptr, stride_kb, stride_kh, v_ptr, stride_vb, stride_vh, out_ptr, stride_ob,
+        stride_oh, lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr,
+        part_out_scale_ptr, pairs_ptr, requests_ptr, marks_ptr, t0_ptr, t0_stride_b, t0_stride_h, t0_size_0,
+        t0_stride_0, q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
+    )
     pair = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
     if pair * (tiles * splits) < programs:
         pass_0_tile(
-            tl.program_id(0), pair,
-            q_ptr, stride_qb, stride_qh, stride_qm,
-            k_ptr, stride_kb, stride_kh, stride_kn,
-            v_ptr, stride_vb, stride_vh, stride_vn,
-            out_ptr, stride_ob, stride_oh, stride_om,
-            lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr,
-            part_out_scale_ptr, pairs_ptr, requests_ptr, marks_ptr,
-            t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
-            num_q_heads, group_size,
-            q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
-            HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
+            tl.program_id(0), pair, *arguments,
+            stride_qm, stride_kn, stride_vn, stride_om, num_q_heads, group_size, HEAD_DIM, V_HEAD_DIM, BLOCK_D,
+            BLOCK_DV,
+            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, REQUESTS,
+            False,
         )
 
 
@@ -231,19 +190,16 @@ def pass_0(
     "t0_stride_b", "t0_stride_h", "t0_size_0"]
 )
 def pass_0_combine(
-    split_ptr, split_lse_ptr, split_scale_ptr,
-    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
-    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
-    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
-    out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
-    lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr, part_out_scale_ptr,
-    pairs_ptr, requests_ptr, marks_ptr,
-    t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
-    num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
-    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
+    split_ptr, split_lse_ptr, split_scale_ptr, q_ptr, stride_qb, stride_qh, k_ptr, stride_kb, stride_kh, v_ptr,
+    stride_vb, stride_vh, out_ptr, stride_ob, stride_oh, lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr,
+    part_out_ptr, part_out_lse_ptr, part_out_scale_ptr, pairs_ptr, requests_ptr, marks_ptr, t0_ptr, t0_stride_b,
+    t0_stride_h, t0_size_0, t0_stride_0, q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs,
+    qk_scale,
+    stride_qm: tl.constexpr, stride_kn: tl.constexpr, stride_vn: tl.constexpr, stride_om: tl.constexpr,
+    num_q_heads: tl.constexpr, group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
+    APART: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """The splits of a tile of pass_0 as one result, always in the same order: BLOCK_D dimensions of it."""
     chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
@@ -259,13 +215,9 @@ def pass_0_combine(
     lies = b
     q_rows = q_len
     q_shift = q_offset
+    k_shift = k_offset
     if REQUESTS:
-        request = requests_ptr + b * 8
-        q_len = tl.load(request)
-        kv_len = tl.load(request + 1)
-        q_offset = tl.load(request + 2)
-        q_shift = q_offset - tl.load(request + 5)
-        lies = tl.load(request + 7)
+        q_len, kv_len, q_offset, k_offset, num_keys, q_shift, k_shift, lies = load_request(requests_ptr, b)
         pair = lies * num_q_heads + h
     t0_ptr += b.to(tl.int64) * t0_stride_b + h.to(tl.int64) * t0_stride_h
 
@@ -275,6 +227,8 @@ def pass_0_combine(
     if REQUESTS:
         # lists are not cut where this request's keys end
         row_ok &= q_pos < kv_len
+    u = q_pos
+    u0, u1 = ends_of(u, row_ok)
 
     m = (q_pos - q_shift).to(tl.int64)
     v_dims = first_dim + tl.arange(0, BLOCK_DV)
@@ -289,9 +243,7 @@ def pass_0_combine(
         acc, m_i, l_i = add_part(acc, m_i, l_i, part, part_lse)
 
     acc, lse = normalised(acc, m_i, l_i)
-    kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
-    out_base = out_ptr + lies.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
-    tl.store(out_base + m[:, None] * stride_om + v_dims[None, :], acc.to(out_ptr.dtype.element_ty), mask=kept)
+    store_rows(head_of(out_ptr, lies, stride_ob, h, stride_oh), m, stride_om, v_dims, row_ok, acc, V_HEAD_DIM)
     lse *= 0.6931471805599453
     tl.store(lse_ptr + row, lse, mask=row_ok)
 
@@ -331,23 +283,9 @@ def pass_1_loop_0(
         for number in range(begin, stop):
             i = tile_number(number, before, full, stretch, APART)
             due = lo_0 + i * BLOCK_N
-            start = due
-            if FITS and not (APART and stretch):
-                # a tile that would pass the last column starts earlier: loads need no mask
-                start = tl.minimum(due, last - BLOCK_N + 1)
-            v = start + tl.arange(0, BLOCK_N)
-            inside = v <= last
+            start, v, inside, loaded = columns_due(due, last, BLOCK_N, FITS, APART and stretch)
             k_base = start
-            loaded = inside
-            if FITS or APART and stretch:
-                loaded = tl.full([BLOCK_N], True, tl.int1)
-                # less those that the tile before had
-                inside = v >= due
-            # counted from the tile before: nothing else shares it, so LLVM makes addresses that differ by constants
-            along = tl.arange(BLOCK_N, 2 * BLOCK_N)
-            k_base = k_base.to(tl.int64) - BLOCK_N
-            if WIDE:
-                along = along.to(tl.int64)
+            k_base, along = places_from(k_base, 1, BLOCK_N, WIDE)
             k_ptrs = k_head + k_base * stride_kn + ((along * stride_kn)[None, :] + dims[:, None])
             v_ptrs = v_head + k_base * stride_vn + ((along * stride_vn)[:, None] + v_dims[None, :])
             k = load_tile(k_ptrs, loaded[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
@@ -414,18 +352,16 @@ def pass_1_loop_1(
 @triton.jit
 def pass_1_tile(
     place, pair,
-    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
-    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
-    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
-    out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
-    lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr, part_out_scale_ptr,
-    pairs_ptr, requests_ptr, marks_ptr,
-    t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
-    num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
-    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
+    q_ptr, stride_qb, stride_qh, k_ptr, stride_kb, stride_kh, v_ptr, stride_vb, stride_vh, out_ptr, stride_ob,
+    stride_oh, lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr,
+    part_out_scale_ptr, pairs_ptr, requests_ptr, marks_ptr, t0_ptr, t0_stride_b, t0_stride_h, t0_size_0,
+    t0_stride_0, q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
+    stride_qm: tl.constexpr, stride_kn: tl.constexpr, stride_vn: tl.constexpr, stride_om: tl.constexpr,
+    num_q_heads: tl.constexpr, group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
+    APART: tl.constexpr, REQUESTS: tl.constexpr,
+    CAREFUL: tl.constexpr,
 ):
     """One tile of pass_1, or a split of it."""
     program = pair * (tiles * splits) + place
@@ -444,25 +380,14 @@ def pass_1_tile(
     q_shift = q_offset
     k_shift = k_offset
     if REQUESTS:
-        request = requests_ptr + b * 8
-        q_len = tl.load(request)
-        kv_len = tl.load(request + 1)
-        q_offset = tl.load(request + 2)
-        k_offset = tl.load(request + 3)
-        num_keys = tl.load(request + 4)
-        q_shift = q_offset - tl.load(request + 5)
-        k_shift = k_offset - tl.load(request + 6)
-        lies = tl.load(request + 7)
+        q_len, kv_len, q_offset, k_offset, num_keys, q_shift, k_shift, lies = load_request(requests_ptr, b)
         pair = lies * num_q_heads + h
     t0_ptr += b.to(tl.int64) * t0_stride_b + h.to(tl.int64) * t0_stride_h
 
     row_begin = q_offset
     row_end = q_len + q_offset
     start = row_begin + tile * BLOCK_M
-    u = start + tl.arange(0, BLOCK_M)
-    u0 = tl.maximum(start, row_begin)
-    u1 = tl.minimum(start + BLOCK_M, row_end) - 1
-    row_ok = (u >= row_begin) & (u < row_end)
+    u, u0, u1, row_ok = rows_from(start, row_begin, row_end, BLOCK_M)
     q_pos = u
 
     if REQUESTS:
@@ -471,20 +396,9 @@ def pass_1_tile(
     m = (q_pos - q_shift).to(tl.int64)
     dims = tl.arange(0, BLOCK_D)
     v_dims = tl.arange(0, BLOCK_DV)
-    q_base = q_ptr + lies.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh
-    q = tl.load(
-        q_base + m[:, None] * stride_qm + dims[None, :], mask=row_ok[:, None] & (dims < HEAD_DIM)[None, :], other=0.0
-    )
-    k_head = (
-        k_ptr
-        + lies.to(tl.int64) * stride_kb
-        + (h // group_size).to(tl.int64) * stride_kh - k_shift.to(tl.int64) * stride_kn
-    )
-    v_head = (
-        v_ptr
-        + lies.to(tl.int64) * stride_vb
-        + (h // group_size).to(tl.int64) * stride_vh - k_shift.to(tl.int64) * stride_vn
-    )
+    q = load_rows(head_of(q_ptr, lies, stride_qb, h, stride_qh), m, stride_qm, dims, row_ok, HEAD_DIM)
+    k_head = head_of(k_ptr, lies, stride_kb, h // group_size, stride_kh) - k_shift.to(tl.int64) * stride_kn
+    v_head = head_of(v_ptr, lies, stride_vb, h // group_size, stride_vh) - k_shift.to(tl.int64) * stride_vn
 
     row = pair.to(tl.int64) * q_rows + m
     m_i = tl.full([BLOCK_M], float("-inf"), tl.float32)
@@ -512,9 +426,7 @@ def pass_1_tile(
         store_part(part_out_ptr, part_out_lse_ptr, part_out_scale_ptr, slot, every, v_dims, acc, lse, scale, V_HEAD_DIM)
     else:
         row_ok = row_ok & ~(((0 <= q_pos) & (q_pos < kv_len)) & ((q_pos == (kv_len - 1)) | (q_pos == 0) | (q_pos == 7)))
-        kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
-        out_base = out_ptr + lies.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
-        tl.store(out_base + m[:, None] * stride_om + v_dims[None, :], acc.to(out_ptr.dtype.element_ty), mask=kept)
+        store_rows(head_of(out_ptr, lies, stride_ob, h, stride_oh), m, stride_om, v_dims, row_ok, acc, V_HEAD_DIM)
         lse *= 0.6931471805599453
         tl.store(lse_ptr + row, lse, mask=row_ok)
     if not CAREFUL:
@@ -526,59 +438,69 @@ def pass_1_tile(
     "t0_stride_b", "t0_stride_h", "t0_size_0"]
 )
 def pass_1(
-    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
-    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
-    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
-    out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
-    lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr, part_out_scale_ptr,
-    pairs_ptr, requests_ptr, marks_ptr,
-    t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
-    num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
-    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
+    q_ptr, stride_qb, stride_qh, k_ptr, stride_kb, stride_kh, v_ptr, stride_vb, stride_vh, out_ptr, stride_ob,
+    stride_oh, lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr,
+    part_out_scale_ptr, pairs_ptr, requests_ptr, marks_ptr, t0_ptr, t0_stride_b, t0_stride_h, t0_size_0,
+    t0_stride_0, q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
+    stride_qm: tl.constexpr, stride_kn: tl.constexpr, stride_vn: tl.constexpr, stride_om: tl.constexpr,
+    num_q_heads: tl.constexpr, group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
+    APART: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """All queries, less rows where q in [-1, 0, 7]."""
-    if CAREFUL:
-        # again the tiles of marked rows, few if any: a program looks through SCANNED tiles
-        first = tl.program_id(0) * SCANNED
-        stop = tl.minimum(first + SCANNED, programs)
-        if is_marked(marks_ptr, first, stop, SCANNED, BLOCK_M):
-            for program in range(first, stop):
-                if is_marked(marks_ptr, program, program + 1, 1, BLOCK_M):
-                    pass_1_tile(
-                        program % (tiles * splits), program // (tiles * splits),
-                        q_ptr, stride_qb, stride_qh, stride_qm,
-                        k_ptr, stride_kb, stride_kh, stride_kn,
-                        v_ptr, stride_vb, stride_vh, stride_vn,
-                        out_ptr, stride_ob, stride_oh, stride_om,
-                        lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr,
-                        part_out_scale_ptr, pairs_ptr, requests_ptr, marks_ptr,
-                        t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
-                        num_q_heads, group_size,
-                        q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
-                        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
-                    )
-    else:
-        # the last pairs first: the launch before left these in the cache
-        pair = tl.program_id(2) * tl.num_programs(1) + tl.num_programs(1) - 1 - tl.program_id(1)
-        if pair * (tiles * splits) < programs:
-            pass_1_tile(
-                tl.program_id(0), pair,
-                q_ptr, stride_qb, stride_qh, stride_qm,
-                k_ptr, stride_kb, stride_kh, stride_kn,
-                v_ptr, stride_vb, stride_vh, stride_vn,
-                out_ptr, stride_ob, stride_oh, stride_om,
-                lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr,
-                part_out_scale_ptr, pairs_ptr, requests_ptr, marks_ptr,
-                t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
-                num_q_heads, group_size,
-                q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
-                HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
-            )
+    arguments = (
+        q_ptr, stride_qb, stride_qh, k_ptr, stride_kb, stride_kh, v_ptr, stride_vb, stride_vh, out_ptr, stride_ob,
+        stride_oh, lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr,
+        part_out_scale_ptr, pairs_ptr, requests_ptr, marks_ptr, t0_ptr, t0_stride_b, t0_stride_h, t0_size_0,
+        t0_stride_0, q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
+    )
+    # the last pairs first: the launch before left these in the cache
+    pair = tl.program_id(2) * tl.num_programs(1) + tl.num_programs(1) - 1 - tl.program_id(1)
+    if pair * (tiles * splits) < programs:
+        pass_1_tile(
+            tl.program_id(0), pair, *arguments,
+            stride_qm, stride_kn, stride_vn, stride_om, num_q_heads, group_size, HEAD_DIM, V_HEAD_DIM, BLOCK_D,
+            BLOCK_DV,
+            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, REQUESTS,
+            False,
+        )
+
+
+@triton.jit(
+    do_not_specialize=["q_len", "kv_len", "q_offset", "k_offset", "num_keys", "tiles", "splits", "programs",
+    "t0_stride_b", "t0_stride_h", "t0_size_0"]
+)
+def pass_1_repair(
+    q_ptr, stride_qb, stride_qh, k_ptr, stride_kb, stride_kh, v_ptr, stride_vb, stride_vh, out_ptr, stride_ob,
+    stride_oh, lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr,
+    part_out_scale_ptr, pairs_ptr, requests_ptr, marks_ptr, t0_ptr, t0_stride_b, t0_stride_h, t0_size_0,
+    t0_stride_0, q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
+    stride_qm: tl.constexpr, stride_kn: tl.constexpr, stride_vn: tl.constexpr, stride_om: tl.constexpr,
+    num_q_heads: tl.constexpr, group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
+    APART: tl.constexpr, REQUESTS: tl.constexpr,
+):
+    """Again the tiles of marked rows, few if any: a program looks through SCANNED tiles."""
+    arguments = (
+        q_ptr, stride_qb, stride_qh, k_ptr, stride_kb, stride_kh, v_ptr, stride_vb, stride_vh, out_ptr, stride_ob,
+        stride_oh, lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr,
+        part_out_scale_ptr, pairs_ptr, requests_ptr, marks_ptr, t0_ptr, t0_stride_b, t0_stride_h, t0_size_0,
+        t0_stride_0, q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
+    )
+    first = tl.program_id(0) * SCANNED
+    stop = tl.minimum(first + SCANNED, programs)
+    if is_marked(marks_ptr, first, stop, SCANNED, BLOCK_M):
+        for program in range(first, stop):
+            if is_marked(marks_ptr, program, program + 1, 1, BLOCK_M):
+                pass_1_tile(
+                    program % (tiles * splits), program // (tiles * splits), *arguments,
+                    stride_qm, stride_kn, stride_vn, stride_om, num_q_heads, group_size, HEAD_DIM, V_HEAD_DIM, BLOCK_D,
+                    BLOCK_DV,
+                    BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, REQUESTS,
+                    True,
+                )
 
 
 @triton.jit(
@@ -586,19 +508,16 @@ def pass_1(
     "t0_stride_b", "t0_stride_h", "t0_size_0"]
 )
 def pass_1_combine(
-    split_ptr, split_lse_ptr, split_scale_ptr,
-    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
-    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
-    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
-    out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
-    lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, part_out_ptr, part_out_lse_ptr, part_out_scale_ptr,
-    pairs_ptr, requests_ptr, marks_ptr,
-    t0_ptr, t0_stride_b, t0_stride_h, t0_size_0, t0_stride_0,
-    num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
-    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
+    split_ptr, split_lse_ptr, split_scale_ptr, q_ptr, stride_qb, stride_qh, k_ptr, stride_kb, stride_kh, v_ptr,
+    stride_vb, stride_vh, out_ptr, stride_ob, stride_oh, lse_ptr, part_in_ptr, part_in_lse_ptr, part_in_scale_ptr,
+    part_out_ptr, part_out_lse_ptr, part_out_scale_ptr, pairs_ptr, requests_ptr, marks_ptr, t0_ptr, t0_stride_b,
+    t0_stride_h, t0_size_0, t0_stride_0, q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs,
+    qk_scale,
+    stride_qm: tl.constexpr, stride_kn: tl.constexpr, stride_vn: tl.constexpr, stride_om: tl.constexpr,
+    num_q_heads: tl.constexpr, group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
+    APART: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """The splits of a tile of pass_1 as one result, always in the same order: BLOCK_D dimensions of it."""
     chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
@@ -614,20 +533,15 @@ def pass_1_combine(
     lies = b
     q_rows = q_len
     q_shift = q_offset
+    k_shift = k_offset
     if REQUESTS:
-        request = requests_ptr + b * 8
-        q_len = tl.load(request)
-        kv_len = tl.load(request + 1)
-        q_offset = tl.load(request + 2)
-        q_shift = q_offset - tl.load(request + 5)
-        lies = tl.load(request + 7)
+        q_len, kv_len, q_offset, k_offset, num_keys, q_shift, k_shift, lies = load_request(requests_ptr, b)
         pair = lies * num_q_heads + h
 
     row_begin = q_offset
     row_end = q_len + q_offset
     start = row_begin + tile * BLOCK_M
-    u = start + tl.arange(0, BLOCK_M)
-    row_ok = (u >= row_begin) & (u < row_end)
+    u, u0, u1, row_ok = rows_from(start, row_begin, row_end, BLOCK_M)
     q_pos = u
 
     m = (q_pos - q_shift).to(tl.int64)
@@ -644,8 +558,6 @@ def pass_1_combine(
 
     acc, lse = normalised(acc, m_i, l_i)
     row_ok = row_ok & ~(((0 <= q_pos) & (q_pos < kv_len)) & ((q_pos == (kv_len - 1)) | (q_pos == 0) | (q_pos == 7)))
-    kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
-    out_base = out_ptr + lies.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
-    tl.store(out_base + m[:, None] * stride_om + v_dims[None, :], acc.to(out_ptr.dtype.element_ty), mask=kept)
+    store_rows(head_of(out_ptr, lies, stride_ob, h, stride_oh), m, stride_om, v_dims, row_ok, acc, V_HEAD_DIM)
     lse *= 0.6931471805599453
     tl.store(lse_ptr + row, lse, mask=row_ok)

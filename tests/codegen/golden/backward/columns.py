@@ -20,8 +20,8 @@ import triton
 import triton.language as tl
 
 from spattn.kernels.triton import (
-    NOWHERE, SCANNED, below, careful_product, is_marked, load_terms, load_tile, marks, share, store_terms, tile_number,
-    tiles_of,
+    NOWHERE, SCANNED, below, careful_product, columns_due, head_of, is_marked, load_request, load_rows, load_terms,
+    load_tile, marks, places_from, rows_from, share, store_rows, store_terms, tile_number, tiles_of,
 )
 
 
@@ -69,21 +69,11 @@ def dq_pass_0_loop_0(
         full_hi = tl.where(i < before_1, full_hi, full_hi_1)
         last_now = last
         last_now = tl.where(i < before_1, last_now, last_1)
-        start = due
-        if FITS:
-            # a tile that would pass the last column starts earlier: loads need no mask
-            start = tl.minimum(due, last_now - BLOCK_N + 1)
-        v = start + tl.arange(0, BLOCK_N)
-        inside = v <= last_now
+        start, v, inside, loaded = columns_due(due, last_now, BLOCK_N, FITS, False)
         k_base = start
         k_base = tl.where(i < before_1, k_base, (512 * start))
         step = 1
         step = tl.where(i < before_1, step, 512)
-        loaded = inside
-        if FITS:
-            loaded = tl.full([BLOCK_N], True, tl.int1)
-            # less those that the tile before had
-            inside = v >= due
         along = tl.arange(0, BLOCK_N) * step
         k_base = k_base.to(tl.int64)
         if WIDE:
@@ -117,19 +107,17 @@ def dq_pass_0_loop_0(
 @triton.jit
 def dq_pass_0_tile(
     place, pair,
-    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
-    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
-    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
-    do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
-    out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
-    dlse_ptr, stride_dlseb, stride_dlseh, stride_dlsem: tl.constexpr,
-    dq_ptr, stride_dqb, stride_dqh, stride_dqm: tl.constexpr,
-    lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, requests_ptr, marks_ptr,
-    num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
-    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
+    q_ptr, stride_qb, stride_qh, k_ptr, stride_kb, stride_kh, v_ptr, stride_vb, stride_vh, do_ptr, stride_dob,
+    stride_doh, out_ptr, stride_ob, stride_oh, dlse_ptr, stride_dlseb, stride_dlseh, dq_ptr, stride_dqb, stride_dqh,
+    lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, requests_ptr, marks_ptr, q_len, kv_len, q_offset,
+    k_offset, num_keys, tiles, splits, programs, qk_scale,
+    stride_qm: tl.constexpr, stride_kn: tl.constexpr, stride_vn: tl.constexpr, stride_dom: tl.constexpr,
+    stride_om: tl.constexpr, stride_dlsem: tl.constexpr, stride_dqm: tl.constexpr, num_q_heads: tl.constexpr,
+    group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr,
+    PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr,
+    REQUESTS: tl.constexpr,
+    CAREFUL: tl.constexpr,
 ):
     """One tile of dq_pass_0, or a split of it."""
     program = pair * (tiles * splits) + place
@@ -148,23 +136,13 @@ def dq_pass_0_tile(
     q_shift = q_offset
     k_shift = k_offset
     if REQUESTS:
-        request = requests_ptr + b * 8
-        q_len = tl.load(request)
-        q_offset = tl.load(request + 2)
-        k_offset = tl.load(request + 3)
-        num_keys = tl.load(request + 4)
-        q_shift = q_offset - tl.load(request + 5)
-        k_shift = k_offset - tl.load(request + 6)
-        lies = tl.load(request + 7)
+        q_len, kv_len, q_offset, k_offset, num_keys, q_shift, k_shift, lies = load_request(requests_ptr, b)
         pair = lies * num_q_heads + h
 
     row_begin = q_offset
     row_end = q_len + q_offset
     start = row_begin + tile * BLOCK_M
-    u = start + tl.arange(0, BLOCK_M)
-    u0 = tl.maximum(start, row_begin)
-    u1 = tl.minimum(start + BLOCK_M, row_end) - 1
-    row_ok = (u >= row_begin) & (u < row_end)
+    u, u0, u1, row_ok = rows_from(start, row_begin, row_end, BLOCK_M)
     q_pos = u
 
     if REQUESTS:
@@ -173,35 +151,14 @@ def dq_pass_0_tile(
     m = (q_pos - q_shift).to(tl.int64)
     dims = tl.arange(0, BLOCK_D)
     v_dims = tl.arange(0, BLOCK_DV)
-    q_base = q_ptr + lies.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh
-    q = tl.load(
-        q_base + m[:, None] * stride_qm + dims[None, :], mask=row_ok[:, None] & (dims < HEAD_DIM)[None, :], other=0.0
-    )
-    do_base = do_ptr + lies.to(tl.int64) * stride_dob + h.to(tl.int64) * stride_doh
-    do = tl.load(
-        do_base + m[:, None] * stride_dom + v_dims[None, :],
-        mask=row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :],
-        other=0.0,
-    )
-    k_head = (
-        k_ptr
-        + lies.to(tl.int64) * stride_kb
-        + (h // group_size).to(tl.int64) * stride_kh - k_shift.to(tl.int64) * stride_kn
-    )
-    v_head = (
-        v_ptr
-        + lies.to(tl.int64) * stride_vb
-        + (h // group_size).to(tl.int64) * stride_vh - k_shift.to(tl.int64) * stride_vn
-    )
+    q = load_rows(head_of(q_ptr, lies, stride_qb, h, stride_qh), m, stride_qm, dims, row_ok, HEAD_DIM)
+    do = load_rows(head_of(do_ptr, lies, stride_dob, h, stride_doh), m, stride_dom, v_dims, row_ok, V_HEAD_DIM)
+    k_head = head_of(k_ptr, lies, stride_kb, h // group_size, stride_kh) - k_shift.to(tl.int64) * stride_kn
+    v_head = head_of(v_ptr, lies, stride_vb, h // group_size, stride_vh) - k_shift.to(tl.int64) * stride_vn
 
     row = pair.to(tl.int64) * q_rows + m
-    out_base = out_ptr + lies.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
-    out = tl.load(
-        out_base + m[:, None] * stride_om + v_dims[None, :],
-        mask=row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :],
-        other=0.0,
-    )
-    dlse_base = dlse_ptr + lies.to(tl.int64) * stride_dlseb + h.to(tl.int64) * stride_dlseh
+    out = load_rows(head_of(out_ptr, lies, stride_ob, h, stride_oh), m, stride_om, v_dims, row_ok, V_HEAD_DIM)
+    dlse_base = head_of(dlse_ptr, lies, stride_dlseb, h, stride_dlseh)
     dlse = tl.load(dlse_base + m * stride_dlsem, mask=row_ok, other=0.0)
     lse = tl.load(lse_ptr + row, mask=row_ok, other=float("-inf"))
     # a row without keys weighs nothing
@@ -220,12 +177,10 @@ def dq_pass_0_tile(
         split_ptrs = part_out_ptr + slot[:, None] * HEAD_DIM + dims[None, :]
         tl.store(split_ptrs, dq, mask=(dims < HEAD_DIM)[None, :])
     else:
-        kept = row_ok[:, None] & (dims < HEAD_DIM)[None, :]
-        dq_base = dq_ptr + lies.to(tl.int64) * stride_dqb + h.to(tl.int64) * stride_dqh
-        dq_ptrs = dq_base + m[:, None] * stride_dqm + dims[None, :]
         # qk_scale is of base 2
         dq *= qk_scale * 0.6931471805599453
-        tl.store(dq_ptrs, dq.to(dq_ptr.dtype.element_ty), mask=kept)
+        dq_head = head_of(dq_ptr, lies, stride_dqb, h, stride_dqh)
+        store_rows(dq_head, m, stride_dqm, dims, row_ok, dq, HEAD_DIM)
     if not CAREFUL:
         # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
         tl.store(marks_ptr + slot, marks(dq))
@@ -233,79 +188,83 @@ def dq_pass_0_tile(
 
 @triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "k_offset", "num_keys", "tiles", "splits", "programs"])
 def dq_pass_0(
-    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
-    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
-    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
-    do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
-    out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
-    dlse_ptr, stride_dlseb, stride_dlseh, stride_dlsem: tl.constexpr,
-    dq_ptr, stride_dqb, stride_dqh, stride_dqm: tl.constexpr,
-    lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, requests_ptr, marks_ptr,
-    num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
-    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
+    q_ptr, stride_qb, stride_qh, k_ptr, stride_kb, stride_kh, v_ptr, stride_vb, stride_vh, do_ptr, stride_dob,
+    stride_doh, out_ptr, stride_ob, stride_oh, dlse_ptr, stride_dlseb, stride_dlseh, dq_ptr, stride_dqb, stride_dqh,
+    lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, requests_ptr, marks_ptr, q_len, kv_len, q_offset,
+    k_offset, num_keys, tiles, splits, programs, qk_scale,
+    stride_qm: tl.constexpr, stride_kn: tl.constexpr, stride_vn: tl.constexpr, stride_dom: tl.constexpr,
+    stride_om: tl.constexpr, stride_dlsem: tl.constexpr, stride_dqm: tl.constexpr, num_q_heads: tl.constexpr,
+    group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr,
+    PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr,
+    REQUESTS: tl.constexpr,
 ):
     """All queries."""
-    if CAREFUL:
-        # again the tiles of marked rows, few if any: a program looks through SCANNED tiles
-        first = tl.program_id(0) * SCANNED
-        stop = tl.minimum(first + SCANNED, programs)
-        if is_marked(marks_ptr, first, stop, SCANNED, BLOCK_M):
-            for program in range(first, stop):
-                if is_marked(marks_ptr, program, program + 1, 1, BLOCK_M):
-                    dq_pass_0_tile(
-                        program % (tiles * splits), program // (tiles * splits),
-                        q_ptr, stride_qb, stride_qh, stride_qm,
-                        k_ptr, stride_kb, stride_kh, stride_kn,
-                        v_ptr, stride_vb, stride_vh, stride_vn,
-                        do_ptr, stride_dob, stride_doh, stride_dom,
-                        out_ptr, stride_ob, stride_oh, stride_om,
-                        dlse_ptr, stride_dlseb, stride_dlseh, stride_dlsem,
-                        dq_ptr, stride_dqb, stride_dqh, stride_dqm,
-                        lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, requests_ptr, marks_ptr,
-                        num_q_heads, group_size,
-                        q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
-                        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
-                    )
-    else:
-        pair = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
-        if pair * (tiles * splits) < programs:
-            dq_pass_0_tile(
-                tl.program_id(0), pair,
-                q_ptr, stride_qb, stride_qh, stride_qm,
-                k_ptr, stride_kb, stride_kh, stride_kn,
-                v_ptr, stride_vb, stride_vh, stride_vn,
-                do_ptr, stride_dob, stride_doh, stride_dom,
-                out_ptr, stride_ob, stride_oh, stride_om,
-                dlse_ptr, stride_dlseb, stride_dlseh, stride_dlsem,
-                dq_ptr, stride_dqb, stride_dqh, stride_dqm,
-                lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, requests_ptr, marks_ptr,
-                num_q_heads, group_size,
-                q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
-                HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
-            )
+    arguments = (
+        q_ptr, stride_qb, stride_qh, k_ptr, stride_kb, stride_kh, v_ptr, stride_vb, stride_vh, do_ptr, stride_dob,
+        stride_doh, out_ptr, stride_ob, stride_oh, dlse_ptr, stride_dlseb, stride_dlseh, dq_ptr, stride_dqb, stride_dqh,
+        lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, requests_ptr, marks_ptr, q_len, kv_len, q_offset,
+        k_offset, num_keys, tiles, splits, programs, qk_scale,
+    )
+    pair = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
+    if pair * (tiles * splits) < programs:
+        dq_pass_0_tile(
+            tl.program_id(0), pair, *arguments,
+            stride_qm, stride_kn, stride_vn, stride_dom, stride_om, stride_dlsem, stride_dqm, num_q_heads, group_size,
+            HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART,
+            REQUESTS,
+            False,
+        )
+
+
+@triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "k_offset", "num_keys", "tiles", "splits", "programs"])
+def dq_pass_0_repair(
+    q_ptr, stride_qb, stride_qh, k_ptr, stride_kb, stride_kh, v_ptr, stride_vb, stride_vh, do_ptr, stride_dob,
+    stride_doh, out_ptr, stride_ob, stride_oh, dlse_ptr, stride_dlseb, stride_dlseh, dq_ptr, stride_dqb, stride_dqh,
+    lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, requests_ptr, marks_ptr, q_len, kv_len, q_offset,
+    k_offset, num_keys, tiles, splits, programs, qk_scale,
+    stride_qm: tl.constexpr, stride_kn: tl.constexpr, stride_vn: tl.constexpr, stride_dom: tl.constexpr,
+    stride_om: tl.constexpr, stride_dlsem: tl.constexpr, stride_dqm: tl.constexpr, num_q_heads: tl.constexpr,
+    group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr,
+    PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr,
+    REQUESTS: tl.constexpr,
+):
+    """Again the tiles of marked rows, few if any: a program looks through SCANNED tiles."""
+    arguments = (
+        q_ptr, stride_qb, stride_qh, k_ptr, stride_kb, stride_kh, v_ptr, stride_vb, stride_vh, do_ptr, stride_dob,
+        stride_doh, out_ptr, stride_ob, stride_oh, dlse_ptr, stride_dlseb, stride_dlseh, dq_ptr, stride_dqb, stride_dqh,
+        lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, requests_ptr, marks_ptr, q_len, kv_len, q_offset,
+        k_offset, num_keys, tiles, splits, programs, qk_scale,
+    )
+    first = tl.program_id(0) * SCANNED
+    stop = tl.minimum(first + SCANNED, programs)
+    if is_marked(marks_ptr, first, stop, SCANNED, BLOCK_M):
+        for program in range(first, stop):
+            if is_marked(marks_ptr, program, program + 1, 1, BLOCK_M):
+                dq_pass_0_tile(
+                    program % (tiles * splits), program // (tiles * splits), *arguments,
+                    stride_qm, stride_kn, stride_vn, stride_dom, stride_om, stride_dlsem, stride_dqm, num_q_heads,
+                    group_size,
+                    HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT,
+                    APART,
+                    REQUESTS,
+                    True,
+                )
 
 
 @triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "k_offset", "num_keys", "tiles", "splits", "programs"])
 def dq_pass_0_combine(
-    split_ptr,
-    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
-    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
-    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
-    do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
-    out_ptr, stride_ob, stride_oh, stride_om: tl.constexpr,
-    dlse_ptr, stride_dlseb, stride_dlseh, stride_dlsem: tl.constexpr,
-    dq_ptr, stride_dqb, stride_dqh, stride_dqm: tl.constexpr,
-    lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, requests_ptr, marks_ptr,
-    num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
-    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
+    split_ptr, q_ptr, stride_qb, stride_qh, k_ptr, stride_kb, stride_kh, v_ptr, stride_vb, stride_vh, do_ptr,
+    stride_dob, stride_doh, out_ptr, stride_ob, stride_oh, dlse_ptr, stride_dlseb, stride_dlseh, dq_ptr, stride_dqb,
+    stride_dqh, lse_ptr, terms_ptr, part_in_ptr, part_out_ptr, pairs_ptr, requests_ptr, marks_ptr, q_len, kv_len,
+    q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
+    stride_qm: tl.constexpr, stride_kn: tl.constexpr, stride_vn: tl.constexpr, stride_dom: tl.constexpr,
+    stride_om: tl.constexpr, stride_dlsem: tl.constexpr, stride_dqm: tl.constexpr, num_q_heads: tl.constexpr,
+    group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr,
+    PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr,
+    REQUESTS: tl.constexpr,
 ):
     """The splits of a tile of dq_pass_0 as one result, always in the same order: BLOCK_D dimensions of it."""
     chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
@@ -320,19 +279,15 @@ def dq_pass_0_combine(
     h = pair % num_q_heads
     lies = b
     q_shift = q_offset
+    k_shift = k_offset
     if REQUESTS:
-        request = requests_ptr + b * 8
-        q_len = tl.load(request)
-        q_offset = tl.load(request + 2)
-        q_shift = q_offset - tl.load(request + 5)
-        lies = tl.load(request + 7)
+        q_len, kv_len, q_offset, k_offset, num_keys, q_shift, k_shift, lies = load_request(requests_ptr, b)
         pair = lies * num_q_heads + h
 
     row_begin = q_offset
     row_end = q_len + q_offset
     start = row_begin + tile * BLOCK_M
-    u = start + tl.arange(0, BLOCK_M)
-    row_ok = (u >= row_begin) & (u < row_end)
+    u, u0, u1, row_ok = rows_from(start, row_begin, row_end, BLOCK_M)
     q_pos = u
 
     m = (q_pos - q_shift).to(tl.int64)
@@ -343,12 +298,10 @@ def dq_pass_0_combine(
         split_ptrs = split_ptr + slot[:, None] * HEAD_DIM + dims[None, :]
         dq += tl.load(split_ptrs, mask=(dims < HEAD_DIM)[None, :], other=0.0)
 
-    kept = row_ok[:, None] & (dims < HEAD_DIM)[None, :]
-    dq_base = dq_ptr + lies.to(tl.int64) * stride_dqb + h.to(tl.int64) * stride_dqh
-    dq_ptrs = dq_base + m[:, None] * stride_dqm + dims[None, :]
     # qk_scale is of base 2
     dq *= qk_scale * 0.6931471805599453
-    tl.store(dq_ptrs, dq.to(dq_ptr.dtype.element_ty), mask=kept)
+    dq_head = head_of(dq_ptr, lies, stride_dqb, h, stride_dqh)
+    store_rows(dq_head, m, stride_dqm, dims, row_ok, dq, HEAD_DIM)
 
 
 @triton.jit
@@ -387,23 +340,9 @@ def dkdv_pass_0_loop_0(
             for number in range(begin, stop):
                 i = tile_number(number, before, full, stretch, APART)
                 due = lo_0 + i * BLOCK_N
-                start = due
-                if FITS and not (APART and stretch):
-                    # a tile that would pass the last column starts earlier: loads need no mask
-                    start = tl.minimum(due, last - BLOCK_N + 1)
-                v = start + tl.arange(0, BLOCK_N)
-                inside = v <= last
+                start, v, inside, loaded = columns_due(due, last, BLOCK_N, FITS, APART and stretch)
                 q_base = start
-                loaded = inside
-                if FITS or APART and stretch:
-                    loaded = tl.full([BLOCK_N], True, tl.int1)
-                    # less those that the tile before had
-                    inside = v >= due
-                # counted from the tile before: nothing else shares it, so LLVM makes addresses that differ by constants
-                along = tl.arange(BLOCK_N, 2 * BLOCK_N)
-                q_base = q_base.to(tl.int64) - BLOCK_N
-                if WIDE:
-                    along = along.to(tl.int64)
+                q_base, along = places_from(q_base, 1, BLOCK_N, WIDE)
                 q_ptrs = q_head + q_base * stride_qm + ((along * stride_qm)[None, :] + dims[:, None])
                 do_ptrs = do_head + q_base * stride_dom + ((along * stride_dom)[:, None] + v_dims[None, :])
                 q = load_tile(q_ptrs, loaded[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
@@ -436,18 +375,16 @@ def dkdv_pass_0_loop_0(
 @triton.jit
 def dkdv_pass_0_tile(
     place, pair,
-    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
-    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
-    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
-    do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
-    dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
-    dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
-    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, requests_ptr, marks_ptr,
-    num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
+    q_ptr, stride_qb, stride_qh, k_ptr, stride_kb, stride_kh, v_ptr, stride_vb, stride_vh, do_ptr, stride_dob,
+    stride_doh, dk_ptr, stride_dkb, stride_dkh, dv_ptr, stride_dvb, stride_dvh, terms_ptr, part_in_k_ptr,
+    part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, requests_ptr, marks_ptr, q_len, kv_len, q_offset,
+    k_offset, num_keys, tiles, splits, programs, qk_scale,
+    stride_qm: tl.constexpr, stride_kn: tl.constexpr, stride_vn: tl.constexpr, stride_dom: tl.constexpr,
+    stride_dkn: tl.constexpr, stride_dvn: tl.constexpr, num_q_heads: tl.constexpr, group_size: tl.constexpr,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, REQUESTS: tl.constexpr,
+    CAREFUL: tl.constexpr,
 ):
     """One tile of dkdv_pass_0, or a split of it."""
     program = pair * (tiles * splits) + place
@@ -471,23 +408,13 @@ def dkdv_pass_0_tile(
     q_shift = q_offset
     k_shift = k_offset
     if REQUESTS:
-        request = requests_ptr + b * 8
-        q_len = tl.load(request)
-        q_offset = tl.load(request + 2)
-        k_offset = tl.load(request + 3)
-        num_keys = tl.load(request + 4)
-        q_shift = q_offset - tl.load(request + 5)
-        k_shift = k_offset - tl.load(request + 6)
-        lies = tl.load(request + 7)
+        q_len, kv_len, q_offset, k_offset, num_keys, q_shift, k_shift, lies = load_request(requests_ptr, b)
         pair = lies * num_kv_heads + kv_head
 
     row_begin = (k_offset + 511) >> 9
     row_end = (k_offset + num_keys + 511) >> 9
     start = row_begin + tile * BLOCK_M
-    u = start + tl.arange(0, BLOCK_M)
-    u0 = tl.maximum(start, row_begin)
-    u1 = tl.minimum(start + BLOCK_M, row_end) - 1
-    row_ok = (u >= row_begin) & (u < row_end)
+    u, u0, u1, row_ok = rows_from(start, row_begin, row_end, BLOCK_M)
     k_pos = 512 * u
 
     if REQUESTS:
@@ -496,16 +423,8 @@ def dkdv_pass_0_tile(
     n = (k_pos - k_shift).to(tl.int64)
     dims = tl.arange(0, BLOCK_D)
     v_dims = tl.arange(0, BLOCK_DV)
-    k_base = k_ptr + lies.to(tl.int64) * stride_kb + kv_head.to(tl.int64) * stride_kh
-    k = tl.load(
-        k_base + n[:, None] * stride_kn + dims[None, :], mask=row_ok[:, None] & (dims < HEAD_DIM)[None, :], other=0.0
-    )
-    v_base = v_ptr + lies.to(tl.int64) * stride_vb + kv_head.to(tl.int64) * stride_vh
-    values = tl.load(
-        v_base + n[:, None] * stride_vn + v_dims[None, :],
-        mask=row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :],
-        other=0.0,
-    )
+    k = load_rows(head_of(k_ptr, lies, stride_kb, kv_head, stride_kh), n, stride_kn, dims, row_ok, HEAD_DIM)
+    values = load_rows(head_of(v_ptr, lies, stride_vb, kv_head, stride_vh), n, stride_vn, v_dims, row_ok, V_HEAD_DIM)
 
     dk = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     dv = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
@@ -513,10 +432,8 @@ def dkdv_pass_0_tile(
         h = kv_head * group_size + member
         if PAIRED:
             h = tl.load(pairs_ptr + listed + member)
-        q_head = q_ptr + lies.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh - q_shift.to(tl.int64) * stride_qm
-        do_head = (
-            do_ptr + lies.to(tl.int64) * stride_dob + h.to(tl.int64) * stride_doh - q_shift.to(tl.int64) * stride_dom
-        )
+        q_head = head_of(q_ptr, lies, stride_qb, h, stride_qh) - q_shift.to(tl.int64) * stride_qm
+        do_head = head_of(do_ptr, lies, stride_dob, h, stride_doh) - q_shift.to(tl.int64) * stride_dom
         first_query = (lies.to(tl.int64) * num_q_heads + h) * q_rows - q_shift
         dk, dv = dkdv_pass_0_loop_0(
             dk, dv, k, values, q_head, stride_qm, do_head, stride_dom, terms_ptr, first_query,
@@ -531,16 +448,12 @@ def dkdv_pass_0_tile(
         split_v_ptrs = part_out_v_ptr + slot[:, None] * V_HEAD_DIM + v_dims[None, :]
         tl.store(split_v_ptrs, dv, mask=(v_dims < V_HEAD_DIM)[None, :])
     else:
-        kept = row_ok[:, None] & (dims < HEAD_DIM)[None, :]
-        dk_base = dk_ptr + lies.to(tl.int64) * stride_dkb + kv_head.to(tl.int64) * stride_dkh
-        dk_ptrs = dk_base + n[:, None] * stride_dkn + dims[None, :]
         # qk_scale is of base 2
         dk *= qk_scale * 0.6931471805599453
-        tl.store(dk_ptrs, dk.to(dk_ptr.dtype.element_ty), mask=kept)
-        kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
-        dv_base = dv_ptr + lies.to(tl.int64) * stride_dvb + kv_head.to(tl.int64) * stride_dvh
-        dv_ptrs = dv_base + n[:, None] * stride_dvn + v_dims[None, :]
-        tl.store(dv_ptrs, dv.to(dv_ptr.dtype.element_ty), mask=kept)
+        dk_head = head_of(dk_ptr, lies, stride_dkb, kv_head, stride_dkh)
+        store_rows(dk_head, n, stride_dkn, dims, row_ok, dk, HEAD_DIM)
+        dv_head = head_of(dv_ptr, lies, stride_dvb, kv_head, stride_dvh)
+        store_rows(dv_head, n, stride_dvn, v_dims, row_ok, dv, V_HEAD_DIM)
     if not CAREFUL:
         # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
         tl.store(marks_ptr + slot, marks(dk) + marks(dv))
@@ -548,78 +461,79 @@ def dkdv_pass_0_tile(
 
 @triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "k_offset", "num_keys", "tiles", "splits", "programs"])
 def dkdv_pass_0(
-    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
-    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
-    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
-    do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
-    dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
-    dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
-    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, requests_ptr, marks_ptr,
-    num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
+    q_ptr, stride_qb, stride_qh, k_ptr, stride_kb, stride_kh, v_ptr, stride_vb, stride_vh, do_ptr, stride_dob,
+    stride_doh, dk_ptr, stride_dkb, stride_dkh, dv_ptr, stride_dvb, stride_dvh, terms_ptr, part_in_k_ptr,
+    part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, requests_ptr, marks_ptr, q_len, kv_len, q_offset,
+    k_offset, num_keys, tiles, splits, programs, qk_scale,
+    stride_qm: tl.constexpr, stride_kn: tl.constexpr, stride_vn: tl.constexpr, stride_dom: tl.constexpr,
+    stride_dkn: tl.constexpr, stride_dvn: tl.constexpr, num_q_heads: tl.constexpr, group_size: tl.constexpr,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """Keys k = 512*u, which it owns."""
-    if CAREFUL:
-        # again the tiles of marked rows, few if any: a program looks through SCANNED tiles
-        first = tl.program_id(0) * SCANNED
-        stop = tl.minimum(first + SCANNED, programs)
-        if is_marked(marks_ptr, first, stop, SCANNED, BLOCK_M):
-            for program in range(first, stop):
-                if is_marked(marks_ptr, program, program + 1, 1, BLOCK_M):
-                    dkdv_pass_0_tile(
-                        program % (tiles * splits), program // (tiles * splits),
-                        q_ptr, stride_qb, stride_qh, stride_qm,
-                        k_ptr, stride_kb, stride_kh, stride_kn,
-                        v_ptr, stride_vb, stride_vh, stride_vn,
-                        do_ptr, stride_dob, stride_doh, stride_dom,
-                        dk_ptr, stride_dkb, stride_dkh, stride_dkn,
-                        dv_ptr, stride_dvb, stride_dvh, stride_dvn,
-                        terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr,
-                        requests_ptr, marks_ptr,
-                        num_q_heads, group_size,
-                        q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
-                        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
-                    )
-    else:
-        # the last pairs first: the launch before left these in the cache
-        pair = tl.program_id(2) * tl.num_programs(1) + tl.num_programs(1) - 1 - tl.program_id(1)
-        if pair * (tiles * splits) < programs:
-            dkdv_pass_0_tile(
-                tl.program_id(0), pair,
-                q_ptr, stride_qb, stride_qh, stride_qm,
-                k_ptr, stride_kb, stride_kh, stride_kn,
-                v_ptr, stride_vb, stride_vh, stride_vn,
-                do_ptr, stride_dob, stride_doh, stride_dom,
-                dk_ptr, stride_dkb, stride_dkh, stride_dkn,
-                dv_ptr, stride_dvb, stride_dvh, stride_dvn,
-                terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, requests_ptr,
-                marks_ptr,
-                num_q_heads, group_size,
-                q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
-                HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
-            )
+    arguments = (
+        q_ptr, stride_qb, stride_qh, k_ptr, stride_kb, stride_kh, v_ptr, stride_vb, stride_vh, do_ptr, stride_dob,
+        stride_doh, dk_ptr, stride_dkb, stride_dkh, dv_ptr, stride_dvb, stride_dvh, terms_ptr, part_in_k_ptr,
+        part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, requests_ptr, marks_ptr, q_len, kv_len, q_offset,
+        k_offset, num_keys, tiles, splits, programs, qk_scale,
+    )
+    # the last pairs first: the launch before left these in the cache
+    pair = tl.program_id(2) * tl.num_programs(1) + tl.num_programs(1) - 1 - tl.program_id(1)
+    if pair * (tiles * splits) < programs:
+        dkdv_pass_0_tile(
+            tl.program_id(0), pair, *arguments,
+            stride_qm, stride_kn, stride_vn, stride_dom, stride_dkn, stride_dvn, num_q_heads, group_size, HEAD_DIM,
+            V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, REQUESTS,
+            False,
+        )
+
+
+@triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "k_offset", "num_keys", "tiles", "splits", "programs"])
+def dkdv_pass_0_repair(
+    q_ptr, stride_qb, stride_qh, k_ptr, stride_kb, stride_kh, v_ptr, stride_vb, stride_vh, do_ptr, stride_dob,
+    stride_doh, dk_ptr, stride_dkb, stride_dkh, dv_ptr, stride_dvb, stride_dvh, terms_ptr, part_in_k_ptr,
+    part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, requests_ptr, marks_ptr, q_len, kv_len, q_offset,
+    k_offset, num_keys, tiles, splits, programs, qk_scale,
+    stride_qm: tl.constexpr, stride_kn: tl.constexpr, stride_vn: tl.constexpr, stride_dom: tl.constexpr,
+    stride_dkn: tl.constexpr, stride_dvn: tl.constexpr, num_q_heads: tl.constexpr, group_size: tl.constexpr,
+    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, REQUESTS: tl.constexpr,
+):
+    """Again the tiles of marked rows, few if any: a program looks through SCANNED tiles."""
+    arguments = (
+        q_ptr, stride_qb, stride_qh, k_ptr, stride_kb, stride_kh, v_ptr, stride_vb, stride_vh, do_ptr, stride_dob,
+        stride_doh, dk_ptr, stride_dkb, stride_dkh, dv_ptr, stride_dvb, stride_dvh, terms_ptr, part_in_k_ptr,
+        part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, requests_ptr, marks_ptr, q_len, kv_len, q_offset,
+        k_offset, num_keys, tiles, splits, programs, qk_scale,
+    )
+    first = tl.program_id(0) * SCANNED
+    stop = tl.minimum(first + SCANNED, programs)
+    if is_marked(marks_ptr, first, stop, SCANNED, BLOCK_M):
+        for program in range(first, stop):
+            if is_marked(marks_ptr, program, program + 1, 1, BLOCK_M):
+                dkdv_pass_0_tile(
+                    program % (tiles * splits), program // (tiles * splits), *arguments,
+                    stride_qm, stride_kn, stride_vn, stride_dom, stride_dkn, stride_dvn, num_q_heads, group_size,
+                    HEAD_DIM,
+                    V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART,
+                    REQUESTS,
+                    True,
+                )
 
 
 @triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "k_offset", "num_keys", "tiles", "splits", "programs"])
 def dkdv_pass_0_combine(
-    split_k_ptr, split_v_ptr,
-    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
-    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
-    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
-    do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
-    dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
-    dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
-    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, requests_ptr, marks_ptr,
-    num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
+    split_k_ptr, split_v_ptr, q_ptr, stride_qb, stride_qh, k_ptr, stride_kb, stride_kh, v_ptr, stride_vb, stride_vh,
+    do_ptr, stride_dob, stride_doh, dk_ptr, stride_dkb, stride_dkh, dv_ptr, stride_dvb, stride_dvh, terms_ptr,
+    part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, requests_ptr, marks_ptr, q_len, kv_len,
+    q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
+    stride_qm: tl.constexpr, stride_kn: tl.constexpr, stride_vn: tl.constexpr, stride_dom: tl.constexpr,
+    stride_dkn: tl.constexpr, stride_dvn: tl.constexpr, num_q_heads: tl.constexpr, group_size: tl.constexpr,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """The splits of a tile of dkdv_pass_0 as one result, always in the same order: BLOCK_D dimensions of it."""
     chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
@@ -635,20 +549,16 @@ def dkdv_pass_0_combine(
     b = pair // num_kv_heads
     kv_head = pair % num_kv_heads
     lies = b
+    q_shift = q_offset
     k_shift = k_offset
     if REQUESTS:
-        request = requests_ptr + b * 8
-        k_offset = tl.load(request + 3)
-        num_keys = tl.load(request + 4)
-        k_shift = k_offset - tl.load(request + 6)
-        lies = tl.load(request + 7)
+        q_len, kv_len, q_offset, k_offset, num_keys, q_shift, k_shift, lies = load_request(requests_ptr, b)
         pair = lies * num_kv_heads + kv_head
 
     row_begin = (k_offset + 511) >> 9
     row_end = (k_offset + num_keys + 511) >> 9
     start = row_begin + tile * BLOCK_M
-    u = start + tl.arange(0, BLOCK_M)
-    row_ok = (u >= row_begin) & (u < row_end)
+    u, u0, u1, row_ok = rows_from(start, row_begin, row_end, BLOCK_M)
     k_pos = 512 * u
 
     n = (k_pos - k_shift).to(tl.int64)
@@ -663,16 +573,12 @@ def dkdv_pass_0_combine(
         split_v_ptrs = split_v_ptr + slot[:, None] * V_HEAD_DIM + v_dims[None, :]
         dv += tl.load(split_v_ptrs, mask=(v_dims < V_HEAD_DIM)[None, :], other=0.0)
 
-    kept = row_ok[:, None] & (dims < HEAD_DIM)[None, :]
-    dk_base = dk_ptr + lies.to(tl.int64) * stride_dkb + kv_head.to(tl.int64) * stride_dkh
-    dk_ptrs = dk_base + n[:, None] * stride_dkn + dims[None, :]
     # qk_scale is of base 2
     dk *= qk_scale * 0.6931471805599453
-    tl.store(dk_ptrs, dk.to(dk_ptr.dtype.element_ty), mask=kept)
-    kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
-    dv_base = dv_ptr + lies.to(tl.int64) * stride_dvb + kv_head.to(tl.int64) * stride_dvh
-    dv_ptrs = dv_base + n[:, None] * stride_dvn + v_dims[None, :]
-    tl.store(dv_ptrs, dv.to(dv_ptr.dtype.element_ty), mask=kept)
+    dk_head = head_of(dk_ptr, lies, stride_dkb, kv_head, stride_dkh)
+    store_rows(dk_head, n, stride_dkn, dims, row_ok, dk, HEAD_DIM)
+    dv_head = head_of(dv_ptr, lies, stride_dvb, kv_head, stride_dvh)
+    store_rows(dv_head, n, stride_dvn, v_dims, row_ok, dv, V_HEAD_DIM)
 
 
 @triton.jit
@@ -712,23 +618,9 @@ def dkdv_pass_1_loop_0(
             for number in range(begin, stop):
                 i = tile_number(number, before, full, stretch, APART)
                 due = lo_0 + i * BLOCK_N
-                start = due
-                if FITS and not (APART and stretch):
-                    # a tile that would pass the last column starts earlier: loads need no mask
-                    start = tl.minimum(due, last - BLOCK_N + 1)
-                v = start + tl.arange(0, BLOCK_N)
-                inside = v <= last
+                start, v, inside, loaded = columns_due(due, last, BLOCK_N, FITS, APART and stretch)
                 q_base = start
-                loaded = inside
-                if FITS or APART and stretch:
-                    loaded = tl.full([BLOCK_N], True, tl.int1)
-                    # less those that the tile before had
-                    inside = v >= due
-                # counted from the tile before: nothing else shares it, so LLVM makes addresses that differ by constants
-                along = tl.arange(BLOCK_N, 2 * BLOCK_N)
-                q_base = q_base.to(tl.int64) - BLOCK_N
-                if WIDE:
-                    along = along.to(tl.int64)
+                q_base, along = places_from(q_base, 1, BLOCK_N, WIDE)
                 q_ptrs = q_head + q_base * stride_qm + ((along * stride_qm)[None, :] + dims[:, None])
                 do_ptrs = do_head + q_base * stride_dom + ((along * stride_dom)[:, None] + v_dims[None, :])
                 q = load_tile(q_ptrs, loaded[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D)
@@ -761,18 +653,16 @@ def dkdv_pass_1_loop_0(
 @triton.jit
 def dkdv_pass_1_tile(
     place, pair,
-    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
-    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
-    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
-    do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
-    dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
-    dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
-    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, requests_ptr, marks_ptr,
-    num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
+    q_ptr, stride_qb, stride_qh, k_ptr, stride_kb, stride_kh, v_ptr, stride_vb, stride_vh, do_ptr, stride_dob,
+    stride_doh, dk_ptr, stride_dkb, stride_dkh, dv_ptr, stride_dvb, stride_dvh, terms_ptr, part_in_k_ptr,
+    part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, requests_ptr, marks_ptr, q_len, kv_len, q_offset,
+    k_offset, num_keys, tiles, splits, programs, qk_scale,
+    stride_qm: tl.constexpr, stride_kn: tl.constexpr, stride_vn: tl.constexpr, stride_dom: tl.constexpr,
+    stride_dkn: tl.constexpr, stride_dvn: tl.constexpr, num_q_heads: tl.constexpr, group_size: tl.constexpr,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, REQUESTS: tl.constexpr,
+    CAREFUL: tl.constexpr,
 ):
     """One tile of dkdv_pass_1, or a split of it."""
     program = pair * (tiles * splits) + place
@@ -796,23 +686,13 @@ def dkdv_pass_1_tile(
     q_shift = q_offset
     k_shift = k_offset
     if REQUESTS:
-        request = requests_ptr + b * 8
-        q_len = tl.load(request)
-        q_offset = tl.load(request + 2)
-        k_offset = tl.load(request + 3)
-        num_keys = tl.load(request + 4)
-        q_shift = q_offset - tl.load(request + 5)
-        k_shift = k_offset - tl.load(request + 6)
-        lies = tl.load(request + 7)
+        q_len, kv_len, q_offset, k_offset, num_keys, q_shift, k_shift, lies = load_request(requests_ptr, b)
         pair = lies * num_kv_heads + kv_head
 
     row_begin = k_offset
     row_end = k_offset + num_keys
     start = row_begin + tile * BLOCK_M
-    u = start + tl.arange(0, BLOCK_M)
-    u0 = tl.maximum(start, row_begin)
-    u1 = tl.minimum(start + BLOCK_M, row_end) - 1
-    row_ok = (u >= row_begin) & (u < row_end)
+    u, u0, u1, row_ok = rows_from(start, row_begin, row_end, BLOCK_M)
     k_pos = u
 
     if REQUESTS:
@@ -821,16 +701,8 @@ def dkdv_pass_1_tile(
     n = (k_pos - k_shift).to(tl.int64)
     dims = tl.arange(0, BLOCK_D)
     v_dims = tl.arange(0, BLOCK_DV)
-    k_base = k_ptr + lies.to(tl.int64) * stride_kb + kv_head.to(tl.int64) * stride_kh
-    k = tl.load(
-        k_base + n[:, None] * stride_kn + dims[None, :], mask=row_ok[:, None] & (dims < HEAD_DIM)[None, :], other=0.0
-    )
-    v_base = v_ptr + lies.to(tl.int64) * stride_vb + kv_head.to(tl.int64) * stride_vh
-    values = tl.load(
-        v_base + n[:, None] * stride_vn + v_dims[None, :],
-        mask=row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :],
-        other=0.0,
-    )
+    k = load_rows(head_of(k_ptr, lies, stride_kb, kv_head, stride_kh), n, stride_kn, dims, row_ok, HEAD_DIM)
+    values = load_rows(head_of(v_ptr, lies, stride_vb, kv_head, stride_vh), n, stride_vn, v_dims, row_ok, V_HEAD_DIM)
 
     dk = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     dv = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
@@ -838,10 +710,8 @@ def dkdv_pass_1_tile(
         h = kv_head * group_size + member
         if PAIRED:
             h = tl.load(pairs_ptr + listed + member)
-        q_head = q_ptr + lies.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh - q_shift.to(tl.int64) * stride_qm
-        do_head = (
-            do_ptr + lies.to(tl.int64) * stride_dob + h.to(tl.int64) * stride_doh - q_shift.to(tl.int64) * stride_dom
-        )
+        q_head = head_of(q_ptr, lies, stride_qb, h, stride_qh) - q_shift.to(tl.int64) * stride_qm
+        do_head = head_of(do_ptr, lies, stride_dob, h, stride_doh) - q_shift.to(tl.int64) * stride_dom
         first_query = (lies.to(tl.int64) * num_q_heads + h) * q_rows - q_shift
         dk, dv = dkdv_pass_1_loop_0(
             dk, dv, k, values, q_head, stride_qm, do_head, stride_dom, terms_ptr, first_query,
@@ -857,16 +727,12 @@ def dkdv_pass_1_tile(
         tl.store(split_v_ptrs, dv, mask=(v_dims < V_HEAD_DIM)[None, :])
     else:
         row_ok = row_ok & ~(k_pos % 512 == 0)
-        kept = row_ok[:, None] & (dims < HEAD_DIM)[None, :]
-        dk_base = dk_ptr + lies.to(tl.int64) * stride_dkb + kv_head.to(tl.int64) * stride_dkh
-        dk_ptrs = dk_base + n[:, None] * stride_dkn + dims[None, :]
         # qk_scale is of base 2
         dk *= qk_scale * 0.6931471805599453
-        tl.store(dk_ptrs, dk.to(dk_ptr.dtype.element_ty), mask=kept)
-        kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
-        dv_base = dv_ptr + lies.to(tl.int64) * stride_dvb + kv_head.to(tl.int64) * stride_dvh
-        dv_ptrs = dv_base + n[:, None] * stride_dvn + v_dims[None, :]
-        tl.store(dv_ptrs, dv.to(dv_ptr.dtype.element_ty), mask=kept)
+        dk_head = head_of(dk_ptr, lies, stride_dkb, kv_head, stride_dkh)
+        store_rows(dk_head, n, stride_dkn, dims, row_ok, dk, HEAD_DIM)
+        dv_head = head_of(dv_ptr, lies, stride_dvb, kv_head, stride_dvh)
+        store_rows(dv_head, n, stride_dvn, v_dims, row_ok, dv, V_HEAD_DIM)
     if not CAREFUL:
         # 0 * inf, from a value that some row may not see: the careful launch repeats this tile
         tl.store(marks_ptr + slot, marks(dk) + marks(dv))
@@ -874,77 +740,78 @@ def dkdv_pass_1_tile(
 
 @triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "k_offset", "num_keys", "tiles", "splits", "programs"])
 def dkdv_pass_1(
-    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
-    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
-    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
-    do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
-    dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
-    dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
-    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, requests_ptr, marks_ptr,
-    num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
+    q_ptr, stride_qb, stride_qh, k_ptr, stride_kb, stride_kh, v_ptr, stride_vb, stride_vh, do_ptr, stride_dob,
+    stride_doh, dk_ptr, stride_dkb, stride_dkh, dv_ptr, stride_dvb, stride_dvh, terms_ptr, part_in_k_ptr,
+    part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, requests_ptr, marks_ptr, q_len, kv_len, q_offset,
+    k_offset, num_keys, tiles, splits, programs, qk_scale,
+    stride_qm: tl.constexpr, stride_kn: tl.constexpr, stride_vn: tl.constexpr, stride_dom: tl.constexpr,
+    stride_dkn: tl.constexpr, stride_dvn: tl.constexpr, num_q_heads: tl.constexpr, group_size: tl.constexpr,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """All keys, less rows where (k % 512) == 0."""
-    if CAREFUL:
-        # again the tiles of marked rows, few if any: a program looks through SCANNED tiles
-        first = tl.program_id(0) * SCANNED
-        stop = tl.minimum(first + SCANNED, programs)
-        if is_marked(marks_ptr, first, stop, SCANNED, BLOCK_M):
-            for program in range(first, stop):
-                if is_marked(marks_ptr, program, program + 1, 1, BLOCK_M):
-                    dkdv_pass_1_tile(
-                        program % (tiles * splits), program // (tiles * splits),
-                        q_ptr, stride_qb, stride_qh, stride_qm,
-                        k_ptr, stride_kb, stride_kh, stride_kn,
-                        v_ptr, stride_vb, stride_vh, stride_vn,
-                        do_ptr, stride_dob, stride_doh, stride_dom,
-                        dk_ptr, stride_dkb, stride_dkh, stride_dkn,
-                        dv_ptr, stride_dvb, stride_dvh, stride_dvn,
-                        terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr,
-                        requests_ptr, marks_ptr,
-                        num_q_heads, group_size,
-                        q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
-                        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                        BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
-                    )
-    else:
-        pair = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
-        if pair * (tiles * splits) < programs:
-            dkdv_pass_1_tile(
-                tl.program_id(0), pair,
-                q_ptr, stride_qb, stride_qh, stride_qm,
-                k_ptr, stride_kb, stride_kh, stride_kn,
-                v_ptr, stride_vb, stride_vh, stride_vn,
-                do_ptr, stride_dob, stride_doh, stride_dom,
-                dk_ptr, stride_dkb, stride_dkh, stride_dkn,
-                dv_ptr, stride_dvb, stride_dvh, stride_dvn,
-                terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, requests_ptr,
-                marks_ptr,
-                num_q_heads, group_size,
-                q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
-                HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV,
-                BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
-            )
+    arguments = (
+        q_ptr, stride_qb, stride_qh, k_ptr, stride_kb, stride_kh, v_ptr, stride_vb, stride_vh, do_ptr, stride_dob,
+        stride_doh, dk_ptr, stride_dkb, stride_dkh, dv_ptr, stride_dvb, stride_dvh, terms_ptr, part_in_k_ptr,
+        part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, requests_ptr, marks_ptr, q_len, kv_len, q_offset,
+        k_offset, num_keys, tiles, splits, programs, qk_scale,
+    )
+    pair = tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)
+    if pair * (tiles * splits) < programs:
+        dkdv_pass_1_tile(
+            tl.program_id(0), pair, *arguments,
+            stride_qm, stride_kn, stride_vn, stride_dom, stride_dkn, stride_dvn, num_q_heads, group_size, HEAD_DIM,
+            V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, REQUESTS,
+            False,
+        )
+
+
+@triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "k_offset", "num_keys", "tiles", "splits", "programs"])
+def dkdv_pass_1_repair(
+    q_ptr, stride_qb, stride_qh, k_ptr, stride_kb, stride_kh, v_ptr, stride_vb, stride_vh, do_ptr, stride_dob,
+    stride_doh, dk_ptr, stride_dkb, stride_dkh, dv_ptr, stride_dvb, stride_dvh, terms_ptr, part_in_k_ptr,
+    part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, requests_ptr, marks_ptr, q_len, kv_len, q_offset,
+    k_offset, num_keys, tiles, splits, programs, qk_scale,
+    stride_qm: tl.constexpr, stride_kn: tl.constexpr, stride_vn: tl.constexpr, stride_dom: tl.constexpr,
+    stride_dkn: tl.constexpr, stride_dvn: tl.constexpr, num_q_heads: tl.constexpr, group_size: tl.constexpr,
+    HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, REQUESTS: tl.constexpr,
+):
+    """Again the tiles of marked rows, few if any: a program looks through SCANNED tiles."""
+    arguments = (
+        q_ptr, stride_qb, stride_qh, k_ptr, stride_kb, stride_kh, v_ptr, stride_vb, stride_vh, do_ptr, stride_dob,
+        stride_doh, dk_ptr, stride_dkb, stride_dkh, dv_ptr, stride_dvb, stride_dvh, terms_ptr, part_in_k_ptr,
+        part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, requests_ptr, marks_ptr, q_len, kv_len, q_offset,
+        k_offset, num_keys, tiles, splits, programs, qk_scale,
+    )
+    first = tl.program_id(0) * SCANNED
+    stop = tl.minimum(first + SCANNED, programs)
+    if is_marked(marks_ptr, first, stop, SCANNED, BLOCK_M):
+        for program in range(first, stop):
+            if is_marked(marks_ptr, program, program + 1, 1, BLOCK_M):
+                dkdv_pass_1_tile(
+                    program % (tiles * splits), program // (tiles * splits), *arguments,
+                    stride_qm, stride_kn, stride_vn, stride_dom, stride_dkn, stride_dvn, num_q_heads, group_size,
+                    HEAD_DIM,
+                    V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART,
+                    REQUESTS,
+                    True,
+                )
 
 
 @triton.jit(do_not_specialize=["q_len", "kv_len", "q_offset", "k_offset", "num_keys", "tiles", "splits", "programs"])
 def dkdv_pass_1_combine(
-    split_k_ptr, split_v_ptr,
-    q_ptr, stride_qb, stride_qh, stride_qm: tl.constexpr,
-    k_ptr, stride_kb, stride_kh, stride_kn: tl.constexpr,
-    v_ptr, stride_vb, stride_vh, stride_vn: tl.constexpr,
-    do_ptr, stride_dob, stride_doh, stride_dom: tl.constexpr,
-    dk_ptr, stride_dkb, stride_dkh, stride_dkn: tl.constexpr,
-    dv_ptr, stride_dvb, stride_dvh, stride_dvn: tl.constexpr,
-    terms_ptr, part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, requests_ptr, marks_ptr,
-    num_q_heads: tl.constexpr, group_size: tl.constexpr,
-    q_len, kv_len, q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
+    split_k_ptr, split_v_ptr, q_ptr, stride_qb, stride_qh, k_ptr, stride_kb, stride_kh, v_ptr, stride_vb, stride_vh,
+    do_ptr, stride_dob, stride_doh, dk_ptr, stride_dkb, stride_dkh, dv_ptr, stride_dvb, stride_dvh, terms_ptr,
+    part_in_k_ptr, part_in_v_ptr, part_out_k_ptr, part_out_v_ptr, pairs_ptr, requests_ptr, marks_ptr, q_len, kv_len,
+    q_offset, k_offset, num_keys, tiles, splits, programs, qk_scale,
+    stride_qm: tl.constexpr, stride_kn: tl.constexpr, stride_vn: tl.constexpr, stride_dom: tl.constexpr,
+    stride_dkn: tl.constexpr, stride_dvn: tl.constexpr, num_q_heads: tl.constexpr, group_size: tl.constexpr,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """The splits of a tile of dkdv_pass_1 as one result, always in the same order: BLOCK_D dimensions of it."""
     chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
@@ -960,20 +827,16 @@ def dkdv_pass_1_combine(
     b = pair // num_kv_heads
     kv_head = pair % num_kv_heads
     lies = b
+    q_shift = q_offset
     k_shift = k_offset
     if REQUESTS:
-        request = requests_ptr + b * 8
-        k_offset = tl.load(request + 3)
-        num_keys = tl.load(request + 4)
-        k_shift = k_offset - tl.load(request + 6)
-        lies = tl.load(request + 7)
+        q_len, kv_len, q_offset, k_offset, num_keys, q_shift, k_shift, lies = load_request(requests_ptr, b)
         pair = lies * num_kv_heads + kv_head
 
     row_begin = k_offset
     row_end = k_offset + num_keys
     start = row_begin + tile * BLOCK_M
-    u = start + tl.arange(0, BLOCK_M)
-    row_ok = (u >= row_begin) & (u < row_end)
+    u, u0, u1, row_ok = rows_from(start, row_begin, row_end, BLOCK_M)
     k_pos = u
 
     n = (k_pos - k_shift).to(tl.int64)
@@ -989,13 +852,9 @@ def dkdv_pass_1_combine(
         dv += tl.load(split_v_ptrs, mask=(v_dims < V_HEAD_DIM)[None, :], other=0.0)
 
     row_ok = row_ok & ~(k_pos % 512 == 0)
-    kept = row_ok[:, None] & (dims < HEAD_DIM)[None, :]
-    dk_base = dk_ptr + lies.to(tl.int64) * stride_dkb + kv_head.to(tl.int64) * stride_dkh
-    dk_ptrs = dk_base + n[:, None] * stride_dkn + dims[None, :]
     # qk_scale is of base 2
     dk *= qk_scale * 0.6931471805599453
-    tl.store(dk_ptrs, dk.to(dk_ptr.dtype.element_ty), mask=kept)
-    kept = row_ok[:, None] & (v_dims < V_HEAD_DIM)[None, :]
-    dv_base = dv_ptr + lies.to(tl.int64) * stride_dvb + kv_head.to(tl.int64) * stride_dvh
-    dv_ptrs = dv_base + n[:, None] * stride_dvn + v_dims[None, :]
-    tl.store(dv_ptrs, dv.to(dv_ptr.dtype.element_ty), mask=kept)
+    dk_head = head_of(dk_ptr, lies, stride_dkb, kv_head, stride_dkh)
+    store_rows(dk_head, n, stride_dkn, dims, row_ok, dk, HEAD_DIM)
+    dv_head = head_of(dv_ptr, lies, stride_dvb, kv_head, stride_dvh)
+    store_rows(dv_head, n, stride_dvn, v_dims, row_ok, dv, V_HEAD_DIM)
