@@ -277,7 +277,7 @@ def careful_product(weights, allowed, values, acc, PRECISION: tl.constexpr):
 
 @triton.jit
 def load_request(requests_ptr, b):
-    """A request: q_len, kv_len, q_offset, k_offset, num_keys, from positions to places on both sides, entry of tensors."""
+    """A request: four lengths, num_keys, what brings positions of rows and keys to places, the entry of its tensors."""
     entry = requests_ptr + b * 8
     q_offset = tl.load(entry + 2)
     k_offset = tl.load(entry + 3)

@@ -17,7 +17,7 @@ from spattn.layout.planner import plan
 from tests.codegen.test_golden import LINE, unused
 from tests.layout.patterns import PICKED
 
-ENTRY = re.compile(r"(dq|dkdv)_pass_\d+(_combine)?")
+ENTRY = re.compile(r"(dq|dkdv)_pass_\d+(_combine|_repair)?")
 GOLDEN = "columns([::512]) & causal | last(256)"
 
 
