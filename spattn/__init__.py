@@ -16,6 +16,7 @@ from spattn._version import __version__
 
 if TYPE_CHECKING:
     from spattn.attend import Attention, attention, compile
+    from spattn.call.merge import merge
     from spattn.errors import ArgumentError, BindError, PatternError, SpattnError, UnsupportedError
     from spattn.pattern import Pattern, parse
 
@@ -30,6 +31,7 @@ __all__ = [
     "__version__",
     "attention",
     "compile",
+    "merge",
     "parse",
 ]
 
@@ -37,6 +39,7 @@ _HOMES = {
     "Attention": "spattn.attend",
     "attention": "spattn.attend",
     "compile": "spattn.attend",
+    "merge": "spattn.call.merge",
     "Pattern": "spattn.pattern",
     "parse": "spattn.pattern",
     "ArgumentError": "spattn.errors",

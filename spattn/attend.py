@@ -18,7 +18,7 @@ from spattn.codegen.module import ModuleSource
 from spattn.compiler import Compiled, compile_pattern
 from spattn.errors import MissingDependencyError
 from spattn.expressions.algebra import symbols
-from spattn.frontend.reserved import KEYWORDS
+from spattn.frontend.reserved import KEYWORDS, refuse_dropout
 from spattn.layout.ir import Layout
 from spattn.pattern import Pattern
 from spattn.relation.heads import pair_groups
@@ -63,6 +63,7 @@ class Attention:
         *,
         return_lse: bool = False,
         scale: float | torch.Tensor | None = None,
+        sinks: torch.Tensor | None = None,
         q_offset: int | torch.Tensor | None = None,
         k_offset: int | torch.Tensor | None = None,
         kv_len: int | torch.Tensor | None = None,
@@ -92,6 +93,8 @@ class Attention:
             return_lse: Also give the log-sum-exp of each row's scores.
             scale: A number, or a tensor of one, on q's device or the CPU, which has a gradient; 1/sqrt(head_dim) by
                 default. A tensor multiplies q, in q's dtype.
+            sinks: `[num_q_heads]`, of any float dtype, on q's device: one more logit in each row of a head, in the
+                denominator and in lse, without a value. Has a gradient.
             q_offset: Position of the first row; by default the last row stands at the last key of the whole.
             k_offset: Position of the first key; 0 by default.
             kv_len: Keys of the whole; by default it ends with the last key that is given.
@@ -109,7 +112,7 @@ class Attention:
 
         Returns:
             out `[batch, num_q_heads, q_len, v_head_dim]` in q's dtype, and with `return_lse` the natural-log lse in
-            float32, `[batch, num_q_heads, q_len]`. A row without keys has out 0 and lse -inf.
+            float32, `[batch, num_q_heads, q_len]`. A row without keys has out 0 and lse -inf, or its sink.
 
         Raises:
             ArgumentError: Shapes, dtypes or devices do not fit.
@@ -118,6 +121,8 @@ class Attention:
         """
         if self._calls is None:
             self._calls = self.calls()
+        if sinks is not None:
+            self._calls.check_sinks(sinks, q)
         if (
             q_offset is k_offset is kv_len is q_lens is kv_lens is cu_seqlens_q is cu_seqlens_k is None
             and max_seqlen_q is max_seqlen_k is None
@@ -128,7 +133,10 @@ class Attention:
             lengths = q_lens, kv_lens, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k
             placement = Placement(q_offset, k_offset, kv_len, *lengths, missing_keys)
             out, lse = self._calls.placed(q, k, v, scale, placement, tensors, prepared)
-        return (out, lse) if return_lse else out
+        if sinks is None:
+            return (out, lse) if return_lse else out
+        taken = self._calls.out_with_sinks(out, lse, sinks, cu_seqlens_q is not None)
+        return (taken, self._calls.lse_with_sinks(lse, sinks)) if return_lse else taken
 
     def prepare(self, **tensors: Any) -> Prepared:
         """Copies tensors of the pattern, for calls to which they are given as `prepared=`.
@@ -185,10 +193,14 @@ class Attention:
         del q_len, kv_len
         return self.layout_of(self._values(group))
 
-    def source(self, *, group: int = 0, backward: bool = False) -> str:
-        """The generated Triton module, a file to read: of attention, or of its gradients."""
+    def source(self, *, group: int = 0, backward: bool = False, standalone: bool = False) -> str:
+        """The generated Triton module, a file to read: of attention, or of its gradients.
+
+        It imports functions from `spattn.kernels`; `standalone` writes them out, so that it needs Triton alone.
+        """
         values = self._values(group)
-        return (self.backward_module_of(values) if backward else self.module_of(values)).text
+        module = self.backward_module_of(values) if backward else self.module_of(values)
+        return module.standalone if standalone else module.text
 
     def layout_of(self, values: tuple[bool, ...], by_residue: bool = True) -> Layout:
         """The layout of the group of heads for which the conditions on heads have these values.
@@ -292,13 +304,14 @@ def compile(  # noqa: A001  the name that users expect
     Raises:
         PatternError: The text is no pattern.
         BindError: A binding is of the wrong kind or not in the pattern.
-        UnsupportedError: There is no such backend.
+        UnsupportedError: There is no such backend, and no dropout.
 
     >>> attn = compile("local(256) | global([0, cls])", cls=7)
     >>> attn.pattern
     Pattern('local(256) | global([0, 7])')
     """
     require(backend)
+    refuse_dropout(bindings)
     parsed = Pattern.of(pattern, layer=layer, **bindings)
     compiled = compile_pattern(parsed.syntax)
     plan = Plan(str(parsed), backend, bool(tf32), bool(tune), tuple(name for name, _ in compiled.roles))

@@ -130,7 +130,9 @@ def is_spread(condition: Bool, tensors: Tensors) -> bool:
     return False
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Any, scale: float | None = None) -> tuple[Tensor, Tensor]:
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Any, scale: float | None = None, sinks: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Attention in float64 over the allowed pairs alone.
 
     Args:
@@ -139,10 +141,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Any, scale: float | None = 
         v: `[batch, num_kv_heads, kv_len, head_dim_v]`.
         mask: Allowed pairs, `[q_len, kv_len]` or with batch and heads before.
         scale: Factor of the scores; 1/sqrt(head_dim) where it is not given.
+        sinks: `[num_q_heads]`, one more logit in each row of a head, without a value.
 
     Returns:
         `out [batch, num_q_heads, q_len, head_dim_v]` and `lse [batch, num_q_heads, q_len]` (natural log), float64. A
-        row without keys gives 0 and -inf; values of keys that are not allowed never matter.
+        row without keys gives 0 and -inf, or its sink; values of keys that are not allowed never matter.
     """
     import torch
 
@@ -153,7 +156,10 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Any, scale: float | None = 
     allowed = torch.as_tensor(mask, device=q.device).expand(batch, num_q_heads, q_len, k.shape[2])
     scores = q.double() @ k.transpose(-1, -2) * (1 / sqrt(head_dim) if scale is None else scale)
     scores = torch.where(allowed, scores, -torch.inf)
-    lse = scores.logsumexp(-1)
+    logits = scores
+    if sinks is not None:
+        logits = torch.cat((scores, sinks.double()[:, None, None].expand(batch, -1, q_len, 1)), -1)
+    lse = logits.logsumexp(-1)
     weights = torch.where(allowed, (scores - lse.unsqueeze(-1)).exp(), 0.0)
     return _combine(weights, allowed, v), lse
 

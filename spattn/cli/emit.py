@@ -63,6 +63,9 @@ def emit(
     group: Annotated[
         int, typer.Option("--group", min=0, help="Which group, where heads differ; --stage layout lists them.")
     ] = 0,
+    standalone: Annotated[
+        bool, typer.Option("--standalone", help="Write out the functions that generated source imports.")
+    ] = False,
     settings: SetOption = None,
     layer: LayerOption = None,
     output: OutputOption = None,
@@ -83,7 +86,8 @@ def emit(
             text = _layouts(_attention(parsed), direction)
         case Stage.SOURCE:
             attn = _attention(parsed)
-            text = _module(attn, _chosen(attn, group), direction).text
+            module = _module(attn, _chosen(attn, group), direction)
+            text = module.standalone if standalone else module.text
         case _:
             text, details = _machine_code(_attention(parsed), group, direction, stage, target, dtype, head_dim)
     if as_json:

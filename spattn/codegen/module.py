@@ -10,7 +10,7 @@ from spattn.codegen.kernel import kernel_text
 from spattn.codegen.kinds import D_KEYS, D_QUERIES, FORWARD, Kind
 from spattn.codegen.languages.language import Language
 from spattn.codegen.parameters import Role
-from spattn.codegen.parts import SCANNED, TERMS, KernelText, LoopText
+from spattn.codegen.parts import KernelText, LoopText
 from spattn.codegen.pruning import pruned
 from spattn.codegen.signature import Signature, combining
 from spattn.codegen.wrapping import wrapped
@@ -18,8 +18,6 @@ from spattn.expressions.frozen import frozen
 from spattn.expressions.text import text
 from spattn.layout.describe import describe
 from spattn.layout.ir import Box, Layout
-
-PREAMBLE = re.compile(r'\{% if "(\w+)" in needed %\}')
 
 
 @frozen
@@ -62,9 +60,16 @@ class PassSource:
 
 @frozen
 class ModuleSource:
-    """Generated text and its kernels; the same layouts give the same bytes."""
+    """Generated text and its kernels; the same layouts give the same bytes.
+
+    Attributes:
+        text: A module that imports the functions which its kernels call.
+        standalone: The same with these written out.
+        passes: Its kernels.
+    """
 
     text: str
+    standalone: str
     passes: tuple[PassSource, ...]
 
     @property
@@ -122,16 +127,19 @@ def _module(
     kernels: list[KernelText], lines: list[str], layout: Layout, pattern: str, language: Language
 ) -> ModuleSource:
     body = pruned("".join(_kernel(kernel, language.templates) for kernel in kernels))
-    head = _render(
-        f"{language.templates}/_head.py.jinja",
-        version=comment(__version__),
-        pattern=comment(pattern),
-        condition=comment(text(layout.condition)),
-        layout=[comment(line) for line in lines],
+    names = {
+        "version": comment(__version__),
+        "digest": comment(language.helpers.digest),
+        "pattern": comment(pattern),
+        "condition": comment(text(layout.condition)),
+        "layout": [comment(line) for line in lines],
+    }
+    head = f"{language.templates}/_head.py.jinja"
+    imported, inlined = (
+        _tidied(_render(head, **names, helpers=helpers) + body)
+        for helpers in (language.helpers.imported(body), language.helpers.inlined(body))
     )
-    needed = _needed(body, language.templates)
-    preamble = _render(f"{language.templates}/_preamble.py.jinja", needed=needed, scanned=SCANNED, terms=TERMS)
-    return ModuleSource(_tidied(head + preamble + body), tuple(map(_pass_source, kernels)))
+    return ModuleSource(imported, inlined, tuple(map(_pass_source, kernels)))
 
 
 def _kernel(kernel: KernelText, templates: str) -> str:
@@ -169,15 +177,6 @@ def _pass_source(kernel: KernelText) -> PassSource:
 
 def _render(name: str, **values: object) -> str:
     return environment().get_template(name).render(**values)
-
-
-def _needed(body: str, templates: str) -> frozenset[str]:
-    """Functions of the preamble that the kernels call."""
-    loader = environment().loader
-    assert loader is not None
-    source, _, _ = loader.get_source(environment(), f"{templates}/_preamble.py.jinja")
-    needed = {name for name in PREAMBLE.findall(source) if f"{name}(" in body}
-    return frozenset(needed | ({"online_softmax"} if "careful_softmax" in needed else set()))
 
 
 def _tidied(source: str) -> str:

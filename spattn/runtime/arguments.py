@@ -16,6 +16,7 @@ from spattn.call.request import Request
 from spattn.call.shape import dtype_name
 from spattn.errors import ArgumentError, BindError
 from spattn.expressions.width import FIRST, LONGEST
+from spattn.frontend.reserved import refuse_dropout
 from spattn.runtime.placing import check_positions
 from spattn.runtime.tensors import require_tensor
 
@@ -133,6 +134,7 @@ def named(
         ArgumentError: One is elsewhere.
         BindError: One is missing, too many, or of no integers.
     """
+    refuse_dropout(tensors)
     every = {**(shared or {}), **tensors}
     missing = [name for name in roles if every.get(name) is None]
     if missing:
@@ -154,7 +156,9 @@ def as_tensors(
     Raises:
         ArgumentError: One is elsewhere.
         BindError: One is too many, or of no integers.
+        UnsupportedError: One is no tensor of a pattern, but dropout.
     """
+    refuse_dropout(tensors)
     extra = [name for name in tensors if name not in roles]
     if extra:
         known = f"it reads {', '.join(roles)}" if roles else "it reads none"

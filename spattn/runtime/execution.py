@@ -19,6 +19,7 @@ from spattn.runtime.kinds import kind_of, numbers_of
 from spattn.runtime.numbers import scaled
 from spattn.runtime.options import Plan
 from spattn.runtime.placing import as_batch, only_of_the_whole, read_placement
+from spattn.runtime.sinks import check_sinks, lse_with_sinks, out_with_sinks
 from spattn.runtime.tensors import require_tensor
 
 MAX_KINDS = 1024
@@ -57,6 +58,10 @@ class Calls:
         plan: The same as text, for operators.
         roles: The pattern's free names, and what each is.
     """
+
+    check_sinks = staticmethod(check_sinks)
+    out_with_sinks = staticmethod(out_with_sinks)
+    lse_with_sinks = staticmethod(lse_with_sinks)
 
     def __init__(self, plans: Pattern, plan: Plan, roles: Mapping[str, str]) -> None:
         self._plans, self._backend, self._tf32, self._roles = plans, plan.backend, plan.tf32, roles

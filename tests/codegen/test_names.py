@@ -79,7 +79,7 @@ def _names(node: ast.stmt) -> list[str]:
     match node:
         case ast.FunctionDef(name):
             return [name]
-        case ast.Import(names):
+        case ast.Import(names) | ast.ImportFrom(names=names):
             return [one.asname or one.name for one in names]
         case ast.Assign(targets):
             return [target.id for target in targets if isinstance(target, ast.Name)]
@@ -100,7 +100,7 @@ def assert_defined(compiled: Compiled) -> None:
     """In both directions, for all values of what is known of heads and batch entries."""
     for values in itertools.product((False, True), repeat=len(compiled.pair_conditions)):
         for source in (compiled.source(values), compiled.backward_source(values)):
-            assert undefined(source.text) == set()
+            assert undefined(source.text) == undefined(source.standalone) == set()
 
 
 def test_what_is_undefined_is_found() -> None:

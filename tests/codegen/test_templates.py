@@ -22,8 +22,7 @@ from spattn.layout.planner import plan
 
 PASS = {"kernel", "kind", "side", "loops", "by_head"}
 NAMES: Mapping[str, set[str]] = {
-    "_head.py.jinja": {"version", "pattern", "condition", "layout"},
-    "_preamble.py.jinja": {"needed", "scanned", "terms"},
+    "_head.py.jinja": {"version", "digest", "pattern", "condition", "layout", "helpers"},
     "_loop.py.jinja": {"one", "walk", "kind", "side"},
     "forward.py.jinja": PASS,
     "d_queries.py.jinja": PASS,

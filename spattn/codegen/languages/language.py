@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from spattn.codegen.helpers import Helpers
 from spattn.codegen.tile import Tile
 
 if TYPE_CHECKING:
@@ -16,6 +17,11 @@ class Language(Protocol):
     @property
     def name(self) -> str:
         """As `backend=` filters name it."""
+        ...
+
+    @property
+    def helpers(self) -> Helpers:
+        """The functions that its kernels call."""
         ...
 
     @property

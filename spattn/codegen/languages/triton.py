@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from spattn.codegen.helpers import Helpers
 from spattn.codegen.tile import Tile
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ class Triton:
 
     name = "triton"
     templates = "triton"
+    helpers = Helpers("spattn.kernels.triton")
 
     def refusal(self, one: Pass, kernel: str) -> str | None:
         """None: each index map has its loop."""

@@ -15,145 +15,10 @@
 import triton
 import triton.language as tl
 
-NOWHERE = tl.constexpr(1 << 30)
-SCANNED = tl.constexpr(64)
-
-
-@triton.jit
-def below(number, count):
-    """0 <= number < count in one comparison: without signs, numbers below 0 are the greatest."""
-    return number.to(tl.uint32) < tl.cast(count, tl.uint32)
-
-
-@triton.jit
-def tiles_of(lo, hi, cursor, BLOCK_N: tl.constexpr):
-    """The key tiles of a range behind the cursor: (first key, their number, next cursor)."""
-    lo = tl.maximum(lo, cursor)
-    tiles = tl.maximum(hi - lo + BLOCK_N, 0) // BLOCK_N
-    return lo, tiles, tl.where(lo <= hi, lo + tiles * BLOCK_N, cursor)
-
-
-@triton.jit
-def share(tiles, split, splits):
-    """The part [begin, end) of a number of key tiles that one of the splits has."""
-    each = (tiles + splits - 1) // splits
-    begin = tl.minimum(split * each, tiles)
-    return begin, tl.minimum(begin + each, tiles)
-
-
-@triton.jit
-def tile_number(number, before, full, stretch: tl.constexpr, APART: tl.constexpr):
-    """Which tile of a loop comes at a place: where partial ones are walked apart, those around the full ones first."""
-    if not APART:
-        return number
-    elif stretch:
-        return number + before
-    else:
-        return tl.where(number < before, number, number + full)
-
-
-@triton.jit
-def marks(values):
-    """NaN for a row that has inf or NaN, else 0: zero times these is no zero. By row no warp waits for another."""
-    return tl.sum(values * 0.0, 1)
-
-
-@triton.jit
-def is_marked(marks_ptr, first, stop, COUNT: tl.constexpr, BLOCK_M: tl.constexpr):
-    """Is a row marked of the tiles from first to before stop, COUNT at most?"""
-    row = tl.arange(0, COUNT * BLOCK_M)
-    found = tl.load(
-        marks_ptr + tl.cast(first, tl.int64) * BLOCK_M + row, mask=row < (stop - first) * BLOCK_M, other=0.0
-    )
-    return tl.max(tl.where(found != found, 1, 0), 0) > 0
-
-
-@triton.jit
-def normalised(acc, m_i, l_i):
-    """The state of the softmax as a finished part: (part, its base-2 log)."""
-    total = tl.where(l_i == 0.0, 1.0, l_i)
-    return acc * (1.0 / total)[:, None], m_i + tl.log2(total)
-
-
-@triton.jit
-def row_scale(part):
-    """A power of two for each row: divided by it, a part's finite values lie within 2^15, where 16 bits hold them."""
-    size = tl.abs(part)
-    exponent = tl.max(tl.where(size < float("inf"), size, 0.0), 1).to(tl.int32, bitcast=True) & (255 << 23)
-    return (tl.maximum(exponent, 15 << 23) - (14 << 23)).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def store_part(part_ptr, lse_ptr, scale_ptr, row, row_ok, dims, part, lse, scale, WIDTH: tl.constexpr):
-    """A finished part of rows: its values divided by their row's scale, a base-2 log, the scale."""
-    shrink = ((254 << 23) - scale.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)
-    kept = row_ok[:, None] & (dims < WIDTH)[None, :]
-    tl.store(
-        part_ptr + row[:, None] * WIDTH + dims[None, :],
-        (part * shrink[:, None]).to(part_ptr.dtype.element_ty),
-        mask=kept,
-    )
-    tl.store(lse_ptr + row, lse, mask=row_ok)
-    tl.store(scale_ptr + row, scale, mask=row_ok)
-
-
-@triton.jit
-def load_part(part_ptr, lse_ptr, scale_ptr, row, row_ok, dims, WIDTH: tl.constexpr):
-    """What store_part left: (part, lse), empty where a row is not ok."""
-    kept = row_ok[:, None] & (dims < WIDTH)[None, :]
-    part = tl.load(part_ptr + row[:, None] * WIDTH + dims[None, :], mask=kept, other=0.0).to(tl.float32)
-    scale = tl.load(scale_ptr + row, mask=row_ok, other=0.0)
-    return part * scale[:, None], tl.load(lse_ptr + row, mask=row_ok, other=float("-inf"))
-
-
-@triton.jit
-def add_part(acc, m_i, l_i, part, part_lse):
-    """A finished part of the same rows joins the state of the softmax; part_lse is a base-2 log."""
-    m_new = tl.maximum(m_i, part_lse)
-    m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
-    alpha = tl.exp2(m_i - m_safe)
-    beta = tl.exp2(part_lse - m_safe)
-    return acc * alpha[:, None] + part * beta[:, None], m_new, l_i * alpha + beta
-
-
-@triton.jit
-def load_tile(pointers, inside, dims_inside, PADDED: tl.constexpr):
-    """A tile of keys or values, 0 outside; dimensions are checked where they are padded."""
-    if PADDED:
-        inside = inside & dims_inside
-    return tl.load(pointers, mask=inside, other=0.0)
-
-
-@triton.jit
-def online_softmax(scores, v, acc, m_i, l_i, qk_scale, PRECISION: tl.constexpr):
-    """One step of the online softmax; scores are unscaled, -inf where a pair is not allowed."""
-    m_new = tl.maximum(m_i, tl.max(scores, 1) * qk_scale)
-    m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
-    p = tl.exp2(scores * qk_scale - m_safe[:, None])
-    alpha = tl.exp2(m_i - m_safe)
-    l_i = l_i * alpha + tl.sum(p, 1)
-    acc = tl.dot(p.to(v.dtype), v, acc * alpha[:, None], input_precision=PRECISION)
-    return acc, m_new, l_i
-
-
-@triton.jit
-def ones(allowed, like):
-    """1 where a pair is allowed, else 0."""
-    # of numbers that lie as a product's result does: Triton 3.6 cannot make a factor of every mask
-    return tl.where(allowed, tl.minimum(tl.abs(like), 0.0) + 1.0, 0.0)
-
-
-@triton.jit
-def careful_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION: tl.constexpr):
-    """online_softmax for values that hold inf or NaN: 0 * inf would spoil the rows that may not see them."""
-    finite = tl.abs(v) < float("inf")
-    acc, m_i, l_i = online_softmax(scores, tl.where(finite, v, 0.0).to(v.dtype), acc, m_i, l_i, qk_scale, PRECISION)
-    seen = ones(allowed, scores).to(v.dtype)
-    rises = tl.where(finite | (v < 0), 0.0, 1.0).to(v.dtype)
-    falls = tl.where(finite | (v > 0), 0.0, 1.0).to(v.dtype)
-    acc += tl.where(tl.dot(seen, rises, input_precision=PRECISION) > 0, float("inf"), 0.0)
-    acc -= tl.where(tl.dot(seen, falls, input_precision=PRECISION) > 0, float("inf"), 0.0)
-    return acc, m_i, l_i
+from spattn.kernels.triton import (
+    NOWHERE, SCANNED, add_part, below, careful_softmax, is_marked, load_part, load_tile, marks, normalised,
+    online_softmax, row_scale, share, store_part, tile_number, tiles_of,
+)
 
 
 @triton.jit
@@ -259,6 +124,7 @@ def pass_0_tile(
     if REQUESTS:
         request = requests_ptr + b * 8
         q_len = tl.load(request)
+        kv_len = tl.load(request + 1)
         q_offset = tl.load(request + 2)
         k_offset = tl.load(request + 3)
         num_keys = tl.load(request + 4)
@@ -271,6 +137,9 @@ def pass_0_tile(
     place = tile * BLOCK_M + tl.arange(0, BLOCK_M)
     q_pos = tl.load(t0_ptr + place * t0_stride_0, mask=place < t0_size_0, other=NOWHERE)
     row_ok = (q_pos >= q_offset) & (q_pos < q_offset + q_len)
+    if REQUESTS:
+        # lists are not cut where this request's keys end
+        row_ok &= q_pos < kv_len
     u = q_pos
     u0 = tl.min(tl.where(row_ok, u, NOWHERE), 0)
     u1 = tl.max(tl.where(row_ok, u, -NOWHERE), 0)
@@ -393,6 +262,7 @@ def pass_0_combine(
     if REQUESTS:
         request = requests_ptr + b * 8
         q_len = tl.load(request)
+        kv_len = tl.load(request + 1)
         q_offset = tl.load(request + 2)
         q_shift = q_offset - tl.load(request + 5)
         lies = tl.load(request + 7)
@@ -402,6 +272,9 @@ def pass_0_combine(
     place = tile * BLOCK_M + tl.arange(0, BLOCK_M)
     q_pos = tl.load(t0_ptr + place * t0_stride_0, mask=place < t0_size_0, other=NOWHERE)
     row_ok = (q_pos >= q_offset) & (q_pos < q_offset + q_len)
+    if REQUESTS:
+        # lists are not cut where this request's keys end
+        row_ok &= q_pos < kv_len
 
     m = (q_pos - q_shift).to(tl.int64)
     v_dims = first_dim + tl.arange(0, BLOCK_DV)

@@ -19,101 +19,10 @@
 import triton
 import triton.language as tl
 
-NOWHERE = tl.constexpr(1 << 30)
-TERMS = tl.constexpr(4)
-SCANNED = tl.constexpr(64)
-
-
-@triton.jit
-def below(number, count):
-    """0 <= number < count in one comparison: without signs, numbers below 0 are the greatest."""
-    return number.to(tl.uint32) < tl.cast(count, tl.uint32)
-
-
-@triton.jit
-def tiles_of(lo, hi, cursor, BLOCK_N: tl.constexpr):
-    """The key tiles of a range behind the cursor: (first key, their number, next cursor)."""
-    lo = tl.maximum(lo, cursor)
-    tiles = tl.maximum(hi - lo + BLOCK_N, 0) // BLOCK_N
-    return lo, tiles, tl.where(lo <= hi, lo + tiles * BLOCK_N, cursor)
-
-
-@triton.jit
-def share(tiles, split, splits):
-    """The part [begin, end) of a number of key tiles that one of the splits has."""
-    each = (tiles + splits - 1) // splits
-    begin = tl.minimum(split * each, tiles)
-    return begin, tl.minimum(begin + each, tiles)
-
-
-@triton.jit
-def tile_number(number, before, full, stretch: tl.constexpr, APART: tl.constexpr):
-    """Which tile of a loop comes at a place: where partial ones are walked apart, those around the full ones first."""
-    if not APART:
-        return number
-    elif stretch:
-        return number + before
-    else:
-        return tl.where(number < before, number, number + full)
-
-
-@triton.jit
-def store_terms(terms_ptr, row, row_ok, lse2, delta):
-    """What dk and dv need of a row of queries, side by side."""
-    tl.store(terms_ptr + row * TERMS, lse2, mask=row_ok)
-    tl.store(terms_ptr + row * TERMS + 1, delta, mask=row_ok)
-
-
-@triton.jit
-def load_terms(terms_ptr, row, inside):
-    """lse2 and delta of a tile of rows, 0 outside; as one number, in one load, which no thread repeats for others."""
-    half = tl.arange(0, TERMS // 2)[None, :]
-    pointers = terms_ptr.to(tl.pointer_type(tl.int64)) + (row * (TERMS // 2))[:, None] + half
-    both = tl.sum(tl.where(half == 0, tl.load(pointers, mask=inside[:, None], other=0), 0), 1)
-    lse2 = both.to(tl.int32).to(tl.float32, bitcast=True)
-    return lse2, (both >> 32).to(tl.int32).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def marks(values):
-    """NaN for a row that has inf or NaN, else 0: zero times these is no zero. By row no warp waits for another."""
-    return tl.sum(values * 0.0, 1)
-
-
-@triton.jit
-def is_marked(marks_ptr, first, stop, COUNT: tl.constexpr, BLOCK_M: tl.constexpr):
-    """Is a row marked of the tiles from first to before stop, COUNT at most?"""
-    row = tl.arange(0, COUNT * BLOCK_M)
-    found = tl.load(
-        marks_ptr + tl.cast(first, tl.int64) * BLOCK_M + row, mask=row < (stop - first) * BLOCK_M, other=0.0
-    )
-    return tl.max(tl.where(found != found, 1, 0), 0) > 0
-
-
-@triton.jit
-def load_tile(pointers, inside, dims_inside, PADDED: tl.constexpr):
-    """A tile of keys or values, 0 outside; dimensions are checked where they are padded."""
-    if PADDED:
-        inside = inside & dims_inside
-    return tl.load(pointers, mask=inside, other=0.0)
-
-
-@triton.jit
-def ones(allowed, like):
-    """1 where a pair is allowed, else 0."""
-    # of numbers that lie as a product's result does: Triton 3.6 cannot make a factor of every mask
-    return tl.where(allowed, tl.minimum(tl.abs(like), 0.0) + 1.0, 0.0)
-
-
-@triton.jit
-def careful_product(weights, allowed, values, acc, PRECISION: tl.constexpr):
-    """acc + weights @ values, which may hold inf or NaN: NaN where an allowed pair meets one, which else counts 0."""
-    finite = tl.abs(values) < float("inf")
-    kept = tl.where(finite, values, 0.0).to(values.dtype)
-    acc = tl.dot(weights.to(values.dtype), kept, acc, input_precision=PRECISION)
-    seen = ones(allowed, weights).to(values.dtype)
-    met = tl.dot(seen, tl.where(finite, 0.0, 1.0).to(values.dtype), input_precision=PRECISION)
-    return acc + tl.where(met > 0, float("nan"), 0.0)
+from spattn.kernels.triton import (
+    NOWHERE, SCANNED, below, careful_product, is_marked, load_terms, load_tile, marks, share, store_terms, tile_number,
+    tiles_of,
+)
 
 
 @triton.jit

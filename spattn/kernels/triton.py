@@ -1,15 +1,17 @@
-{# Functions that every kernel of a module may call. #}
+"""What every generated kernel of Triton may call: sums, masks and loads of a tile, finished parts of a softmax.
+
+Emitted files import these; `spattnc emit --standalone` writes them out. The compiler that generates reads this file as
+text: a constant or a function is one statement at its top level.
+"""
+
+from __future__ import annotations
+
 import triton
 import triton.language as tl
 
-NOWHERE = tl.constexpr(1 << 30)
-{% if "store_terms" in needed %}
-TERMS = tl.constexpr({{ terms }})
-{% endif %}
-{% if "careful_softmax" in needed or "careful_product" in needed %}
-SCANNED = tl.constexpr({{ scanned }})
-{% endif %}
-{% if "floor_div" in needed %}
+NOWHERE = tl.constexpr(1 << 30)  # past every position
+TERMS = tl.constexpr(4)  # numbers that dq leaves of each row, two unused: the 16 bytes that a thread loads at a time
+SCANNED = tl.constexpr(64)  # tiles that a program looks through whose rows may have to be mended
 
 
 @triton.jit
@@ -17,8 +19,6 @@ def floor_div(x, d):
     """x divided by d > 0, rounded down; Triton's // rounds towards zero."""
     quotient = x // d
     return quotient - tl.where(quotient * d > x, 1, 0)
-{% endif %}
-{% if "floor_mod" in needed %}
 
 
 @triton.jit
@@ -26,8 +26,6 @@ def floor_mod(x, d):
     """The remainder in [0, d) of x divided by d > 0."""
     remainder = x % d
     return remainder + tl.where(remainder < 0, d, 0)
-{% endif %}
-{% if "narrowed" in needed %}
 
 
 @triton.jit
@@ -36,16 +34,12 @@ def narrowed(number):
     if number.dtype == tl.int64:
         number = tl.minimum(tl.maximum(number, -NOWHERE), NOWHERE).to(tl.int32)
     return number
-{% endif %}
-{% if "read_0" in needed %}
 
 
 @triton.jit
 def read_0(pointer):
     """A scalar tensor."""
     return tl.load(pointer)
-{% endif %}
-{% if "read_1" in needed %}
 
 
 @triton.jit
@@ -53,8 +47,6 @@ def read_1(pointer, i, size_i, stride_i):
     """pointer[i], the index clipped into the tensor."""
     place = tl.minimum(tl.maximum(i, 0), size_i - 1)
     return tl.load(pointer + place.to(tl.int64) * stride_i)
-{% endif %}
-{% if "read_2" in needed %}
 
 
 @triton.jit
@@ -62,8 +54,6 @@ def read_2(pointer, i, size_i, stride_i, j, size_j, stride_j):
     """pointer[i, j], the indices clipped into the tensor."""
     row = tl.minimum(tl.maximum(i, 0), size_i - 1).to(tl.int64) * stride_i
     return tl.load(pointer + row + tl.minimum(tl.maximum(j, 0), size_j - 1).to(tl.int64) * stride_j)
-{% endif %}
-{% if "read_3" in needed %}
 
 
 @triton.jit
@@ -72,8 +62,6 @@ def read_3(pointer, i, size_i, stride_i, j, size_j, stride_j, k, size_k, stride_
     row = tl.minimum(tl.maximum(i, 0), size_i - 1).to(tl.int64) * stride_i
     row += tl.minimum(tl.maximum(j, 0), size_j - 1).to(tl.int64) * stride_j
     return tl.load(pointer + row + tl.minimum(tl.maximum(k, 0), size_k - 1).to(tl.int64) * stride_k)
-{% endif %}
-{% if "in_list" in needed %}
 
 
 @triton.jit
@@ -84,8 +72,6 @@ def in_list(pointer, row, value, first_row, rows, width, stride_row):
     for slot in range(1, width):
         found |= tl.load(pointer + place + slot) == value
     return found
-{% endif %}
-{% if "in_tokens" in needed %}
 
 
 @triton.jit
@@ -96,8 +82,6 @@ def in_tokens(pointer, position, length, size, stride):
         token = tl.load(pointer + slot * stride)
         found |= position == tl.where(token < 0, token + length, token)
     return found
-{% endif %}
-{% if "carried" in needed %}
 
 
 @triton.jit
@@ -109,16 +93,12 @@ def carried(allowed, factor):
     if factor.dtype == tl.float32:
         allowed = tl.where(allowed, 1, 0)
     return allowed
-{% endif %}
-{% if "below" in needed %}
 
 
 @triton.jit
 def below(number, count):
     """0 <= number < count in one comparison: without signs, numbers below 0 are the greatest."""
     return number.to(tl.uint32) < tl.cast(count, tl.uint32)
-{% endif %}
-{% if "tiles_of" in needed %}
 
 
 @triton.jit
@@ -127,8 +107,6 @@ def tiles_of(lo, hi, cursor, BLOCK_N: tl.constexpr):
     lo = tl.maximum(lo, cursor)
     tiles = tl.maximum(hi - lo + BLOCK_N, 0) // BLOCK_N
     return lo, tiles, tl.where(lo <= hi, lo + tiles * BLOCK_N, cursor)
-{% endif %}
-{% if "share" in needed %}
 
 
 @triton.jit
@@ -137,8 +115,6 @@ def share(tiles, split, splits):
     each = (tiles + splits - 1) // splits
     begin = tl.minimum(split * each, tiles)
     return begin, tl.minimum(begin + each, tiles)
-{% endif %}
-{% if "tile_number" in needed %}
 
 
 @triton.jit
@@ -146,12 +122,9 @@ def tile_number(number, before, full, stretch: tl.constexpr, APART: tl.constexpr
     """Which tile of a loop comes at a place: where partial ones are walked apart, those around the full ones first."""
     if not APART:
         return number
-    elif stretch:
+    if stretch:
         return number + before
-    else:
-        return tl.where(number < before, number, number + full)
-{% endif %}
-{% if "store_terms" in needed %}
+    return tl.where(number < before, number, number + full)
 
 
 @triton.jit
@@ -159,8 +132,6 @@ def store_terms(terms_ptr, row, row_ok, lse2, delta):
     """What dk and dv need of a row of queries, side by side."""
     tl.store(terms_ptr + row * TERMS, lse2, mask=row_ok)
     tl.store(terms_ptr + row * TERMS + 1, delta, mask=row_ok)
-{% endif %}
-{% if "load_terms" in needed %}
 
 
 @triton.jit
@@ -171,26 +142,22 @@ def load_terms(terms_ptr, row, inside):
     both = tl.sum(tl.where(half == 0, tl.load(pointers, mask=inside[:, None], other=0), 0), 1)
     lse2 = both.to(tl.int32).to(tl.float32, bitcast=True)
     return lse2, (both >> 32).to(tl.int32).to(tl.float32, bitcast=True)
-{% endif %}
-{% if "marks" in needed %}
 
 
 @triton.jit
 def marks(values):
     """NaN for a row that has inf or NaN, else 0: zero times these is no zero. By row no warp waits for another."""
     return tl.sum(values * 0.0, 1)
-{% endif %}
-{% if "is_marked" in needed %}
 
 
 @triton.jit
 def is_marked(marks_ptr, first, stop, COUNT: tl.constexpr, BLOCK_M: tl.constexpr):
     """Is a row marked of the tiles from first to before stop, COUNT at most?"""
     row = tl.arange(0, COUNT * BLOCK_M)
-    found = tl.load(marks_ptr + tl.cast(first, tl.int64) * BLOCK_M + row, mask=row < (stop - first) * BLOCK_M, other=0.0)
+    found = tl.load(
+        marks_ptr + tl.cast(first, tl.int64) * BLOCK_M + row, mask=row < (stop - first) * BLOCK_M, other=0.0
+    )
     return tl.max(tl.where(found != found, 1, 0), 0) > 0
-{% endif %}
-{% if "normalised" in needed %}
 
 
 @triton.jit
@@ -198,8 +165,6 @@ def normalised(acc, m_i, l_i):
     """The state of the softmax as a finished part: (part, its base-2 log)."""
     total = tl.where(l_i == 0.0, 1.0, l_i)
     return acc * (1.0 / total)[:, None], m_i + tl.log2(total)
-{% endif %}
-{% if "row_scale" in needed %}
 
 
 @triton.jit
@@ -208,8 +173,6 @@ def row_scale(part):
     size = tl.abs(part)
     exponent = tl.max(tl.where(size < float("inf"), size, 0.0), 1).to(tl.int32, bitcast=True) & (255 << 23)
     return (tl.maximum(exponent, 15 << 23) - (14 << 23)).to(tl.float32, bitcast=True)
-{% endif %}
-{% if "store_part" in needed %}
 
 
 @triton.jit
@@ -217,11 +180,13 @@ def store_part(part_ptr, lse_ptr, scale_ptr, row, row_ok, dims, part, lse, scale
     """A finished part of rows: its values divided by their row's scale, a base-2 log, the scale."""
     shrink = ((254 << 23) - scale.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)
     kept = row_ok[:, None] & (dims < WIDTH)[None, :]
-    tl.store(part_ptr + row[:, None] * WIDTH + dims[None, :], (part * shrink[:, None]).to(part_ptr.dtype.element_ty), mask=kept)
+    tl.store(
+        part_ptr + row[:, None] * WIDTH + dims[None, :],
+        (part * shrink[:, None]).to(part_ptr.dtype.element_ty),
+        mask=kept,
+    )
     tl.store(lse_ptr + row, lse, mask=row_ok)
     tl.store(scale_ptr + row, scale, mask=row_ok)
-{% endif %}
-{% if "load_part" in needed %}
 
 
 @triton.jit
@@ -231,8 +196,6 @@ def load_part(part_ptr, lse_ptr, scale_ptr, row, row_ok, dims, WIDTH: tl.constex
     part = tl.load(part_ptr + row[:, None] * WIDTH + dims[None, :], mask=kept, other=0.0).to(tl.float32)
     scale = tl.load(scale_ptr + row, mask=row_ok, other=0.0)
     return part * scale[:, None], tl.load(lse_ptr + row, mask=row_ok, other=float("-inf"))
-{% endif %}
-{% if "add_part" in needed %}
 
 
 @triton.jit
@@ -243,8 +206,6 @@ def add_part(acc, m_i, l_i, part, part_lse):
     alpha = tl.exp2(m_i - m_safe)
     beta = tl.exp2(part_lse - m_safe)
     return acc * alpha[:, None] + part * beta[:, None], m_new, l_i * alpha + beta
-{% endif %}
-{% if "in_order" in needed %}
 
 
 @triton.jit
@@ -261,8 +222,6 @@ def in_order(lo_a, hi_a, full_lo_a, full_hi_a, lo_b, hi_b, full_lo_b, full_hi_b)
         tl.where(swap, full_lo_a, full_lo_b),
         tl.where(swap, full_hi_a, full_hi_b),
     )
-{% endif %}
-{% if "load_tile" in needed %}
 
 
 @triton.jit
@@ -271,8 +230,6 @@ def load_tile(pointers, inside, dims_inside, PADDED: tl.constexpr):
     if PADDED:
         inside = inside & dims_inside
     return tl.load(pointers, mask=inside, other=0.0)
-{% endif %}
-{% if "online_softmax" in needed %}
 
 
 @triton.jit
@@ -285,8 +242,6 @@ def online_softmax(scores, v, acc, m_i, l_i, qk_scale, PRECISION: tl.constexpr):
     l_i = l_i * alpha + tl.sum(p, 1)
     acc = tl.dot(p.to(v.dtype), v, acc * alpha[:, None], input_precision=PRECISION)
     return acc, m_new, l_i
-{% endif %}
-{% if "careful_softmax" in needed or "careful_product" in needed %}
 
 
 @triton.jit
@@ -294,8 +249,6 @@ def ones(allowed, like):
     """1 where a pair is allowed, else 0."""
     # of numbers that lie as a product's result does: Triton 3.6 cannot make a factor of every mask
     return tl.where(allowed, tl.minimum(tl.abs(like), 0.0) + 1.0, 0.0)
-{% endif %}
-{% if "careful_softmax" in needed %}
 
 
 @triton.jit
@@ -309,8 +262,6 @@ def careful_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION: tl.c
     acc += tl.where(tl.dot(seen, rises, input_precision=PRECISION) > 0, float("inf"), 0.0)
     acc -= tl.where(tl.dot(seen, falls, input_precision=PRECISION) > 0, float("inf"), 0.0)
     return acc, m_i, l_i
-{% endif %}
-{% if "careful_product" in needed %}
 
 
 @triton.jit
@@ -322,4 +273,3 @@ def careful_product(weights, allowed, values, acc, PRECISION: tl.constexpr):
     seen = ones(allowed, weights).to(values.dtype)
     met = tl.dot(seen, tl.where(finite, 0.0, 1.0).to(values.dtype), input_precision=PRECISION)
     return acc + tl.where(met > 0, float("nan"), 0.0)
-{% endif %}
