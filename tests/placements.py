@@ -34,6 +34,9 @@ PATTERNS_BY_REQUEST = (
     "strided(3) & causal",
     "chunk(5) & valid(lengths)",
     "last(2) | global([0, 7])",
+    "blocks(table, size=4) | last(2)",
+    "columns([tokens, -1])",
+    "last(3) | rows([-2, others])",
     "documents(ids) & causal",
     "documents(q_ids, k_ids) | last(2)",
 )

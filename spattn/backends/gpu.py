@@ -18,13 +18,11 @@ from spattn.codegen.parameters import (
     BlockLists,
     DocumentBounds,
     DocumentIds,
-    GivenTokens,
     Membership,
-    TokenList,
     Values,
 )
 from spattn.expressions.algebra import subexpressions
-from spattn.expressions.nodes import Relative
+from spattn.expressions.nodes import KV_LEN, RandomTable, Relative
 from spattn.gpu.autograd import Differentiable, Recorded
 from spattn.gpu.forward import attend
 from spattn.gpu.launch import Options, Outputs
@@ -104,17 +102,15 @@ def alike_lists(
             match role:
                 case Values():
                     continue
-                case TokenList(tokens) if not tokens.tensors and min(tokens.values, default=0) >= 0:
-                    continue
-                case TokenList() | Membership() | GivenTokens():
-                    return "lists of tokens that are given, or count from the end"
+                case Membership(_, length) if length != KV_LEN or not longest:
+                    return "lists of tokens, and no number says how long the longest whole is"
                 case DocumentIds(documents) | DocumentBounds(documents):
                     if framed:
                         return "positions within documents, which end with the keys"
                     if documents.cumulative and not longest:
                         return "segments, and no number says how long the longest whole is"
-                case BlockLists():
-                    return "blocks of a table"
+                case BlockLists(RandomTable()):
+                    return "random blocks, drawn among those of one length"
     return None
 
 

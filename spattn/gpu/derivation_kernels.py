@@ -39,9 +39,16 @@ def list_blocks(
 
 
 @triton.jit(do_not_specialize=["count", "length"])
-def place_tokens(tokens_ptr, places_ptr, count, length, stride_b, stride_n, BLOCK: tl.constexpr):
-    """Positions that tokens name, NOWHERE for those outside of a sequence of `length` and those named before."""
+def place_tokens(
+    tokens_ptr, requests_ptr, places_ptr, count, length, stride_b, stride_n, REQUESTS: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """Positions that tokens name, NOWHERE for those outside of a sequence and those named before.
+
+    It has `length` positions, or with REQUESTS as many as the table of requests says.
+    """
     b = tl.program_id(1).to(tl.int64)
+    if REQUESTS:
+        length = tl.load(requests_ptr + b * 8 + 1)
     tokens_ptr += b * stride_b
     mine = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     place = _position(tokens_ptr, mine, count, length, stride_n)
@@ -78,12 +85,17 @@ def sort_places(places_ptr, list_ptr, count, BLOCK: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["count", "length"])
-def mark_tokens(tokens_ptr, marks_ptr, count, length, stride_b, stride_n, BLOCK: tl.constexpr):
-    """1 at each position that a token names; the others are as they were."""
+def mark_tokens(
+    tokens_ptr, requests_ptr, marks_ptr, count, length, stride_b, stride_n, REQUESTS: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """1 at each position that a token names; the others are as they were. Arguments as of `place_tokens`."""
     b = tl.program_id(1).to(tl.int64)
+    marks_ptr += b * length
+    if REQUESTS:
+        length = tl.minimum(tl.load(requests_ptr + b * 8 + 1), length)
     mine = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     place = _position(tokens_ptr + b * stride_b, mine, count, length, stride_n)
-    tl.store(marks_ptr + b * length + place, 1, mask=place < length)
+    tl.store(marks_ptr + place, 1, mask=place < length)
 
 
 @triton.jit(do_not_specialize=["size"])

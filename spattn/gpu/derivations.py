@@ -85,39 +85,45 @@ def block_lists(
     return _settled(("blocks", rows, columns, transposed), (table,), made)
 
 
-def token_list(tokens: torch.Tensor, length: int) -> Derivation:
+def token_list(tokens: torch.Tensor, length: int, requests: torch.Tensor | None = None) -> Derivation:
     """int32 [.., n]: positions ascending, repeated and outside ones moved to the end as NOWHERE.
 
     Args:
         tokens: `[.., n]`, negative ones count from the end.
-        length: Of the sequence.
+        length: Of the sequence, of the longest where requests have sequences of their own.
+        requests: Their table; the sources are then the tokens and it.
     """
 
     def made() -> Derivation:
         batch, count, strides = _sequence(tokens)
         workspace, kernels = Workspace(), _kernels()
-        places = 2 + workspace.add(batch * count, torch.int32)
-        grid = (-(-count // COMPARED), batch, 1)
+        result = len(sources)
+        places = result + 1 + workspace.add(batch * count, torch.int32)
+        grid, numbers = (-(-count // COMPARED), batch, 1), (count, length, *strides)
+        constants = requests is not None, COMPARED
         steps = [
-            _step(kernels.place_tokens, grid, (0, places), (count, length, *strides), (COMPARED,), strides),
-            _step(kernels.sort_places, grid, (places, 1), (count,), (COMPARED,), ()),
+            _step(kernels.place_tokens, grid, (0, result - 1, places), numbers, constants, strides),
+            _step(kernels.sort_places, grid, (places, result), (count,), (COMPARED,), ()),
         ]
         return Derivation(Launches(steps, workspace), OutputAllocator(tokens.shape, torch.int32, tokens.device))
 
-    return _settled(("tokens", length), (tokens,), made)
+    sources = (tokens,) if requests is None else (tokens, requests)
+    return _settled(("tokens", length), sources, made)
 
 
-def membership(tokens: torch.Tensor, length: int) -> Derivation:
+def membership(tokens: torch.Tensor, length: int, requests: torch.Tensor | None = None) -> Derivation:
     """int8 [.., length]: is the position one of the tokens? Arguments as of `token_list`."""
 
     def made() -> Derivation:
         batch, count, strides = _sequence(tokens)
-        grid = (-(-count // BLOCK), batch, 1)
-        launch = _step(_kernels().mark_tokens, grid, (0, 1), (count, length, *strides), (BLOCK,), strides)
+        grid, numbers = (-(-count // BLOCK), batch, 1), (count, length, *strides)
+        result, constants = len(sources), (requests is not None, BLOCK)
+        launch = _step(_kernels().mark_tokens, grid, (0, result - 1, result), numbers, constants, strides)
         allocator = OutputAllocator((*tokens.shape[:-1], length), torch.int8, tokens.device)
         return Derivation(Launches([launch] if count else []), allocator, zeroed=True)
 
-    return _settled(("membership", length), (tokens,), made)
+    sources = (tokens,) if requests is None else (tokens, requests)
+    return _settled(("membership", length), sources, made)
 
 
 def requests(at: Positions, given: Mapping[str, torch.Tensor], count: int) -> Derivation:

@@ -5,7 +5,7 @@ Sizes come from shapes alone: nothing here reads a value back to the host.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from functools import lru_cache
 from typing import Any
@@ -82,7 +82,8 @@ def _numbers_of(role: Role, tensor: torch.Tensor, frame: Frame) -> tuple[int, ..
     for i in range(extra, tensor.dim()):
         numbers += [tensor.shape[i], tensor.stride(i)]
     if isinstance(role, BlockLists):
-        numbers.append(frame.blocks(role.size, keys=role.transposed)[0])
+        first, _ = frame.blocks(role.size, keys=role.transposed)
+        numbers.append(0 if frame.positions.by_request else first)
     return tuple(numbers)
 
 
@@ -108,6 +109,9 @@ def _tensor(role: Role, frame: Frame, prepared: Prepared) -> torch.Tensor:
 
 def _block_lists(table: GivenTable, size: int, transposed: bool, frame: Frame, prepared: Prepared) -> torch.Tensor:
     rows, columns = (frame.blocks(size, keys=keys) for keys in (transposed, not transposed))
+    if frame.positions.by_request:  # all of the table, and a list for what is outside of it
+        height, width = prepared[table.tensor].shape[-2:]
+        rows, columns = ((0, width + 1), (0, height)) if transposed else ((0, height + 1), (0, width))
 
     def made() -> torch.Tensor:
         marks = _numbers(prepared[table.tensor])
@@ -140,6 +144,8 @@ def _row(tensor: torch.Tensor) -> torch.Tensor:
 
 def _token_list(tokens: Tokens, frame: Frame, prepared: Prepared) -> torch.Tensor:
     length = frame.kv_len
+    if frame.positions.by_request and (tokens.tensors or min(tokens.values, default=0) < 0):
+        return _of_requests(derivations.token_list, tokens, length, frame, prepared)
     if not tokens.tensors:
         return _constant_list(_inside(tokens, length), frame.device)
 
@@ -150,7 +156,28 @@ def _token_list(tokens: Tokens, frame: Frame, prepared: Prepared) -> torch.Tenso
     return prepared.derived(("list", tokens, length), tokens.tensors, made)
 
 
+def _of_requests(
+    derive: Callable[..., derivations.Derivation],
+    tokens: Tokens,
+    length: int,
+    frame: Frame,
+    prepared: Prepared,
+) -> torch.Tensor:
+    """A list or marks of tokens, for each request with its own length."""
+    by_request = frame.positions.by_request
+
+    def made() -> torch.Tensor:
+        table = request_table(frame, prepared)
+        named = _named(tokens, prepared) if tokens.tensors else _constants(tokens.values, frame.device)
+        named = named.expand(table.shape[0], named.shape[-1])
+        return derive(named, length, table)(named, table)
+
+    return prepared.derived((derive.__name__, tokens, length, frame.positions), (*tokens.tensors, *by_request), made)
+
+
 def _membership(tokens: Tokens, length: int, frame: Frame, prepared: Prepared) -> torch.Tensor:
+    if frame.positions.by_request:  # whose length is that of the whole, at most as long as a number says
+        return _of_requests(derivations.membership, tokens, frame.positions.kv_len, frame, prepared)
     if not tokens.tensors:
         return _constant_membership(_inside(tokens, length), frame.device)
 

@@ -24,9 +24,9 @@ READ = (
 )  # of the user's; the others are ours
 KERNELS = {
     "list_blocks": {"BLOCK": 256},
-    "place_tokens": {"BLOCK": 64},
+    "place_tokens": {"REQUESTS": True, "BLOCK": 64},
     "sort_places": {"BLOCK": 64},
-    "mark_tokens": {"BLOCK": 1024},
+    "mark_tokens": {"REQUESTS": True, "BLOCK": 1024},
     "clear": {"BLOCK": 1024},
     "enter_documents": {"SLOTS": 4096, "BLOCK": 1024},
     "find_documents": {"SLOTS": 4096, "PLACED": True, "BLOCK": 1024},

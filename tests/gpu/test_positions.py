@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import spattn
+from spattn.errors import UnsupportedError
 from spattn.frontend.parser import parse
 from tests import strategies
 from tests.gpu.test_rewritten import captured
@@ -48,7 +49,12 @@ def test_drawn_positions(pattern: str, way: str) -> None:
         attn = spattn.compile(pattern, backend="triton")
         on_gpu = {name: torch.as_tensor(x, device="cuda") for name, x in tensors.items()}
         for _ in range(2):  # as it is looked at, and as it is launched again
-            found = answers(attn, drawn, inputs, on_gpu)
+            try:
+                found = answers(attn, drawn, inputs, on_gpu)
+            except UnsupportedError as error:
+                if "no number says how long the longest whole is" not in str(error):
+                    raise
+                return
             within(found, expected(node, drawn, inputs, tensors), dense(node, drawn, inputs, tensors))
 
     check()

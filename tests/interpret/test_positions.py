@@ -38,14 +38,19 @@ def test_drawn_positions(pattern: str, way: str) -> None:
         tensors = data.draw(strategies.tensors_for(node, drawn.q_len, drawn.kv_len, len(drawn.entries), HEADS[0]))
         inputs = drawn.inputs(0, HEADS, 16)
         attn = spattn.compile(pattern, backend="triton")
-        found = answers(attn, drawn, inputs, {name: torch.as_tensor(x) for name, x in tensors.items()})
+        try:
+            found = answers(attn, drawn, inputs, {name: torch.as_tensor(x) for name, x in tensors.items()})
+        except UnsupportedError as error:
+            if "no number says how long the longest whole is" not in str(error):
+                raise
+            return
         for mine, wanted in zip(found, expected(node, drawn, inputs, tensors), strict=True):
             torch.testing.assert_close(mine.double(), wanted, atol=1e-4, rtol=1e-4)
 
     check()
 
 
-LACKS = ("within(ids, causal)", "blocks(table, size=4)", "random(2, block=4)", "columns([tokens])", "rows([-1])")
+LACKS = ("within(ids, causal)", "random(2, block=4)")
 
 
 @pytest.mark.xfail(raises=UnsupportedError, strict=True)

@@ -28,7 +28,7 @@ def pass_0_loop_0(
     u0, u1, k_offset, num_keys,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
-    APART: tl.constexpr, CAREFUL: tl.constexpr,
+    APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """Attends to keys k = v."""
     last = k_offset + num_keys - 1
@@ -137,7 +137,7 @@ def pass_0_tile(
     acc, m_i, l_i = pass_0_loop_0(
         acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
         u0, u1, k_offset, num_keys,
-        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
+        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
     )
 
     acc, lse = normalised(acc, m_i, l_i)
@@ -254,7 +254,7 @@ def pass_1_loop_0(
     u, u0, u1, k_offset, num_keys,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
-    APART: tl.constexpr, CAREFUL: tl.constexpr,
+    APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """Attends to keys k = v."""
     last = k_offset + num_keys - 1
@@ -314,7 +314,7 @@ def pass_1_loop_1(
     q_pos, u0, u1, k_offset, num_keys, t0_ptr, t0_size_0, t0_stride_0,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
-    APART: tl.constexpr, CAREFUL: tl.constexpr,
+    APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """Attends to keys k in [-1, 0, 7]."""
     end = (t0_size_0 + BLOCK_N - 1) // BLOCK_N
@@ -407,12 +407,12 @@ def pass_1_tile(
     acc, m_i, l_i = pass_1_loop_0(
         acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
         u, u0, u1, k_offset, num_keys,
-        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
+        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
     )
     acc, m_i, l_i = pass_1_loop_1(
         acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
         q_pos, u0, u1, k_offset, num_keys, t0_ptr, t0_size_0, t0_stride_0,
-        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
+        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
     )
 
     acc, lse = normalised(acc, m_i, l_i)

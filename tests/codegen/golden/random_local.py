@@ -24,7 +24,7 @@ def pass_0_loop_0(
     u, u0, u1, k_offset, num_keys,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
-    APART: tl.constexpr, CAREFUL: tl.constexpr,
+    APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """Attends to keys k = v."""
     last = k_offset + num_keys - 1
@@ -81,13 +81,17 @@ def pass_0_loop_0(
 @triton.jit
 def pass_0_loop_1(
     acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
-    q_pos, u0, u1, k_offset, num_keys, t0_ptr, t0_stride_0, t0_first_row,
+    q_pos, u0, u1, k_offset, num_keys, t0_ptr, t0_size_0, t0_stride_0, t0_first_row,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
-    APART: tl.constexpr, CAREFUL: tl.constexpr,
+    APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """Attends to keys in the blocks of 64 that random(3, seed=0) lists."""
     list_row = floor_div(u0, 64) - t0_first_row
+    if REQUESTS:
+        # the last list is that of all rows outside of the table
+        none = t0_size_0 - 1
+        list_row = tl.where((list_row < 0) | (list_row > none), none, list_row)
     list_ptr = t0_ptr + list_row.to(tl.int64) * t0_stride_0
     parts_n: tl.constexpr = (64 + BLOCK_N - 1) // BLOCK_N
     end = tl.load(list_ptr) * parts_n
@@ -198,12 +202,12 @@ def pass_0_tile(
     acc, m_i, l_i = pass_0_loop_0(
         acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
         u, u0, u1, k_offset, num_keys,
-        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
+        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
     )
     acc, m_i, l_i = pass_0_loop_1(
         acc, m_i, l_i, q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
-        q_pos, u0, u1, k_offset, num_keys, t0_ptr, t0_stride_0, t0_first_row,
-        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
+        q_pos, u0, u1, k_offset, num_keys, t0_ptr, t0_size_0, t0_stride_0, t0_first_row,
+        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
     )
 
     acc, lse = normalised(acc, m_i, l_i)

@@ -31,7 +31,7 @@ def dq_pass_0_loop_0(
     u, u0, u1, k_offset, num_keys,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
-    APART: tl.constexpr, CAREFUL: tl.constexpr,
+    APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """Adds to dq what comes of keys k = v, then keys k = 512*v."""
     last = k_offset + num_keys - 1
@@ -170,7 +170,7 @@ def dq_pass_0_tile(
     dq = dq_pass_0_loop_0(
         dq, q, do, lse2, delta, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits,
         u, u0, u1, k_offset, num_keys,
-        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
+        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
     )
     slot = tl.cast(program, tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     if SPLIT:
@@ -311,7 +311,7 @@ def dkdv_pass_0_loop_0(
     u, u0, u1, q_len, q_offset,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
-    APART: tl.constexpr, CAREFUL: tl.constexpr,
+    APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """Adds to dk and dv what comes of queries q = v."""
     last = q_len + q_offset - 1
@@ -439,7 +439,7 @@ def dkdv_pass_0_tile(
             dk, dv, k, values, q_head, stride_qm, do_head, stride_dom, terms_ptr, first_query,
             dims, v_dims, qk_scale, split, splits,
             u, u0, u1, q_len, q_offset,
-            HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
+            HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
         )
     slot = tl.cast(program, tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     if SPLIT:
@@ -588,7 +588,7 @@ def dkdv_pass_1_loop_0(
     u, u0, u1, q_len, q_offset,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
-    APART: tl.constexpr, CAREFUL: tl.constexpr,
+    APART: tl.constexpr, CAREFUL: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """Adds to dk and dv what comes of queries q = v."""
     last = q_len + q_offset - 1
@@ -717,7 +717,7 @@ def dkdv_pass_1_tile(
             dk, dv, k, values, q_head, stride_qm, do_head, stride_dom, terms_ptr, first_query,
             dims, v_dims, qk_scale, split, splits,
             u, u0, u1, q_len, q_offset,
-            HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL,
+            HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, WIDE, FITS, SPLIT, APART, CAREFUL, REQUESTS,
         )
     slot = tl.cast(program, tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     if SPLIT:
