@@ -13,7 +13,7 @@ HEADS = ("num_q_heads", "group_size")
 NUMBERS = ("q_len", "kv_len", "q_offset", "k_offset", "num_keys", "tiles", "splits", "programs", "qk_scale")
 CONSTANTS = (
     "HEAD_DIM", "V_HEAD_DIM", "BLOCK_D", "BLOCK_DV",
-    "BLOCK_M", "BLOCK_N", "PAIRED", "PRECISION", "WIDE", "FITS", "SPLIT", "APART", "REQUESTS",
+    "BLOCK_M", "BLOCK_N", "PAIRED", "PRECISION", "WIDE", "FITS", "SPLIT", "APART", "WHOLE", "REQUESTS",
 )  # fmt: skip
 ROW_LETTERS = {"k": "n", "v": "n", "dk": "n", "dv": "n"}  # of a stride; "m" for what has queries
 

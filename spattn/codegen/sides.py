@@ -44,7 +44,7 @@ class Side:
     @property
     def columns_inside(self) -> str:
         """Is the column one of the call's?"""
-        return code(f"({self.column}_pos >= {self.column_first}) & ({self.column}_pos < {self.column_stop})")
+        return SIDES[{"q": "keys", "k": "queries"}[self.row]].rows_inside
 
     @property
     def pair(self) -> dict[str, str]:
@@ -65,7 +65,7 @@ SIDES = {
         block=code("key"),
         row_ends=QUERIES,
         column_ends=KEYS,
-        rows_inside=code("(q_pos >= q_offset) & (q_pos < q_offset + q_len)"),
+        rows_inside=code("below(q_pos - q_offset, q_len)"),
         column_first=code("k_offset"),
         column_stop=code("k_offset + num_keys"),
     ),
@@ -75,7 +75,7 @@ SIDES = {
         block=code("query"),
         row_ends=KEYS,
         column_ends=QUERIES,
-        rows_inside=code("(k_pos >= k_offset) & (k_pos < k_offset + num_keys)"),
+        rows_inside=code("below(k_pos - k_offset, num_keys)"),
         column_first=code("q_offset"),
         column_stop=code("q_offset + q_len"),
     ),

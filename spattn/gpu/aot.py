@@ -99,7 +99,7 @@ def compile_ahead(
     each = [tiles] * len(source.passes) if isinstance(tiles, Tile) else list(tiles)
     each = [unhurried(tile) for tile in each] if careful else each
     constants = _constants(head_dim, v_head_dim, ITEM_SIZES[dtype])
-    constants |= {"REQUESTS": requests, "FITS": not requests}
+    constants |= {"REQUESTS": requests, "FITS": not requests, "WHOLE": not requests}
     found = []
     for one, tile in zip(source.passes, each, strict=True):
         sides = dict(zip(one.sides, sides_of(one.boxes, tile.block_m, tile.block_n), strict=True))
@@ -166,6 +166,7 @@ def _constants(head_dim: int, v_head_dim: int, itemsize: int) -> dict[str, Any]:
         "FITS": True,
         "SPLIT": False,
         "APART": False,
+        "WHOLE": True,
         "REQUESTS": False,
     }
 

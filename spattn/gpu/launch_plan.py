@@ -41,12 +41,14 @@ class Flags:
 
     Attributes:
         wide: Does an offset within the columns of one head pass 2^31?
+        whole: Are all keys given? Then they begin at 0, which is compiled in.
         passes: Of each, whether there are columns for each whole tile; None where it has no rows.
         strides: Of the operands, as far as they are compiled in: rows' own, and what kind of numbers the others are.
         tensors: Of the run-time tensors of each pass, inner strides, and whether any number passes 2^31.
     """
 
     wide: bool
+    whole: bool
     passes: tuple[bool | None, ...]
     strides: tuple[tuple[int, int, int], ...]
     tensors: tuple[tuple[tuple[int, ...], ...], ...]
@@ -201,7 +203,8 @@ class LaunchPlan:
         )
         strides = tuple((kind_of(batch), kind_of(head), row) for batch, head, row in extent.strides)
         tensors = tuple(tuple((*own[3::2], max(own) > MAX_INT32) for own in numbers) for numbers in extent.numbers)
-        return Flags(wide, fits, strides, tensors)
+        whole = not self._by_request and extent.keys == (0, extent.positions.kv_len)
+        return Flags(wide, whole, fits, strides, tensors)
 
     def _farthest(self, extent: Extent) -> int:
         """How far from 0 a column may stand."""
@@ -307,6 +310,7 @@ class LaunchPlan:
             "FITS": fits,
             "SPLIT": tile.splits > 1,
             "APART": tile.apart,
+            "WHOLE": self._flags.whole,
             "REQUESTS": self._by_request,
             **dict(zip(text.sides, sides, strict=True)),
         }

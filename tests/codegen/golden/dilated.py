@@ -87,7 +87,7 @@ def pass_0_tile(
     num_q_heads: tl.constexpr, group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
-    APART: tl.constexpr, REQUESTS: tl.constexpr,
+    APART: tl.constexpr, WHOLE: tl.constexpr, REQUESTS: tl.constexpr,
     CAREFUL: tl.constexpr,
 ):
     """One tile of pass_0, or a split of it."""
@@ -102,6 +102,9 @@ def pass_0_tile(
         pair = tl.load(pairs_ptr + pair)
     b = pair // num_q_heads
     h = pair % num_q_heads
+    if WHOLE:
+        k_offset = 0
+        num_keys = kv_len
     lies = b
     q_rows = q_len
     q_shift = q_offset
@@ -165,7 +168,7 @@ def pass_0(
     num_q_heads: tl.constexpr, group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
-    APART: tl.constexpr, REQUESTS: tl.constexpr,
+    APART: tl.constexpr, WHOLE: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """Queries q = 8*u + c, for each residue c of 8."""
     arguments = (
@@ -180,7 +183,7 @@ def pass_0(
             tl.program_id(0), pair, *arguments,
             stride_qm, stride_kn, stride_vn, stride_om, num_q_heads, group_size, HEAD_DIM, V_HEAD_DIM, BLOCK_D,
             BLOCK_DV,
-            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, REQUESTS,
+            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, WHOLE, REQUESTS,
             False,
         )
 
@@ -195,7 +198,7 @@ def pass_0_repair(
     num_q_heads: tl.constexpr, group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
-    APART: tl.constexpr, REQUESTS: tl.constexpr,
+    APART: tl.constexpr, WHOLE: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """Again the tiles of marked rows, few if any: a program looks through SCANNED tiles."""
     arguments = (
@@ -213,7 +216,7 @@ def pass_0_repair(
                     program % (tiles * splits), program // (tiles * splits), *arguments,
                     stride_qm, stride_kn, stride_vn, stride_om, num_q_heads, group_size, HEAD_DIM, V_HEAD_DIM, BLOCK_D,
                     BLOCK_DV,
-                    BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, REQUESTS,
+                    BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, WHOLE, REQUESTS,
                     True,
                 )
 
@@ -228,7 +231,7 @@ def pass_0_combine(
     num_q_heads: tl.constexpr, group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
-    APART: tl.constexpr, REQUESTS: tl.constexpr,
+    APART: tl.constexpr, WHOLE: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """The splits of a tile of pass_0 as one result, always in the same order: BLOCK_D dimensions of it."""
     chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
@@ -241,6 +244,9 @@ def pass_0_combine(
         pair = tl.load(pairs_ptr + pair)
     b = pair // num_q_heads
     h = pair % num_q_heads
+    if WHOLE:
+        k_offset = 0
+        num_keys = kv_len
     lies = b
     q_rows = q_len
     q_shift = q_offset

@@ -87,7 +87,7 @@ def pass_0_tile(
     num_q_heads: tl.constexpr, group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
-    APART: tl.constexpr, REQUESTS: tl.constexpr,
+    APART: tl.constexpr, WHOLE: tl.constexpr, REQUESTS: tl.constexpr,
     CAREFUL: tl.constexpr,
 ):
     """One tile of pass_0, or a split of it."""
@@ -102,6 +102,9 @@ def pass_0_tile(
         pair = tl.load(pairs_ptr + pair)
     b = pair // num_q_heads
     h = pair % num_q_heads
+    if WHOLE:
+        k_offset = 0
+        num_keys = kv_len
     lies = b
     q_rows = q_len
     q_shift = q_offset
@@ -113,7 +116,7 @@ def pass_0_tile(
 
     place = tile * BLOCK_M + tl.arange(0, BLOCK_M)
     q_pos = tl.load(t0_ptr + place * t0_stride_0, mask=place < t0_size_0, other=NOWHERE)
-    row_ok = (q_pos >= q_offset) & (q_pos < q_offset + q_len)
+    row_ok = below(q_pos - q_offset, q_len)
     if REQUESTS:
         # lists are not cut where this request's keys end
         row_ok &= q_pos < kv_len
@@ -165,7 +168,7 @@ def pass_0(
     num_q_heads: tl.constexpr, group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
-    APART: tl.constexpr, REQUESTS: tl.constexpr,
+    APART: tl.constexpr, WHOLE: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """Queries q in [-1, 0, 7], which it owns."""
     arguments = (
@@ -180,7 +183,7 @@ def pass_0(
             tl.program_id(0), pair, *arguments,
             stride_qm, stride_kn, stride_vn, stride_om, num_q_heads, group_size, HEAD_DIM, V_HEAD_DIM, BLOCK_D,
             BLOCK_DV,
-            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, REQUESTS,
+            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, WHOLE, REQUESTS,
             False,
         )
 
@@ -199,7 +202,7 @@ def pass_0_combine(
     num_q_heads: tl.constexpr, group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
-    APART: tl.constexpr, REQUESTS: tl.constexpr,
+    APART: tl.constexpr, WHOLE: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """The splits of a tile of pass_0 as one result, always in the same order: BLOCK_D dimensions of it."""
     chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
@@ -212,6 +215,9 @@ def pass_0_combine(
         pair = tl.load(pairs_ptr + pair)
     b = pair // num_q_heads
     h = pair % num_q_heads
+    if WHOLE:
+        k_offset = 0
+        num_keys = kv_len
     lies = b
     q_rows = q_len
     q_shift = q_offset
@@ -223,7 +229,7 @@ def pass_0_combine(
 
     place = tile * BLOCK_M + tl.arange(0, BLOCK_M)
     q_pos = tl.load(t0_ptr + place * t0_stride_0, mask=place < t0_size_0, other=NOWHERE)
-    row_ok = (q_pos >= q_offset) & (q_pos < q_offset + q_len)
+    row_ok = below(q_pos - q_offset, q_len)
     if REQUESTS:
         # lists are not cut where this request's keys end
         row_ok &= q_pos < kv_len
@@ -328,7 +334,7 @@ def pass_1_loop_1(
         i = number
         place = i * BLOCK_N + tl.arange(0, BLOCK_N)
         k_pos = tl.load(t0_ptr + place * t0_stride_0, mask=place < t0_size_0, other=NOWHERE)
-        inside = (k_pos >= k_offset) & (k_pos < k_offset + num_keys)
+        inside = below(k_pos - k_offset, num_keys)
         loaded = inside
         k_base = 0
         along = k_pos
@@ -360,7 +366,7 @@ def pass_1_tile(
     num_q_heads: tl.constexpr, group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
-    APART: tl.constexpr, REQUESTS: tl.constexpr,
+    APART: tl.constexpr, WHOLE: tl.constexpr, REQUESTS: tl.constexpr,
     CAREFUL: tl.constexpr,
 ):
     """One tile of pass_1, or a split of it."""
@@ -375,6 +381,9 @@ def pass_1_tile(
         pair = tl.load(pairs_ptr + pair)
     b = pair // num_q_heads
     h = pair % num_q_heads
+    if WHOLE:
+        k_offset = 0
+        num_keys = kv_len
     lies = b
     q_rows = q_len
     q_shift = q_offset
@@ -446,7 +455,7 @@ def pass_1(
     num_q_heads: tl.constexpr, group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
-    APART: tl.constexpr, REQUESTS: tl.constexpr,
+    APART: tl.constexpr, WHOLE: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """All queries, less rows where q in [-1, 0, 7]."""
     arguments = (
@@ -462,7 +471,7 @@ def pass_1(
             tl.program_id(0), pair, *arguments,
             stride_qm, stride_kn, stride_vn, stride_om, num_q_heads, group_size, HEAD_DIM, V_HEAD_DIM, BLOCK_D,
             BLOCK_DV,
-            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, REQUESTS,
+            BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, WHOLE, REQUESTS,
             False,
         )
 
@@ -480,7 +489,7 @@ def pass_1_repair(
     num_q_heads: tl.constexpr, group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
-    APART: tl.constexpr, REQUESTS: tl.constexpr,
+    APART: tl.constexpr, WHOLE: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """Again the tiles of marked rows, few if any: a program looks through SCANNED tiles."""
     arguments = (
@@ -498,7 +507,7 @@ def pass_1_repair(
                     program % (tiles * splits), program // (tiles * splits), *arguments,
                     stride_qm, stride_kn, stride_vn, stride_om, num_q_heads, group_size, HEAD_DIM, V_HEAD_DIM, BLOCK_D,
                     BLOCK_DV,
-                    BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, REQUESTS,
+                    BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, WHOLE, REQUESTS,
                     True,
                 )
 
@@ -517,7 +526,7 @@ def pass_1_combine(
     num_q_heads: tl.constexpr, group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr,
-    APART: tl.constexpr, REQUESTS: tl.constexpr,
+    APART: tl.constexpr, WHOLE: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """The splits of a tile of pass_1 as one result, always in the same order: BLOCK_D dimensions of it."""
     chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
@@ -530,6 +539,9 @@ def pass_1_combine(
         pair = tl.load(pairs_ptr + pair)
     b = pair // num_q_heads
     h = pair % num_q_heads
+    if WHOLE:
+        k_offset = 0
+        num_keys = kv_len
     lies = b
     q_rows = q_len
     q_shift = q_offset

@@ -116,7 +116,7 @@ def dq_pass_0_tile(
     group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
     BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr,
     PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr,
-    REQUESTS: tl.constexpr,
+    WHOLE: tl.constexpr, REQUESTS: tl.constexpr,
     CAREFUL: tl.constexpr,
 ):
     """One tile of dq_pass_0, or a split of it."""
@@ -131,6 +131,9 @@ def dq_pass_0_tile(
         pair = tl.load(pairs_ptr + pair)
     b = pair // num_q_heads
     h = pair % num_q_heads
+    if WHOLE:
+        k_offset = 0
+        num_keys = kv_len
     lies = b
     q_rows = q_len
     q_shift = q_offset
@@ -197,7 +200,7 @@ def dq_pass_0(
     group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
     BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr,
     PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr,
-    REQUESTS: tl.constexpr,
+    WHOLE: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """All queries."""
     arguments = (
@@ -212,6 +215,7 @@ def dq_pass_0(
             tl.program_id(0), pair, *arguments,
             stride_qm, stride_kn, stride_vn, stride_dom, stride_om, stride_dlsem, stride_dqm, num_q_heads, group_size,
             HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART,
+            WHOLE,
             REQUESTS,
             False,
         )
@@ -228,7 +232,7 @@ def dq_pass_0_repair(
     group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
     BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr,
     PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr,
-    REQUESTS: tl.constexpr,
+    WHOLE: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """Again the tiles of marked rows, few if any: a program looks through SCANNED tiles."""
     arguments = (
@@ -247,7 +251,7 @@ def dq_pass_0_repair(
                     stride_qm, stride_kn, stride_vn, stride_dom, stride_om, stride_dlsem, stride_dqm, num_q_heads,
                     group_size,
                     HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT,
-                    APART,
+                    APART, WHOLE,
                     REQUESTS,
                     True,
                 )
@@ -264,7 +268,7 @@ def dq_pass_0_combine(
     group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
     BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr,
     PRECISION: tl.constexpr, WIDE: tl.constexpr, FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr,
-    REQUESTS: tl.constexpr,
+    WHOLE: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """The splits of a tile of dq_pass_0 as one result, always in the same order: BLOCK_D dimensions of it."""
     chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
@@ -277,6 +281,9 @@ def dq_pass_0_combine(
         pair = tl.load(pairs_ptr + pair)
     b = pair // num_q_heads
     h = pair % num_q_heads
+    if WHOLE:
+        k_offset = 0
+        num_keys = kv_len
     lies = b
     q_shift = q_offset
     k_shift = k_offset
@@ -383,7 +390,7 @@ def dkdv_pass_0_tile(
     stride_dkn: tl.constexpr, stride_dvn: tl.constexpr, num_q_heads: tl.constexpr, group_size: tl.constexpr,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, REQUESTS: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, WHOLE: tl.constexpr, REQUESTS: tl.constexpr,
     CAREFUL: tl.constexpr,
 ):
     """One tile of dkdv_pass_0, or a split of it."""
@@ -403,6 +410,9 @@ def dkdv_pass_0_tile(
     num_kv_heads = num_q_heads // group_size
     b = pair // num_kv_heads
     kv_head = pair % num_kv_heads
+    if WHOLE:
+        k_offset = 0
+        num_keys = kv_len
     lies = b
     q_rows = q_len
     q_shift = q_offset
@@ -469,7 +479,7 @@ def dkdv_pass_0(
     stride_dkn: tl.constexpr, stride_dvn: tl.constexpr, num_q_heads: tl.constexpr, group_size: tl.constexpr,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, REQUESTS: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, WHOLE: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """Keys k = 512*u, which it owns."""
     arguments = (
@@ -484,7 +494,8 @@ def dkdv_pass_0(
         dkdv_pass_0_tile(
             tl.program_id(0), pair, *arguments,
             stride_qm, stride_kn, stride_vn, stride_dom, stride_dkn, stride_dvn, num_q_heads, group_size, HEAD_DIM,
-            V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, REQUESTS,
+            V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, WHOLE,
+            REQUESTS,
             False,
         )
 
@@ -499,7 +510,7 @@ def dkdv_pass_0_repair(
     stride_dkn: tl.constexpr, stride_dvn: tl.constexpr, num_q_heads: tl.constexpr, group_size: tl.constexpr,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, REQUESTS: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, WHOLE: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """Again the tiles of marked rows, few if any: a program looks through SCANNED tiles."""
     arguments = (
@@ -517,7 +528,7 @@ def dkdv_pass_0_repair(
                     program % (tiles * splits), program // (tiles * splits), *arguments,
                     stride_qm, stride_kn, stride_vn, stride_dom, stride_dkn, stride_dvn, num_q_heads, group_size,
                     HEAD_DIM,
-                    V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART,
+                    V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, WHOLE,
                     REQUESTS,
                     True,
                 )
@@ -533,7 +544,7 @@ def dkdv_pass_0_combine(
     stride_dkn: tl.constexpr, stride_dvn: tl.constexpr, num_q_heads: tl.constexpr, group_size: tl.constexpr,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, REQUESTS: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, WHOLE: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """The splits of a tile of dkdv_pass_0 as one result, always in the same order: BLOCK_D dimensions of it."""
     chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
@@ -548,6 +559,9 @@ def dkdv_pass_0_combine(
     num_kv_heads = num_q_heads // group_size
     b = pair // num_kv_heads
     kv_head = pair % num_kv_heads
+    if WHOLE:
+        k_offset = 0
+        num_keys = kv_len
     lies = b
     q_shift = q_offset
     k_shift = k_offset
@@ -661,7 +675,7 @@ def dkdv_pass_1_tile(
     stride_dkn: tl.constexpr, stride_dvn: tl.constexpr, num_q_heads: tl.constexpr, group_size: tl.constexpr,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, REQUESTS: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, WHOLE: tl.constexpr, REQUESTS: tl.constexpr,
     CAREFUL: tl.constexpr,
 ):
     """One tile of dkdv_pass_1, or a split of it."""
@@ -681,6 +695,9 @@ def dkdv_pass_1_tile(
     num_kv_heads = num_q_heads // group_size
     b = pair // num_kv_heads
     kv_head = pair % num_kv_heads
+    if WHOLE:
+        k_offset = 0
+        num_keys = kv_len
     lies = b
     q_rows = q_len
     q_shift = q_offset
@@ -748,7 +765,7 @@ def dkdv_pass_1(
     stride_dkn: tl.constexpr, stride_dvn: tl.constexpr, num_q_heads: tl.constexpr, group_size: tl.constexpr,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, REQUESTS: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, WHOLE: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """All keys, less rows where (k % 512) == 0."""
     arguments = (
@@ -762,7 +779,8 @@ def dkdv_pass_1(
         dkdv_pass_1_tile(
             tl.program_id(0), pair, *arguments,
             stride_qm, stride_kn, stride_vn, stride_dom, stride_dkn, stride_dvn, num_q_heads, group_size, HEAD_DIM,
-            V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, REQUESTS,
+            V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, WHOLE,
+            REQUESTS,
             False,
         )
 
@@ -777,7 +795,7 @@ def dkdv_pass_1_repair(
     stride_dkn: tl.constexpr, stride_dvn: tl.constexpr, num_q_heads: tl.constexpr, group_size: tl.constexpr,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, REQUESTS: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, WHOLE: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """Again the tiles of marked rows, few if any: a program looks through SCANNED tiles."""
     arguments = (
@@ -795,7 +813,7 @@ def dkdv_pass_1_repair(
                     program % (tiles * splits), program // (tiles * splits), *arguments,
                     stride_qm, stride_kn, stride_vn, stride_dom, stride_dkn, stride_dvn, num_q_heads, group_size,
                     HEAD_DIM,
-                    V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART,
+                    V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_M, BLOCK_N, PAIRED, PRECISION, WIDE, FITS, SPLIT, APART, WHOLE,
                     REQUESTS,
                     True,
                 )
@@ -811,7 +829,7 @@ def dkdv_pass_1_combine(
     stride_dkn: tl.constexpr, stride_dvn: tl.constexpr, num_q_heads: tl.constexpr, group_size: tl.constexpr,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PAIRED: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
-    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, REQUESTS: tl.constexpr,
+    FITS: tl.constexpr, SPLIT: tl.constexpr, APART: tl.constexpr, WHOLE: tl.constexpr, REQUESTS: tl.constexpr,
 ):
     """The splits of a tile of dkdv_pass_1 as one result, always in the same order: BLOCK_D dimensions of it."""
     chunks: tl.constexpr = ((V_HEAD_DIM if V_HEAD_DIM > HEAD_DIM else HEAD_DIM) + BLOCK_D - 1) // BLOCK_D
@@ -826,6 +844,9 @@ def dkdv_pass_1_combine(
     num_kv_heads = num_q_heads // group_size
     b = pair // num_kv_heads
     kv_head = pair % num_kv_heads
+    if WHOLE:
+        k_offset = 0
+        num_keys = kv_len
     lies = b
     q_shift = q_offset
     k_shift = k_offset
