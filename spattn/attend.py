@@ -16,7 +16,7 @@ from spattn.cache.store import Cache, default_cache
 from spattn.call.positions import MissingKeys, Placement, Positions
 from spattn.codegen.module import ModuleSource
 from spattn.compiler import Compiled, compile_pattern
-from spattn.errors import MissingDependencyError
+from spattn.errors import BindError, MissingDependencyError
 from spattn.expressions.algebra import symbols
 from spattn.frontend.reserved import KEYWORDS, refuse_dropout
 from spattn.layout.ir import Layout
@@ -24,6 +24,9 @@ from spattn.pattern import Pattern
 from spattn.relation.heads import pair_groups
 from spattn.relation.missing import missing_key
 from spattn.runtime.options import Plan
+from spattn.scores.parser import names_of
+from spattn.scores.parser import parse as parse_score
+from spattn.scores.words import reads
 
 if TYPE_CHECKING:
     import torch
@@ -286,9 +289,10 @@ def compile(  # noqa: A001  the name that users expect
     *,
     backend: str = "auto",
     layer: int | None = None,
+    score: str | None = None,
     tf32: bool = False,
     tune: bool = False,
-    **bindings: int,
+    **bindings: float,
 ) -> Attention:
     """An attention function for a pattern.
 
@@ -296,10 +300,11 @@ def compile(  # noqa: A001  the name that users expect
         pattern: The language's text, or a Pattern.
         backend: "triton", "torch", or "auto": the first that can serve a call, by call.
         layer: The layer that `layers(..)` asks about.
+        score: What becomes of scale * (q . k) before the mask, such as "softcap(30) + alibi(slopes)".
         tf32: Let float32 products use TF32; else they are IEEE.
         tune: Measure which tiles are fastest, at the first call of each kind on a GPU, and keep what was found in the
             cache; else they are those that are predicted to be.
-        bindings: Integers for names in the pattern; other names stay free and are given as tensors at each call.
+        bindings: Integers for names in the pattern, numbers for those in the score; other names stay free and are given as tensors at each call.
 
     Raises:
         PatternError: The text is no pattern.
@@ -312,9 +317,17 @@ def compile(  # noqa: A001  the name that users expect
     """
     require(backend)
     refuse_dropout(bindings)
-    parsed = Pattern.of(pattern, layer=layer, **bindings)
+    own = {} if score is None else {name: one for name, one in bindings.items() if name in names_of(score)}
+    scores = None if score is None else parse_score(score, own)
+    words = names_of(str(pattern)) if own else frozenset()
+    rest: dict[str, Any] = {name: one for name, one in bindings.items() if name not in own or name in words}
+    parsed = Pattern.of(pattern, layer=layer, **rest)
     compiled = compile_pattern(parsed.syntax)
-    plan = Plan(str(parsed), backend, bool(tf32), bool(tune), tuple(name for name, _ in compiled.roles))
+    tensors = tuple(name for name, _ in compiled.roles)
+    shared = [] if scores is None else [name for name in tensors if name in reads(scores)]
+    if shared:
+        raise BindError("E038", f"{shared[0]} is a tensor of the pattern, of integers, and of the score, of floats")
+    plan = Plan(str(parsed), backend, bool(tf32), bool(tune), tensors, "" if scores is None else str(scores))
     return Attention(parsed, compiled, plan)
 
 
@@ -326,6 +339,7 @@ def attention(
     *,
     backend: str = "auto",
     layer: int | None = None,
+    score: str | None = None,
     tf32: bool = False,
     tune: bool = False,
     **names: Any,
@@ -341,19 +355,27 @@ def attention(
         if isinstance(value, int | np.integer) and name not in KEYWORDS
     }
     tensors = {name: value for name, value in names.items() if name not in bindings}
-    attn = _KNOWN[_known(str(pattern), backend, layer, bool(tf32), bool(tune), tuple(sorted(bindings.items())))]
+    attn = _KNOWN[_known(str(pattern), backend, layer, score, bool(tf32), bool(tune), tuple(sorted(bindings.items())))]
     return attn(q, k, v, **tensors)
 
 
 def _known(
-    pattern: str, backend: str, layer: int | None, tf32: bool, tune: bool, bindings: tuple[tuple[str, int], ...]
+    pattern: str,
+    backend: str,
+    layer: int | None,
+    score: str | None,
+    tf32: bool,
+    tune: bool,
+    bindings: tuple[tuple[str, int], ...],
 ) -> str:
     """Sees to it that `_KNOWN` has an attention function; under which name."""
-    name = f"{backend} {layer} {tf32} {tune} {bindings} {pattern}"
+    name = f"{backend} {layer} {tf32} {tune} {bindings} {score!r} {pattern}"
     if name not in _KNOWN:
         if len(_KNOWN) >= MAX_KNOWN:
             _KNOWN.pop(next(iter(_KNOWN)))
-        _KNOWN[name] = compile(pattern, backend=backend, layer=layer, tf32=tf32, tune=tune, **dict(bindings))
+        _KNOWN[name] = compile(
+            pattern, backend=backend, layer=layer, score=score, tf32=tf32, tune=tune, **dict(bindings)
+        )
     return name
 
 
