@@ -44,6 +44,7 @@ class Attention:
 
     Attributes:
         pattern: What it computes.
+        score: The canonical text of its score; None for scale * (q . k) itself.
         backend: "auto", "triton" or "torch".
         tune: Are tiles measured, at the first call of each kind?
         tf32: May float32 products use TF32?
@@ -51,6 +52,7 @@ class Attention:
 
     def __init__(self, pattern: Pattern, compiled: Compiled, plan: Plan) -> None:
         self.pattern = pattern
+        self.score = plan.score or None
         self.backend = plan.backend
         self.tune = plan.tune
         self.tf32 = plan.tf32
@@ -278,7 +280,8 @@ class Attention:
         return _published(text)
 
     def __repr__(self) -> str:
-        return f"spattn.compile({str(self.pattern)!r}, backend={self.backend!r})"
+        score = f", score={self.score!r}" if self.score else ""
+        return f"spattn.compile({str(self.pattern)!r}, backend={self.backend!r}{score})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return restored, (self._plan.text,)
@@ -304,7 +307,8 @@ def compile(  # noqa: A001  the name that users expect
         tf32: Let float32 products use TF32; else they are IEEE.
         tune: Measure which tiles are fastest, at the first call of each kind on a GPU, and keep what was found in the
             cache; else they are those that are predicted to be.
-        bindings: Integers for names in the pattern, numbers for those in the score; other names stay free and are given as tensors at each call.
+        bindings: Integers for names in the pattern, numbers for those in the score; other names stay free and are
+            given as tensors at each call, of floats for the score: these have gradients.
 
     Raises:
         PatternError: The text is no pattern.

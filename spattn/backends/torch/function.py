@@ -226,7 +226,7 @@ def _results(
     with torch.autocast(q.device.type, enabled=False):
         rows, cols = () if scoring is None else scoring.of_rows, () if scoring is None else (scoring.of_keys,)
         for (queries, o, ell, *at), (keys, values, *k_at), batch in pieces(made, (q, out, lse, *rows), (k, v, *cols)):
-            pairs = None if scoring is None else scoring.pairs(at, *k_at, batch)
+            pairs = None if scoring is None else scoring.pairs(at, k_at[0], batch)
             attend(queries, keys, values, batch, scale, o, ell, pairs, careful=careful)
     return out, lse
 
@@ -239,7 +239,7 @@ def _derived(
     scale: float,
     scoring: Scoring | None = None,
 ) -> list[Tensor]:
-    """The gradients of q, k and v, and of a score's tensors: without care for pairs that are not allowed where that suffices, else with it."""
+    """The gradients of q, k, v and a score's tensors: with care for pairs that are not allowed where that is needed."""
     q, k, v, out, lse = saved
     rows = q, *read_rows(out, lse, d_out, d_lse)
     found = _gradients(rows, k, v, made, scale, scoring, careful=False) if is_finite(out) else None
@@ -265,7 +265,7 @@ def _gradients(
         places, cols = () if scoring is None else scoring.of_rows, () if scoring is None else (scoring.of_keys,)
         taken = pieces(made, (*of_rows, grads[0], *places), (k, v, *grads[1:], *cols))
         for (q, d_out, lse, shift, into_q, *at), (keys, values, into_k, into_v, *k_at), batch in taken:
-            pairs = None if scoring is None else scoring.pairs(at, *k_at, batch)
+            pairs = None if scoring is None else scoring.pairs(at, k_at[0], batch)
             into, rows = Gradients(into_q, into_k, into_v, tensors), Rows(q, d_out, lse, shift)
             differentiate(rows, keys, values, batch, scale, into, pairs, careful=careful)
     return [*grads, *tensors.values()]

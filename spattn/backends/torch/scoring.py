@@ -90,11 +90,11 @@ def positions(request: Request) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
     k = torch.zeros((keys[0], 1, keys[2], 1), dtype=torch.int64, device=device)
     entries = torch.arange(rows[0], device=device).view(-1, 1, 1, 1)
     for span in spans_of(request):
-        together = span.entry is None or request.positions.is_packed
-        lies = slice(None) if together else slice(span.entry, span.entry + 1)
+        entry, packed = span.entry, request.positions.is_packed
+        lies = slice(None) if entry is None or packed else slice(entry, entry + 1)
         q[lies, :, span.rows] = torch.arange(span.q_offset, span.q_offset + span.q_len, device=device).view(-1, 1)
         k[lies, :, span.keys] = torch.arange(*span.given, device=device).view(-1, 1)
-        b[lies, :, span.rows] = entries if span.entry is None else span.entry
+        b[lies, :, span.rows] = entries if entry is None else entry
     h = torch.arange(rows[1], device=device).view(1, -1, 1, 1)
     of_q, of_h, of_b = (x.expand(*rows, 1) for x in (q, h, b))
     return (of_q, of_h, of_b), k.expand(*keys, 1)
