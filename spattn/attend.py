@@ -350,13 +350,15 @@ def attention(
 ) -> Any:
     """`compile(pattern)(q, k, v)` through a cache of this process.
 
-    Among `names` are the arguments of a call, as `Attention` has them; of the others integers are bound, and the rest
-    are run-time tensors. The other arguments are those of `compile`.
+    Among `names` are the arguments of a call, as `Attention` has them; of the others integers are bound, and floats to
+    names of the score, and the rest are run-time tensors. The other arguments are those of `compile`.
     """
-    bindings = {
-        name: int(value)
+    of_score = frozenset() if score is None else names_of(score)
+    bindings: dict[str, float] = {
+        name: float(value) if isinstance(value, float | np.floating) else int(value)
         for name, value in names.items()
-        if isinstance(value, int | np.integer) and name not in KEYWORDS
+        if name not in KEYWORDS
+        and (isinstance(value, int | np.integer) or (name in of_score and isinstance(value, float | np.floating)))
     }
     tensors = {name: value for name, value in names.items() if name not in bindings}
     attn = _KNOWN[_known(str(pattern), backend, layer, score, bool(tf32), bool(tune), tuple(sorted(bindings.items())))]
@@ -370,7 +372,7 @@ def _known(
     score: str | None,
     tf32: bool,
     tune: bool,
-    bindings: tuple[tuple[str, int], ...],
+    bindings: tuple[tuple[str, float], ...],
 ) -> str:
     """Sees to it that `_KNOWN` has an attention function; under which name."""
     name = f"{backend} {layer} {tf32} {tune} {bindings} {score!r} {pattern}"

@@ -124,8 +124,7 @@ class Calls:
         for name, x in (("q", q), ("k", k), ("v", v)):
             require_tensor(name, x)
         if torch.compiler.is_compiling() or is_watched(q, k, v) or is_transformed():
-            why = "a call with a score is neither traced nor transformed"
-            raise UnsupportedError("E061", why, hint="call it outside of torch.compile, torch.export and torch.func")
+            raise _untraced()
         if scale is not None and type(scale) is not float:
             q, scale = scaled(q, scale)
         q, k, v = as_autocast_wants(q, k, v)
@@ -208,7 +207,10 @@ class Calls:
 
         Raises:
             BindError: There are more or fewer than the plan names.
+            UnsupportedError: The plan has a score.
         """
+        if self._score is not None:
+            raise _untraced()
         names = *self._names, *by_request
         if len(tensors) != len(names):
             raise BindError("E030", f"the plan names {len(names)} tensors, and there are {len(tensors)}")
@@ -265,6 +267,11 @@ class Calls:
         if key is not None and served.again is not None:
             _remember(self._again, key, served.again)
         return served.out, served.lse
+
+
+def _untraced() -> UnsupportedError:
+    why = "a call with a score is neither traced nor transformed"
+    return UnsupportedError("E061", why, hint="call it outside of torch.compile, torch.export and torch.func")
 
 
 def _between(at: Positions) -> str:

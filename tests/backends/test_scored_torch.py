@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -10,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import spattn
+import spattn.nn
+import spattn.operators
 from spattn import oracle
 from spattn.errors import SpattnError
 from spattn.frontend.syntax import Node
+from spattn.runtime import operators
 from spattn.scores.nodes import Score
 from spattn.scores.parser import parse
 from tests import strategies
@@ -112,3 +116,55 @@ def test_refused_by_name() -> None:
         torch.autograd.grad(out.sum(), qkv, create_graph=True)
     with pytest.raises(SpattnError, match="neither traced nor transformed"):
         torch.func.vmap(lambda q: spattn.attention(q, *qkv[1:], "causal", score="softcap(30)"))(qkv[0][None])
+
+
+def test_packed_requests() -> None:
+    q, k, v = (x.detach()[0].transpose(0, 1) for x in leaves(dtype=torch.float64))
+    ends, slopes = torch.tensor([0, 9, 9, LENGTH]), torch.rand(HEADS, dtype=torch.float64, requires_grad=True)
+    attn = spattn.compile("causal", score="alibi(slopes) + bias(b / 10 * k)")
+    out = attn(q, k, v, slopes=slopes, cu_seqlens_q=ends, cu_seqlens_k=ends)
+    parts = []
+    for b, (first, stop) in enumerate(zip(ends, ends[1:], strict=False)):
+        one = (x[first:stop].transpose(0, 1)[None] for x in (q, k, v))
+        alone = spattn.attention(*one, "causal", score="alibi(slopes) + bias(c / 10 * k)", c=b, slopes=slopes)
+        parts.append(alone[0].transpose(0, 1))
+    theirs = torch.cat(parts)
+    torch.testing.assert_close(out, theirs)
+    found = (torch.autograd.grad(x.sin().sum(), slopes)[0] for x in (out, theirs))
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_with_sinks(dtype: torch.dtype) -> None:
+    given = [x.detach().to(dtype).requires_grad_() for x in leaves()]
+    sinks, slopes = (torch.rand(HEADS).requires_grad_() for _ in range(2))
+    score = "softcap(5) + alibi(slopes)"
+    out = spattn.attention(*given, "causal", score=score, sinks=sinks, slopes=slopes)
+    mask = torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril()
+    theirs, _ = oracle.attention(*given, mask, sinks=sinks, score=parse(score), floats={"slopes": slopes})
+    every = [*given, sinks, slopes]
+    found = [torch.autograd.grad(x.double().sin().sum(), every) for x in (out, theirs)]
+    for one, other in zip((out, *found[0]), (theirs, *found[1]), strict=True):
+        assert (one.double() - other.double()).norm() <= 4 * torch.finfo(dtype).eps * other.double().norm()
+
+
+def test_keys_that_are_masked_may_hold_anything() -> None:
+    q, k, v = (x.detach() for x in leaves())
+    theirs = spattn.attention(q[:, :, :9], k[:, :, :9], v[:, :, :9], "causal", score="softcap(2) + bias(k)")
+    k[:, :, 12], v[:, :, 15] = float("nan"), float("inf")
+    out = spattn.attention(q, k, v, "causal", score="softcap(2) + bias(k)")
+    torch.testing.assert_close(out[:, :, :9], theirs)
+
+
+def test_numbers_are_bound_and_pickled() -> None:
+    qkv = leaves()
+    attn = spattn.compile("last(w)", score="softcap(c) + bias(w)", w=5, c=0.5)
+    assert repr(attn) == "spattn.compile('last(5)', backend='auto', score='softcap(0.5) + bias(5)')"
+    out = attn(*qkv)
+    torch.testing.assert_close(pickle.loads(pickle.dumps(attn))(*qkv), out)  # noqa: S301
+    torch.testing.assert_close(spattn.nn.SparseAttention("last(5)", score="softcap(0.5) + bias(5)")(*qkv), out)
+    torch.testing.assert_close(spattn.attention(*qkv, "last(w)", score="softcap(c) + bias(w)", w=5, c=0.5), out)
+    with pytest.raises(SpattnError, match="no kernel computes scores yet|Triton's kernels run on GPUs"):
+        spattn.attention(*qkv, "causal", score="softcap(3)", backend="triton")
+    with pytest.raises(SpattnError, match="neither traced"):
+        operators.forward(*qkv, [], attn._plan.text, None)
