@@ -8,12 +8,12 @@ from typing import Literal
 
 from spattn.codegen.environment import code
 from spattn.codegen.kinds import CONSTANTS, HEADS, ROW_LETTERS, Kind, Part
-from spattn.codegen.parameters import Membership, Role, dimensions, has_first_row
+from spattn.codegen.parameters import DocumentIds, Membership, Role, Values, dimensions, has_first_row
 from spattn.codegen.wrapping import WIDTH
 from spattn.expressions.frozen import frozen
 
 What = Literal["tensor", "stride", "size", "scalar", "constexpr"]
-Element = Literal["", "input", "fp32", "part", "int32", "int8"]
+Element = Literal["", "input", "fp32", "part", "given", "int32", "int8"]
 UNALIGNED = ("dlse",)  # the tensor that a user gives with any strides
 NO_BREAK = "\0"
 PLANNED = ("splits", "batch_size")  # numbers that all calls of a launch plan share
@@ -26,7 +26,8 @@ class Argument:
     Attributes:
         name: In the kernel's text.
         what: A tensor's address, one of its strides or sizes, another number, or a constant that is compiled in.
-        element: What a tensor holds: "input" the dtype of q, "part" what passes leave to each other.
+        element: What a tensor holds: "input" the dtype of q, "part" what passes leave to each other, "given" a user's
+            integers, int32 as a rule.
         per_call: Do calls of one launch plan give it different values?
         specialised: May the compiler ask whether it is 1 or divisible by 16?
         aligned: Is a tensor's address, or a stride, divisible by 16 in a well-laid-out call?
@@ -156,7 +157,8 @@ def _part(name: str, part: Part) -> Argument:
 
 def _input(name: str, role: Role) -> tuple[Argument, ...]:
     """A run-time tensor, its strides of batch and head, then size and stride of each dimension."""
-    element: Element = "int8" if isinstance(role, Membership) else "int32"
+    given: Element = "given" if isinstance(role, Values | DocumentIds) else "int32"
+    element: Element = "int8" if isinstance(role, Membership) else given
     found = [Argument(f"{name}_ptr", "tensor", element, aligned=True)]
     found += [Argument(f"{name}_stride_{axis}", "size", per_call=True) for axis in "bh"]
     for i in range(dimensions(role)):

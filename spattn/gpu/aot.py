@@ -29,7 +29,7 @@ from spattn.machine.target import Target
 
 ITEM_SIZES = {"fp16": 2, "bf16": 2, "fp32": 4}
 USUAL_LENGTH, USUAL_HEADS = 8192, 16  # of the call for which tiles are chosen
-INTEGERS = {"int32": "i32", "int8": "i8"}
+INTEGERS = {"given": "i32", "int32": "i32", "int8": "i8"}
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def with_wide_tensors(usual: Any) -> Any:
     """Types of a call whose tensors have int64."""
 
     def typed(one: Argument, dtype: str) -> str:
-        return "*i64" if re.fullmatch(r"t\d+_ptr", one.name) and one.element == "int32" else usual(one, dtype)
+        return "*i64" if re.fullmatch(r"t\d+_ptr", one.name) and one.element == "given" else usual(one, dtype)
 
     return typed
 

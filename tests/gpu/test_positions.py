@@ -108,6 +108,7 @@ def test_one_graph_serves_all_steps(pattern: str, name: str) -> None:
         assert all(map(torch.equal, found, want[which]))
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_nothing_waits_for_the_device() -> None:
     at: dict[str, Any] = {"q_lens": numbers(3, 8), "kv_lens": numbers(41, 90), "q_offset": numbers(5)}
     q, k = (torch.randn(2, 2, n, 64, device="cuda", dtype=torch.bfloat16) for n in (8, 256))
