@@ -16,7 +16,7 @@ from spattn.cache.store import Cache, default_cache
 from spattn.call.positions import MissingKeys, Placement, Positions
 from spattn.codegen.module import ModuleSource
 from spattn.compiler import Compiled, compile_pattern
-from spattn.errors import MissingDependencyError
+from spattn.errors import BindError, MissingDependencyError
 from spattn.expressions.algebra import symbols
 from spattn.frontend.reserved import KEYWORDS, refuse_dropout
 from spattn.layout.ir import Layout
@@ -24,6 +24,9 @@ from spattn.pattern import Pattern
 from spattn.relation.heads import pair_groups
 from spattn.relation.missing import missing_key
 from spattn.runtime.options import Plan
+from spattn.scores.parser import names_of
+from spattn.scores.parser import parse as parse_score
+from spattn.scores.words import reads
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +44,7 @@ class Attention:
 
     Attributes:
         pattern: What it computes.
+        score: The canonical text of its score; None for scale * (q . k) itself.
         backend: "auto", "triton" or "torch".
         tune: Are tiles measured, at the first call of each kind?
         tf32: May float32 products use TF32?
@@ -48,6 +52,7 @@ class Attention:
 
     def __init__(self, pattern: Pattern, compiled: Compiled, plan: Plan) -> None:
         self.pattern = pattern
+        self.score = plan.score or None
         self.backend = plan.backend
         self.tune = plan.tune
         self.tf32 = plan.tf32
@@ -275,7 +280,8 @@ class Attention:
         return _published(text)
 
     def __repr__(self) -> str:
-        return f"spattn.compile({str(self.pattern)!r}, backend={self.backend!r})"
+        score = f", score={self.score!r}" if self.score else ""
+        return f"spattn.compile({str(self.pattern)!r}, backend={self.backend!r}{score})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return restored, (self._plan.text,)
@@ -286,9 +292,10 @@ def compile(  # noqa: A001  the name that users expect
     *,
     backend: str = "auto",
     layer: int | None = None,
+    score: str | None = None,
     tf32: bool = False,
     tune: bool = False,
-    **bindings: int,
+    **bindings: float,
 ) -> Attention:
     """An attention function for a pattern.
 
@@ -296,10 +303,12 @@ def compile(  # noqa: A001  the name that users expect
         pattern: The language's text, or a Pattern.
         backend: "triton", "torch", or "auto": the first that can serve a call, by call.
         layer: The layer that `layers(..)` asks about.
+        score: What becomes of scale * (q . k) before the mask, such as "softcap(30) + alibi(slopes)".
         tf32: Let float32 products use TF32; else they are IEEE.
         tune: Measure which tiles are fastest, at the first call of each kind on a GPU, and keep what was found in the
             cache; else they are those that are predicted to be.
-        bindings: Integers for names in the pattern; other names stay free and are given as tensors at each call.
+        bindings: Integers for names in the pattern, numbers for those in the score; other names stay free and are
+            given as tensors at each call, of floats for the score: these have gradients.
 
     Raises:
         PatternError: The text is no pattern.
@@ -312,9 +321,17 @@ def compile(  # noqa: A001  the name that users expect
     """
     require(backend)
     refuse_dropout(bindings)
-    parsed = Pattern.of(pattern, layer=layer, **bindings)
+    own = {} if score is None else {name: one for name, one in bindings.items() if name in names_of(score)}
+    scores = None if score is None else parse_score(score, own)
+    words = names_of(str(pattern)) if own else frozenset()
+    rest: dict[str, Any] = {name: one for name, one in bindings.items() if name not in own or name in words}
+    parsed = Pattern.of(pattern, layer=layer, **rest)
     compiled = compile_pattern(parsed.syntax)
-    plan = Plan(str(parsed), backend, bool(tf32), bool(tune), tuple(name for name, _ in compiled.roles))
+    tensors = tuple(name for name, _ in compiled.roles)
+    shared = [] if scores is None else [name for name in tensors if name in reads(scores)]
+    if shared:
+        raise BindError("E038", f"{shared[0]} is a tensor of the pattern, of integers, and of the score, of floats")
+    plan = Plan(str(parsed), backend, bool(tf32), bool(tune), tensors, "" if scores is None else str(scores))
     return Attention(parsed, compiled, plan)
 
 
@@ -326,34 +343,45 @@ def attention(
     *,
     backend: str = "auto",
     layer: int | None = None,
+    score: str | None = None,
     tf32: bool = False,
     tune: bool = False,
     **names: Any,
 ) -> Any:
     """`compile(pattern)(q, k, v)` through a cache of this process.
 
-    Among `names` are the arguments of a call, as `Attention` has them; of the others integers are bound, and the rest
-    are run-time tensors. The other arguments are those of `compile`.
+    Among `names` are the arguments of a call, as `Attention` has them; of the others integers are bound, and floats to
+    names of the score, and the rest are run-time tensors. The other arguments are those of `compile`.
     """
-    bindings = {
-        name: int(value)
+    of_score = frozenset() if score is None else names_of(score)
+    bindings: dict[str, float] = {
+        name: float(value) if isinstance(value, float | np.floating) else int(value)
         for name, value in names.items()
-        if isinstance(value, int | np.integer) and name not in KEYWORDS
+        if name not in KEYWORDS
+        and (isinstance(value, int | np.integer) or (name in of_score and isinstance(value, float | np.floating)))
     }
     tensors = {name: value for name, value in names.items() if name not in bindings}
-    attn = _KNOWN[_known(str(pattern), backend, layer, bool(tf32), bool(tune), tuple(sorted(bindings.items())))]
+    attn = _KNOWN[_known(str(pattern), backend, layer, score, bool(tf32), bool(tune), tuple(sorted(bindings.items())))]
     return attn(q, k, v, **tensors)
 
 
 def _known(
-    pattern: str, backend: str, layer: int | None, tf32: bool, tune: bool, bindings: tuple[tuple[str, int], ...]
+    pattern: str,
+    backend: str,
+    layer: int | None,
+    score: str | None,
+    tf32: bool,
+    tune: bool,
+    bindings: tuple[tuple[str, float], ...],
 ) -> str:
     """Sees to it that `_KNOWN` has an attention function; under which name."""
-    name = f"{backend} {layer} {tf32} {tune} {bindings} {pattern}"
+    name = f"{backend} {layer} {tf32} {tune} {bindings} {score!r} {pattern}"
     if name not in _KNOWN:
         if len(_KNOWN) >= MAX_KNOWN:
             _KNOWN.pop(next(iter(_KNOWN)))
-        _KNOWN[name] = compile(pattern, backend=backend, layer=layer, tf32=tf32, tune=tune, **dict(bindings))
+        _KNOWN[name] = compile(
+            pattern, backend=backend, layer=layer, score=score, tf32=tf32, tune=tune, **dict(bindings)
+        )
     return name
 
 

@@ -23,6 +23,8 @@ class SparseAttention(torch.nn.Module):
     Args:
         pattern: The language's text, or a Pattern.
         layer: The layer that `layers(..)` asks about.
+        score: What becomes of scale * (q . k) before the mask, such as "softcap(30)"; its tensors are given at each
+            call.
         backend: "triton", "torch", or "auto": the first that can serve a call, by call.
         scale: Of the scores, a number or a tensor of one, a parameter for instance; 1/sqrt(head_dim) by default.
         sinks: How many query heads have a learnable sink each, the parameter `sinks`, 0 at first; or these sinks
@@ -50,18 +52,20 @@ class SparseAttention(torch.nn.Module):
         pattern: str | Pattern,
         *,
         layer: int | None = None,
+        score: str | None = None,
         backend: str = "auto",
         scale: float | torch.Tensor | None = None,
         sinks: int | torch.Tensor | None = None,
         tf32: bool = False,
         tune: bool = False,
-        **bindings: int,
+        **bindings: float,
     ) -> None:
         super().__init__()
         refuse_dropout(bindings)
-        self.pattern = str(Pattern.of(pattern, layer=layer, **bindings))
+        made = compile(pattern, layer=layer, backend=backend, score=score, tf32=tf32, tune=tune, **bindings)
+        self.pattern, self.score = str(made.pattern), made.score
         self.backend, self.scale, self.tf32, self.tune = backend, scale, tf32, tune
-        self.attention = _compiled(self.pattern, backend, tf32, tune)
+        self.attention = _compiled(self.pattern, self.score, backend, tf32, tune)
         self.sinks = _learnable(sinks) if isinstance(sinks, int) else sinks
 
     def forward(
@@ -96,7 +100,7 @@ class SparseAttention(torch.nn.Module):
 
     def extra_repr(self) -> str:
         """The pattern, and the options that are not as usual."""
-        usual = {"backend": "auto", "scale": None, "tf32": False, "tune": False}
+        usual = {"score": None, "backend": "auto", "scale": None, "tf32": False, "tune": False}
         options = {name: getattr(self, name) for name in usual if getattr(self, name) != usual[name]}
         if self.sinks is not None:
             options["sinks"] = self.sinks.numel()
@@ -111,5 +115,5 @@ def _learnable(heads: int) -> torch.nn.Parameter:
 
 
 @lru_cache(maxsize=256)
-def _compiled(pattern: str, backend: str, tf32: bool, tune: bool) -> Attention:
-    return compile(pattern, backend=backend, tf32=tf32, tune=tune)
+def _compiled(pattern: str, score: str | None, backend: str, tf32: bool, tune: bool) -> Attention:
+    return compile(pattern, score=score, backend=backend, tf32=tf32, tune=tune)

@@ -20,6 +20,8 @@ from spattn.frontend.syntax import Node
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from spattn.scores.nodes import Score
+
 MAX_PAIRS = 2**30
 """Of a mask; while it is made each pair takes some 20 bytes."""
 
@@ -131,7 +133,17 @@ def is_spread(condition: Bool, tensors: Tensors) -> bool:
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Any, scale: float | None = None, sinks: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Any,
+    scale: float | None = None,
+    sinks: Tensor | None = None,
+    *,
+    score: Score | None = None,
+    floats: Mapping[str, Tensor] = _NOTHING,
+    q_offset: int | None = None,
+    k_offset: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Attention in float64 over the allowed pairs alone.
 
@@ -142,6 +154,10 @@ def attention(
         mask: Allowed pairs, `[q_len, kv_len]` or with batch and heads before.
         scale: Factor of the scores; 1/sqrt(head_dim) where it is not given.
         sinks: `[num_q_heads]`, one more logit in each row of a head, without a value.
+        score: What becomes of the scores before the mask.
+        floats: The tensors that it reads.
+        q_offset: Position of the first query; the last stands at the last key where it is not given.
+        k_offset: Position of the first key.
 
     Returns:
         `out [batch, num_q_heads, q_len, head_dim_v]` and `lse [batch, num_q_heads, q_len]` (natural log), float64. A
@@ -155,6 +171,9 @@ def attention(
     k, v = (x.double().repeat_interleave(num_q_heads // k.shape[1], 1) for x in (k, v))
     allowed = torch.as_tensor(mask, device=q.device).expand(batch, num_q_heads, q_len, k.shape[2])
     scores = q.double() @ k.transpose(-1, -2) * (1 / sqrt(head_dim) if scale is None else scale)
+    if score is not None:
+        first = k_offset + k.shape[2] - q_len if q_offset is None else q_offset
+        scores = _scored(score, scores, floats, first, k_offset)
     scores = torch.where(allowed, scores, -torch.inf)
     logits = scores
     if sinks is not None:
@@ -162,6 +181,24 @@ def attention(
     lse = logits.logsumexp(-1)
     weights = torch.where(allowed, (scores - lse.unsqueeze(-1)).exp(), 0.0)
     return _combine(weights, allowed, v), lse
+
+
+def _scored(score: Score, s: Tensor, floats: Mapping[str, Tensor], q_offset: int, k_offset: int) -> Tensor:
+    """What a score makes of `[batch, num_q_heads, q_len, kv_len]`."""
+    import torch
+
+    from spattn.scores.evaluation import Values, evaluated
+    from spattn.scores.words import steps
+
+    firsts = {"b": (0, 0), "h": (0, 1), "q": (q_offset, 2), "k": (k_offset, 3)}
+    places = {
+        name: torch.arange(first, first + s.shape[dim], device=s.device).view([-1 if i == dim else 1 for i in range(4)])
+        for name, (first, dim) in firsts.items()
+    }
+    tensors = {name: one.double() for name, one in floats.items()}
+    for step in steps(score):
+        s = evaluated(step, Values({**places, "s": s}, tensors)).expand_as(s)
+    return s
 
 
 def _combine(weights: Tensor, allowed: Tensor, v: Tensor) -> Tensor:

@@ -68,6 +68,8 @@ class Gpu:
 
     def _lacks(self, plans: CompiledPattern, request: Request) -> str | None:
         """What requests of lengths of their own cannot have yet; a traced call is asked when its sizes are numbers."""
+        if request.score is not None:
+            return f"the call has the score {str(request.score)!r}, and no kernel computes scores yet"
         by_request = request.positions.by_request
         if not by_request or not type(request.batch_size) is type(request.num_q_heads) is int:
             return None

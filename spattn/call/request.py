@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from spattn.call.prepared import Prepared
 from spattn.call.shape import Shape, dtype_name
 from spattn.codegen.module import ModuleSource
 from spattn.layout.ir import Layout
+from spattn.scores.nodes import Score
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Request:
         positions: Where rows and keys stand.
         tensors: The pattern's run-time tensors, and those of `positions.by_request`, on q's device.
         tf32: May float32 products use TF32?
+        score: What becomes of the scores before the mask.
+        floats: The tensors that it reads, in its order.
     """
 
     q: torch.Tensor
@@ -39,6 +42,8 @@ class Request:
     positions: Positions
     tensors: Prepared
     tf32: bool = False
+    score: Score | None = None
+    floats: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def batch_size(self) -> int:

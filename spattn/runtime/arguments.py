@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from spattn.expressions.width import FIRST, LONGEST
 from spattn.frontend.reserved import refuse_dropout
 from spattn.runtime.placing import check_positions
 from spattn.runtime.tensors import require_tensor
+from spattn.scores.nodes import Score
 
 
 def checked(
@@ -32,6 +34,8 @@ def checked(
     tensors: Mapping[str, object],
     shared: Prepared | None = None,
     said: Numbers = USUAL,
+    score: Score | None = None,
+    floats: Mapping[str, torch.Tensor] = MappingProxyType({}),
 ) -> Request:
     """The request of a call.
 
@@ -45,6 +49,8 @@ def checked(
         tensors: What the call gives for them, and for positions, by the names in `BY_REQUEST`.
         shared: What was prepared of them before.
         said: What it says of positions in numbers.
+        score: What becomes of the scores.
+        floats: The tensors that it reads, checked.
 
     Raises:
         ArgumentError: Shapes, dtypes, devices or lengths do not fit each other.
@@ -69,6 +75,8 @@ def checked(
         positions=at,
         tensors=given,
         tf32=tf32,
+        score=score,
+        floats=floats,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, cast
 
 import torch
@@ -11,7 +12,7 @@ from spattn.backends.registry import Backend, choose
 from spattn.call.positions import BY_REQUEST, USUAL, Numbers, Placement, Positions, placed
 from spattn.call.prepared import NONE, Kept, Prepared
 from spattn.call.request import Again, CompiledPattern, Differentiable, Request, wants_gradient
-from spattn.errors import ArgumentError, BindError
+from spattn.errors import ArgumentError, BindError, UnsupportedError
 from spattn.runtime import derivatives, operators
 from spattn.runtime.arguments import as_tensors, checked, checks_values, named
 from spattn.runtime.context import as_autocast_wants, is_plain, is_transformed, is_watched
@@ -19,8 +20,10 @@ from spattn.runtime.kinds import kind_of, numbers_of
 from spattn.runtime.numbers import scaled
 from spattn.runtime.options import Plan
 from spattn.runtime.placing import as_batch, only_of_the_whole, read_placement
+from spattn.runtime.scores import floats_of
 from spattn.runtime.sinks import check_sinks, lse_with_sinks, out_with_sinks
 from spattn.runtime.tensors import require_tensor
+from spattn.scores.parser import parse
 
 MAX_KINDS = 1024
 
@@ -48,6 +51,7 @@ class Arguments(NamedTuple):
     said: Numbers
     tensors: Mapping[str, object]
     shared: Prepared | None = None
+    floats: Mapping[str, torch.Tensor] = MappingProxyType({})
 
 
 class Calls:
@@ -66,6 +70,7 @@ class Calls:
     def __init__(self, plans: Pattern, plan: Plan, roles: Mapping[str, str]) -> None:
         self._plans, self._backend, self._tf32, self._roles = plans, plan.backend, plan.tf32, roles
         self._text, self._names = plan.text, plan.tensors
+        self._score = parse(plan.score) if plan.score else None
         self._again: dict[Any, Again] = {}
         self._differentiable: dict[Any, Differentiable] = {}
         self._last: tuple[bool, Any, Again] | None = None
@@ -87,6 +92,8 @@ class Calls:
             BindError: A tensor is missing or one too many.
             UnsupportedError: No backend that may serve it can; or a derivative that there is not.
         """
+        if self._score is not None:
+            return self._scored(q, k, v, scale, tensors, shared, said)
         if scale is not None and type(scale) is not float:
             q, scale = scaled(q, scale)
         traced = torch.compiler.is_compiling()
@@ -102,6 +109,32 @@ class Calls:
             through = operators.forward if traced or is_watched(q, k, v) else derivatives.transformed
             return through(q, k, v, listed, self._text, scale, said, by_request)
         return self.answer(Arguments(q, k, v, scale, said, tensors, shared))
+
+    def _scored(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        scale: float | torch.Tensor | None,
+        tensors: Mapping[str, object],
+        shared: Prepared | None,
+        said: Numbers,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same with a score."""
+        for name, x in (("q", q), ("k", k), ("v", v)):
+            require_tensor(name, x)
+        if torch.compiler.is_compiling() or is_watched(q, k, v) or is_transformed():
+            raise _untraced()
+        if scale is not None and type(scale) is not float:
+            q, scale = scaled(q, scale)
+        q, k, v = as_autocast_wants(q, k, v)
+        assert self._score is not None
+        floats = floats_of(self._score, tensors, q)
+        rest = {name: one for name, one in tensors.items() if name not in floats}
+        given = Arguments(q, k, v, scale, said, rest, shared, floats)
+        if said is not USUAL and said.missing_keys == "refuse":
+            self._refuse_missing_keys(given)
+        return self._looked_at(given, None)
 
     def placed(
         self,
@@ -123,7 +156,7 @@ class Calls:
 
     def answer(self, given: Arguments) -> tuple[torch.Tensor, torch.Tensor]:
         """(out, lse) by kernels; errors are those of `call`."""
-        q, k, v, _, said, tensors, shared = given
+        q, k, v, _, said, tensors, shared, _ = given
         if said is not USUAL and said.missing_keys == "refuse":
             self._refuse_missing_keys(given)
         numbers = _numbers(given)
@@ -174,7 +207,10 @@ class Calls:
 
         Raises:
             BindError: There are more or fewer than the plan names.
+            UnsupportedError: The plan has a score.
         """
+        if self._score is not None:
+            raise _untraced()
         names = *self._names, *by_request
         if len(tensors) != len(names):
             raise BindError("E030", f"the plan names {len(names)} tensors, and there are {len(tensors)}")
@@ -182,7 +218,7 @@ class Calls:
 
     def request(self, given: Arguments) -> Request:
         """The call, checked; errors are those of `call`."""
-        return checked(**given._asdict(), tf32=self._tf32, roles=self._roles)
+        return checked(**given._asdict(), tf32=self._tf32, roles=self._roles, score=self._score)
 
     def _refuse_missing_keys(self, given: Arguments) -> None:
         """Refuses a call with a row that wants a key which is not given; what only a device knows is not looked at."""
@@ -233,6 +269,11 @@ class Calls:
         return served.out, served.lse
 
 
+def _untraced() -> UnsupportedError:
+    why = "a call with a score is neither traced nor transformed"
+    return UnsupportedError("E061", why, hint="call it outside of torch.compile, torch.export and torch.func")
+
+
 def _between(at: Positions) -> str:
     first, stop = at.given
     return f"keys {first} .. {stop - 1}" if stop > first else "none"
@@ -240,7 +281,7 @@ def _between(at: Positions) -> str:
 
 def _numbers(given: Arguments) -> Any:
     """All that may decide how a call is served, but for values and addresses; None where each call is looked at."""
-    q, k, v, scale, said, tensors, shared = given
+    q, k, v, scale, said, tensors, shared, _ = given
     if not type(q) is type(k) is type(v) is torch.Tensor:
         return None
     every: Mapping[str, Any] = {}

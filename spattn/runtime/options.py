@@ -9,7 +9,7 @@ from typing import Any
 from spattn.errors import PatternError
 
 SCHEMA = 1
-_KINDS = {"pattern": str, "backend": str, "tf32": bool, "tune": bool, "tensors": list}
+_KINDS = {"pattern": str, "backend": str, "tf32": bool, "tune": bool, "tensors": list, "score": str}
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Plan:
         tf32: May float32 products use TF32?
         tune: Are tiles measured?
         tensors: Names of the run-time tensors, in the order in which an operator is given them.
+        score: The canonical text of a score, "" for none.
         text: All of it, as JSON.
     """
 
@@ -30,6 +31,7 @@ class Plan:
     tf32: bool
     tune: bool
     tensors: tuple[str, ...]
+    score: str = ""
     text: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -50,7 +52,7 @@ class Plan:
             data = None
         if not _is_plan(data):
             raise PatternError("E035", "this is no plan that this version can read", hint="export the program again")
-        return cls(data["pattern"], data["backend"], data["tf32"], data["tune"], tuple(data["tensors"]))
+        return cls(data["pattern"], data["backend"], data["tf32"], data["tune"], tuple(data["tensors"]), data["score"])
 
 
 def _is_plan(data: Any) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from torch import Tensor
 from spattn.backends.torch.batch import Batch
 from spattn.backends.torch.careful import careful_matmul
 from spattn.backends.torch.forward import LN_2, LOG2_E
+from spattn.backends.torch.scoring import Pairs
 from spattn.backends.torch.tiles import (
     add_rows,
     allowed_pairs,
@@ -21,6 +24,9 @@ from spattn.backends.torch.tiles import (
     take_keys,
     take_rows,
 )
+
+Through = Callable[[Tensor], Tensor]
+"""From the gradient of scores to that of the products that they are made of."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +48,12 @@ class Rows:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Where the gradients are added up: shaped as a part's q, k, v."""
+    """Where the gradients are added up: shaped as a part's q, k, v, and of a score's tensors as these."""
 
     q: Tensor
     k: Tensor
     v: Tensor
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def read_rows(out: Tensor, lse: Tensor, d_out: Tensor | None, d_lse: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -66,9 +73,17 @@ def read_rows(out: Tensor, lse: Tensor, d_out: Tensor | None, d_lse: Tensor | No
 
 
 def differentiate(
-    rows: Rows, k: Tensor, v: Tensor, batch: Batch, scale: float, into: Gradients, *, careful: bool
+    rows: Rows,
+    k: Tensor,
+    v: Tensor,
+    batch: Batch,
+    scale: float,
+    into: Gradients,
+    pairs: Pairs | None = None,
+    *,
+    careful: bool,
 ) -> None:
-    """Adds a batch's share to the gradients of a part."""
+    """Adds a batch's share to the gradients of a part; `pairs` is what a score makes of its products."""
     members, dtype = rows.q.shape[2], into.q.dtype
     q, d_out, lse, shift = (take_rows(x, batch, dtype) for x in (rows.q, rows.d_out, rows.lse, rows.shift))
     k, v = (take_keys(x, batch, dtype) for x in (k, v))
@@ -78,29 +93,50 @@ def differentiate(
         shift = shift.masked_fill(lost, 0)
     q = q * (scale * LOG2_E)
     s = scores(q, k)
+    through: Through = _unchanged
+    if pairs is not None:
+        product, allowed = s.mul_(LN_2), allowed_pairs(batch, members)
+        s = pairs.scored(product).mul_(LOG2_E)
+        through = partial(_through, pairs, product, allowed, into.tensors)
     if careful:
-        d_q, d_k, d_v = _careful_products(s, q, k, v, d_out, lse, shift, allowed_pairs(batch, members))
+        d_q, d_k, d_v = _careful_products(s, q, k, v, d_out, lse, shift, allowed_pairs(batch, members), through)
     else:
-        d_q, d_k, d_v = _products(masked(s, batch, members), q, k, v, d_out, lse, shift)
+        d_q, d_k, d_v = _products(masked(s, batch, members), q, k, v, d_out, lse, shift, through)
     add_rows(into.q, stored_index(batch), stored_rows(d_q * scale, batch, members))
     add_rows(into.k, batch.keys.ravel(), (d_k * LN_2).flatten(2, 3))
     add_rows(into.v, batch.keys.ravel(), d_v.flatten(2, 3))
 
 
+def _unchanged(d_s: Tensor) -> Tensor:
+    return d_s
+
+
+def _through(pairs: Pairs, s: Tensor, allowed: Tensor, into: Mapping[str, Tensor], d_s: Tensor) -> Tensor:
+    return pairs.derived(s, d_s, allowed, into)
+
+
 def _products(
-    s: Tensor, q: Tensor, k: Tensor, v: Tensor, d_out: Tensor, lse: Tensor, shift: Tensor
+    s: Tensor, q: Tensor, k: Tensor, v: Tensor, d_out: Tensor, lse: Tensor, shift: Tensor, through: Through
 ) -> tuple[Tensor, Tensor, Tensor]:
     p = s.sub_(lse).exp2_()
     d_v = p.transpose(-1, -2) @ d_out
-    d_s = (d_out @ v.transpose(-1, -2)).sub_(shift).mul_(p)
+    d_s = through((d_out @ v.transpose(-1, -2)).sub_(shift).mul_(p))
     return d_s @ k, d_s.transpose(-1, -2) @ q, d_v
 
 
 def _careful_products(
-    s: Tensor, q: Tensor, k: Tensor, v: Tensor, d_out: Tensor, lse: Tensor, shift: Tensor, allowed: Tensor
+    s: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    d_out: Tensor,
+    lse: Tensor,
+    shift: Tensor,
+    allowed: Tensor,
+    through: Through,
 ) -> tuple[Tensor, Tensor, Tensor]:
     swapped = allowed.transpose(-1, -2)
     p = torch.where(allowed, (s - lse).exp2(), 0)
     d_v = careful_matmul(p.transpose(-1, -2), swapped, d_out)
-    d_s = torch.where(allowed, p * (d_out @ v.transpose(-1, -2) - shift), 0)
+    d_s = through(torch.where(allowed, p * (d_out @ v.transpose(-1, -2) - shift), 0))
     return careful_matmul(d_s, allowed, k), careful_matmul(d_s.transpose(-1, -2), swapped, q), d_v

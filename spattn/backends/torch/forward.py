@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spattn.backends.torch.batch import Batch
 from spattn.backends.torch.careful import careful_matmul
+from spattn.backends.torch.scoring import Pairs
 from spattn.backends.torch.tiles import (
     allowed_pairs,
     masked,
@@ -32,7 +33,16 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, batch: Batch, scale: float, out: Tensor, lse: Tensor, *, careful: bool
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    batch: Batch,
+    scale: float,
+    out: Tensor,
+    lse: Tensor,
+    pairs: Pairs | None = None,
+    *,
+    careful: bool,
 ) -> None:
     """Adds a batch to the results of a part.
 
@@ -44,12 +54,15 @@ def attend(
         scale: Factor of the scores.
         out: [entries, kv heads, members, q_len, v_head_dim].
         lse: [entries, kv heads, members, q_len].
+        pairs: What a score makes of the batch's products.
         careful: What is not allowed may hold nan or inf.
     """
     members = q.shape[2]
     q = take_rows(q, batch, out.dtype) * (scale * LOG2_E)
     k, v = (take_keys(x, batch, out.dtype) for x in (k, v))
     s = scores(q, k)
+    if pairs is not None:
+        s = pairs.scored(s.mul_(LN_2)).mul_(LOG2_E)
     o, ell = (
         _careful_softmax(s, v, allowed_pairs(batch, members)) if careful else _softmax(masked(s, batch, members), v)
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,18 @@ from spattn.backends.torch.careful import is_finite
 from spattn.backends.torch.forward import accumulation_dtype, attend
 from spattn.backends.torch.pieces import pieces
 from spattn.backends.torch.runs import Run, runs
+from spattn.backends.torch.scoring import Scoring, positions
 from spattn.backends.torch.second import second
 from spattn.backends.torch.spans import spans_of
 from spattn.call.differentiation import gradients
 from spattn.call.positions import Positions
 from spattn.call.prepared import Prepared
 from spattn.call.request import CompiledPattern, Request, Upstream
+from spattn.errors import UnsupportedError
 from spattn.expressions.evaluation import IntArray
 from spattn.expressions.tensors import Tensors
 from spattn.layout.ir import Layout
+from spattn.scores.words import steps
 
 Groups = Sequence[tuple[Layout, IntArray]]
 """Layouts of direction "queries", and whom each serves: `b * num_q_heads + h`, disjoint."""
@@ -46,7 +49,11 @@ def attention(groups: Groups, request: Request) -> tuple[Tensor, Tensor]:
         out [batch, num_q_heads, q_len, v_head_dim] in q's dtype, and lse [batch, num_q_heads, q_len] in float32,
         float64 for float64.
     """
-    out, lse = _Attention.apply(request.q, request.k, request.v, _made(groups, request), request.scale)
+    made = _made(groups, request)
+    if request.score is None:
+        out, lse = _Attention.apply(request.q, request.k, request.v, made, request.scale)
+    else:
+        out, lse = _Scored.apply(request, made, request.q, request.k, request.v, *request.floats.values())
     if request.positions.is_packed:  # heads side by side
         out = out.transpose(1, 2).contiguous().transpose(1, 2)
     return out, lse
@@ -174,34 +181,91 @@ class _Attention(torch.autograd.Function):
         return *gradients(along, ctx.saved_tensors, d_out, d_lse, wanted), None, None
 
 
-def _results(q: Tensor, k: Tensor, v: Tensor, made: list[Run], scale: float, *, careful: bool) -> tuple[Tensor, Tensor]:
+class _Scored(torch.autograd.Function):
+    """(out, lse) of q, k, v and the tensors of a score."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, request: Request, made: list[Run], q: Tensor, k: Tensor, v: Tensor, *floats: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        scoring = _scoring(request, floats)
+        out, lse = _results(q, k, v, made, request.scale, scoring, careful=False)
+        if not is_finite(out):
+            out, lse = _results(q, k, v, made, request.scale, scoring, careful=True)
+        out = out.to(q.dtype)
+        ctx.save_for_backward(q, k, v, out, lse, *floats)
+        ctx.made, ctx.request = made, replace(request, floats=dict.fromkeys(request.floats, q.new_empty(0)))
+        ctx.set_materialize_grads(False)
+        return out, lse
+
+    @staticmethod
+    def backward(ctx: Any, d_out: Tensor | None, d_lse: Tensor | None) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            hint = "leave out create_graph=True, or the score"
+            raise UnsupportedError("E061", "attention with a score has no second derivatives", hint=hint)
+        saved, floats = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
+        found = _derived(saved, d_out, d_lse, ctx.made, ctx.request.scale, _scoring(ctx.request, floats))
+        wanted = ctx.needs_input_grad[2:]
+        made = (one.to(x.dtype) for one, x in zip(found, (*saved[:3], *floats), strict=True))
+        return None, None, *(one if asked else None for one, asked in zip(made, wanted, strict=True))
+
+
+def _scoring(request: Request, floats: Sequence[Tensor]) -> Scoring:
+    assert request.score is not None
+    dtype = accumulation_dtype(request.q.dtype)
+    tensors = {name: one.to(dtype).contiguous() for name, one in zip(request.floats, floats, strict=True)}
+    return Scoring(steps(request.score), tensors, *positions(request))
+
+
+def _results(
+    q: Tensor, k: Tensor, v: Tensor, made: list[Run], scale: float, scoring: Scoring | None = None, *, careful: bool
+) -> tuple[Tensor, Tensor]:
     dtype = accumulation_dtype(q.dtype)
     out = q.new_zeros((*q.shape[:3], v.shape[-1]), dtype=dtype)
     lse = q.new_full(q.shape[:3], -torch.inf, dtype=dtype)
     with torch.autocast(q.device.type, enabled=False):
-        for (queries, *into), (keys, values), batch in pieces(made, (q, out, lse), (k, v)):
-            attend(queries, keys, values, batch, scale, *into, careful=careful)
+        rows, cols = () if scoring is None else scoring.of_rows, () if scoring is None else (scoring.of_keys,)
+        for (queries, o, ell, *at), (keys, values, *k_at), batch in pieces(made, (q, out, lse, *rows), (k, v, *cols)):
+            pairs = None if scoring is None else scoring.pairs(at, k_at[0], batch)
+            attend(queries, keys, values, batch, scale, o, ell, pairs, careful=careful)
     return out, lse
 
 
 def _derived(
-    saved: tuple[Tensor, ...], d_out: Tensor | None, d_lse: Tensor | None, made: list[Run], scale: float
+    saved: tuple[Tensor, ...],
+    d_out: Tensor | None,
+    d_lse: Tensor | None,
+    made: list[Run],
+    scale: float,
+    scoring: Scoring | None = None,
 ) -> list[Tensor]:
-    """The gradients of q, k and v: without care for pairs that are not allowed where that suffices, else with it."""
+    """The gradients of q, k, v and a score's tensors: with care for pairs that are not allowed where that is needed."""
     q, k, v, out, lse = saved
     rows = q, *read_rows(out, lse, d_out, d_lse)
-    found = _gradients(rows, k, v, made, scale, careful=False) if is_finite(out) else None
+    found = _gradients(rows, k, v, made, scale, scoring, careful=False) if is_finite(out) else None
     if found is None or not is_finite(*found):
-        found = _gradients(rows, k, v, made, scale, careful=True)
-    return [gradient.to(x.dtype) for gradient, x in zip(found, (q, k, v), strict=True)]
+        found = _gradients(rows, k, v, made, scale, scoring, careful=True)
+    return [*(gradient.to(x.dtype) for gradient, x in zip(found, (q, k, v), strict=False)), *found[3:]]
 
 
 def _gradients(
-    of_rows: tuple[Tensor, ...], k: Tensor, v: Tensor, made: list[Run], scale: float, *, careful: bool
+    of_rows: tuple[Tensor, ...],
+    k: Tensor,
+    v: Tensor,
+    made: list[Run],
+    scale: float,
+    scoring: Scoring | None,
+    *,
+    careful: bool,
 ) -> list[Tensor]:
     dtype = of_rows[-1].dtype
     grads = [torch.zeros(x.shape, dtype=dtype, device=x.device) for x in (of_rows[0], k, v)]
+    tensors = {} if scoring is None else {name: torch.zeros_like(one) for name, one in scoring.tensors.items()}
     with torch.autocast(k.device.type, enabled=False):
-        for (*rows, into_q), (keys, values, *into), batch in pieces(made, (*of_rows, grads[0]), (k, v, *grads[1:])):
-            differentiate(Rows(*rows), keys, values, batch, scale, Gradients(into_q, *into), careful=careful)
-    return grads
+        places, cols = () if scoring is None else scoring.of_rows, () if scoring is None else (scoring.of_keys,)
+        taken = pieces(made, (*of_rows, grads[0], *places), (k, v, *grads[1:], *cols))
+        for (q, d_out, lse, shift, into_q, *at), (keys, values, into_k, into_v, *k_at), batch in taken:
+            pairs = None if scoring is None else scoring.pairs(at, k_at[0], batch)
+            into, rows = Gradients(into_q, into_k, into_v, tensors), Rows(q, d_out, lse, shift)
+            differentiate(rows, keys, values, batch, scale, into, pairs, careful=careful)
+    return [*grads, *tensors.values()]

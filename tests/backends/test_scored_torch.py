@@ -1,0 +1,170 @@
+"""Scores on the torch backend, against the oracle in float64 and its gradients by autograd."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import spattn
+import spattn.nn
+import spattn.operators
+from spattn import oracle
+from spattn.errors import SpattnError
+from spattn.frontend.syntax import Node
+from spattn.runtime import operators
+from spattn.scores.nodes import Score
+from spattn.scores.parser import parse
+from tests import strategies
+from tests.scores.drawn import SCORES, floats_for
+
+LENGTH, HEADS = 24, 4
+
+
+def leaves(length: int = LENGTH, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    return [torch.randn(2, heads, length, 16, dtype=dtype).requires_grad_() for heads in (HEADS, 2, 2)]
+
+
+def compare(mine: Any, theirs: Any, given: list[torch.Tensor]) -> None:
+    for answer in (mine, theirs):
+        assert all(torch.equal(torch.isneginf(x), torch.isneginf(y)) for x, y in zip(answer, mine, strict=True))
+    found = [
+        torch.autograd.grad(x[0].sin().sum() + x[1].cos().nan_to_num().sum(), given, allow_unused=True)
+        for x in (mine, theirs)
+    ]
+    for one, other in zip((*mine, *found[0]), (*theirs, *found[1]), strict=True):
+        other = torch.zeros_like(one) if other is None else other
+        one = torch.zeros_like(other) if one is None else one
+        torch.testing.assert_close(one.double(), other.double(), atol=1e-6, rtol=1e-6)
+
+
+@settings(max_examples=40)
+@given(strategies.patterns(depth=2), SCORES, st.data())
+def test_drawn_scores(node: Node, score: Score, data: st.DataObject) -> None:
+    tensors = data.draw(strategies.tensors_for(node, LENGTH, LENGTH, 2, HEADS))
+    mask = oracle.mask(node, LENGTH, LENGTH, num_heads=HEADS, batch_size=2, tensors=tensors)
+    qkv = leaves(dtype=torch.float64)
+    floats = floats_for(score, HEADS, torch.float64)
+    names = {name: torch.as_tensor(x) for name, x in tensors.items()}
+    attn = spattn.compile(str(node), backend="torch", score=str(score))
+    mine = attn(*qkv, return_lse=True, **names, **floats)
+    theirs = oracle.attention(*qkv, mask, score=score, floats=floats)
+    compare(mine, theirs, [*qkv, *floats.values()])
+
+
+def test_what_is_masked_does_not_matter() -> None:
+    qkv, score = leaves(dtype=torch.float64), "apply(s + log(1 + q - k))"
+    mask = torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril()
+    mine = spattn.attention(*qkv, "causal", score=score, return_lse=True)
+    compare(mine, oracle.attention(*qkv, mask, score=parse(score)), qkv)
+
+
+def test_positions_and_a_scale_that_is_learnt() -> None:
+    (q, k, v), slopes = leaves(dtype=torch.float64), torch.rand(HEADS, dtype=torch.float64, requires_grad=True)
+    scale = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    call = {"q_offset": 30, "k_offset": 10, "kv_len": 60, "missing_keys": "ignore"}
+    attn = spattn.compile("last(9)", score="alibi(slopes) + softcap(c)", c=2.5)
+    mine = attn(q[:, :, :8], k, v, return_lse=True, scale=scale, slopes=slopes, **call)
+    mask = oracle.mask(attn.pattern.syntax, 8, 60, q_offset=30, k_offset=10, num_keys=LENGTH)
+    score, places = parse("alibi(slopes) + softcap(2.5)"), {"q_offset": 30, "k_offset": 10}
+    theirs = oracle.attention(q[:, :, :8] * scale, k, v, mask, 1.0, score=score, floats={"slopes": slopes}, **places)
+    compare(mine, theirs, [q, k, v, slopes, scale])
+
+
+def test_requests_have_positions_of_their_own() -> None:
+    q, k, v = leaves(dtype=torch.float64)
+    lens = torch.tensor([24, 17])
+    slopes = torch.rand(HEADS, dtype=torch.float64)
+    attn = spattn.compile("causal", score="alibi(slopes) + bias(b)")
+    out = attn(q, k, v, slopes=slopes, kv_lens=lens, q_lens=lens)
+    for b, n in enumerate(lens.tolist()):
+        parts = (x[b : b + 1, :, :n] for x in (q, k, v))
+        alone = spattn.attention(*parts, "causal", score="alibi(slopes)", slopes=slopes)
+        torch.testing.assert_close(out[b : b + 1, :, :n], alone)
+
+
+@pytest.mark.parametrize(
+    ("code", "given"),
+    [
+        ("E030", {}),
+        ("E060", {"t": torch.zeros(HEADS)}),
+        ("E060", {"t": torch.zeros(HEADS, 3, dtype=torch.int64)}),
+        ("E060", {"t": torch.zeros(HEADS, 0)}),
+        ("E060", {"t": [1.0]}),
+        ("E038", {"t": torch.zeros(HEADS, 3), "u": torch.zeros(3)}),
+    ],
+)
+def test_refused_tensors(code: str, given: dict[str, Any]) -> None:
+    with pytest.raises(SpattnError) as caught:
+        spattn.compile("causal", score="bias(t[h, q - k])")(*leaves(), **given)
+    assert caught.value.code == code
+
+
+def test_refused_by_name() -> None:
+    qkv = leaves()
+    with pytest.raises(SpattnError, match="E038"):
+        spattn.compile("documents(ids)", score="bias(ids)")
+    with pytest.raises(SpattnError, match="E038"):
+        spattn.compile("causal", score="softcap(30)", w=3)
+    out = spattn.attention(*qkv, "causal", score="softcap(30)")
+    with pytest.raises(SpattnError, match="no second derivatives"):
+        torch.autograd.grad(out.sum(), qkv, create_graph=True)
+    with pytest.raises(SpattnError, match="neither traced nor transformed"):
+        torch.func.vmap(lambda q: spattn.attention(q, *qkv[1:], "causal", score="softcap(30)"))(qkv[0][None])
+
+
+def test_packed_requests() -> None:
+    q, k, v = (x.detach()[0].transpose(0, 1) for x in leaves(dtype=torch.float64))
+    ends, slopes = torch.tensor([0, 9, 9, LENGTH]), torch.rand(HEADS, dtype=torch.float64, requires_grad=True)
+    attn = spattn.compile("causal", score="alibi(slopes) + bias(b / 10 * k)")
+    out = attn(q, k, v, slopes=slopes, cu_seqlens_q=ends, cu_seqlens_k=ends)
+    parts = []
+    for b, (first, stop) in enumerate(zip(ends, ends[1:], strict=False)):
+        one = (x[first:stop].transpose(0, 1)[None] for x in (q, k, v))
+        alone = spattn.attention(*one, "causal", score="alibi(slopes) + bias(c / 10 * k)", c=b, slopes=slopes)
+        parts.append(alone[0].transpose(0, 1))
+    theirs = torch.cat(parts)
+    torch.testing.assert_close(out, theirs)
+    found = (torch.autograd.grad(x.sin().sum(), slopes)[0] for x in (out, theirs))
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_with_sinks(dtype: torch.dtype) -> None:
+    given = [x.detach().to(dtype).requires_grad_() for x in leaves()]
+    sinks, slopes = (torch.rand(HEADS).requires_grad_() for _ in range(2))
+    score = "softcap(5) + alibi(slopes)"
+    out = spattn.attention(*given, "causal", score=score, sinks=sinks, slopes=slopes)
+    mask = torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril()
+    theirs, _ = oracle.attention(*given, mask, sinks=sinks, score=parse(score), floats={"slopes": slopes})
+    every = [*given, sinks, slopes]
+    found = [torch.autograd.grad(x.double().sin().sum(), every) for x in (out, theirs)]
+    for one, other in zip((out, *found[0]), (theirs, *found[1]), strict=True):
+        assert (one.double() - other.double()).norm() <= 4 * torch.finfo(dtype).eps * other.double().norm()
+
+
+def test_keys_that_are_masked_may_hold_anything() -> None:
+    q, k, v = (x.detach() for x in leaves())
+    theirs = spattn.attention(q[:, :, :9], k[:, :, :9], v[:, :, :9], "causal", score="softcap(2) + bias(k)")
+    k[:, :, 12], v[:, :, 15] = float("nan"), float("inf")
+    out = spattn.attention(q, k, v, "causal", score="softcap(2) + bias(k)")
+    torch.testing.assert_close(out[:, :, :9], theirs)
+
+
+def test_numbers_are_bound_and_pickled() -> None:
+    qkv = leaves()
+    attn = spattn.compile("last(w)", score="softcap(c) + bias(w)", w=5, c=0.5)
+    assert repr(attn) == "spattn.compile('last(5)', backend='auto', score='softcap(0.5) + bias(5)')"
+    out = attn(*qkv)
+    torch.testing.assert_close(pickle.loads(pickle.dumps(attn))(*qkv), out)  # noqa: S301
+    torch.testing.assert_close(spattn.nn.SparseAttention("last(5)", score="softcap(0.5) + bias(5)")(*qkv), out)
+    torch.testing.assert_close(spattn.attention(*qkv, "last(w)", score="softcap(c) + bias(w)", w=5, c=0.5), out)
+    with pytest.raises(SpattnError, match="no kernel computes scores yet|Triton's kernels run on GPUs"):
+        spattn.attention(*qkv, "causal", score="softcap(3)", backend="triton")
+    with pytest.raises(SpattnError, match="neither traced"):
+        operators.forward(*qkv, [], attn._plan.text, None)
