@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import spattn
+import spattn.operators
 from spattn.call.positions import USUAL
 from spattn.errors import ArgumentError, BindError, PatternError, SpattnError, UnsupportedError
 from spattn.runtime.operators import BACKWARD, FORWARD, SECOND
