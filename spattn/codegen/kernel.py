@@ -114,10 +114,7 @@ class _Printer:
             numbers=numbers,
             loops=loops,
             segments=seen,
-            tensors=tuple(
-                TensorText(code(f"t{i}"), dimensions(role), isinstance(role, BlockLists))
-                for i, role in enumerate(self.parameters.roles)
-            ),
+            tensors=tuple(TensorText(code(f"t{i}"), dimensions(role)) for i, role in enumerate(self.parameters.roles)),
             parameters=self.parameters,
         )
 

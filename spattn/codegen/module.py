@@ -6,6 +6,7 @@ import re
 
 from spattn._version import __version__
 from spattn.codegen.environment import code, comment, environment
+from spattn.codegen.helpers import Helpers
 from spattn.codegen.kernel import kernel_text
 from spattn.codegen.kinds import D_KEYS, D_QUERIES, FORWARD, Kind
 from spattn.codegen.languages.language import Language
@@ -64,13 +65,19 @@ class ModuleSource:
 
     Attributes:
         text: A module that imports the functions which its kernels call.
-        standalone: The same with these written out.
+        helpers: Where these are.
         passes: Its kernels.
     """
 
     text: str
-    standalone: str
+    helpers: Helpers
     passes: tuple[PassSource, ...]
+
+    @property
+    def standalone(self) -> str:
+        """The text with the functions written out that it imports; few ask for it."""
+        imported, inlined = self.helpers.imported(self.text), self.helpers.inlined(self.text)
+        return _tidied(self.text.replace(imported, inlined)) if imported else self.text
 
     @property
     def roles(self) -> tuple[Role, ...]:
@@ -133,13 +140,10 @@ def _module(
         "pattern": comment(pattern),
         "condition": comment(text(layout.condition)),
         "layout": [comment(line) for line in lines],
+        "helpers": language.helpers.imported(body),
     }
-    head = f"{language.templates}/_head.py.jinja"
-    imported, inlined = (
-        _tidied(_render(head, **names, helpers=helpers) + body)
-        for helpers in (language.helpers.imported(body), language.helpers.inlined(body))
-    )
-    return ModuleSource(imported, inlined, tuple(map(_pass_source, kernels)))
+    head = _render(f"{language.templates}/_head.py.jinja", **names)
+    return ModuleSource(_tidied(head + body), language.helpers, tuple(map(_pass_source, kernels)))
 
 
 def _kernel(kernel: KernelText, templates: str) -> str:

@@ -278,11 +278,10 @@ class KernelText:
 
 @dataclass(frozen=True)
 class TensorText:
-    """A tensor parameter: its identifier, the dimensions that have sizes and strides, and what it is, for a comment."""
+    """A tensor parameter: its identifier, and the dimensions that have sizes and strides."""
 
     name: str
     dims: int
-    is_list: bool
 
 
 @dataclass(frozen=True)

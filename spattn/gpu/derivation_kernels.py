@@ -9,7 +9,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-NOWHERE = tl.constexpr(1 << 30)
+from spattn.kernels.triton import NOWHERE, REQUEST
+
 FREE = tl.constexpr(-1)  # of a slot that no document has taken
 NOBODY = tl.constexpr(-2)  # what no slot holds: a thread that waits compares with it, and changes nothing
 
@@ -48,7 +49,7 @@ def place_tokens(
     """
     b = tl.program_id(1).to(tl.int64)
     if REQUESTS:
-        length = tl.load(requests_ptr + b * 8 + 1)
+        length = tl.load(requests_ptr + b * REQUEST + 1)
     tokens_ptr += b * stride_b
     mine = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     place = _position(tokens_ptr, mine, count, length, stride_n)
@@ -92,7 +93,7 @@ def mark_tokens(
     b = tl.program_id(1).to(tl.int64)
     marks_ptr += b * length
     if REQUESTS:
-        length = tl.minimum(tl.load(requests_ptr + b * 8 + 1), length)
+        length = tl.minimum(tl.load(requests_ptr + b * REQUEST + 1), length)
     mine = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     place = _position(tokens_ptr + b * stride_b, mine, count, length, stride_n)
     tl.store(marks_ptr + place, 1, mask=place < length)
@@ -279,7 +280,7 @@ def place_requests(
     # only keys of the whole are walked over
     before = tl.minimum(tl.maximum(-k_offset, 0), num_keys)
     inside = tl.maximum(tl.minimum(kv_len - k_offset, num_keys) - before, 0)
-    table_ptr += b * 8
+    table_ptr += b * REQUEST
     tl.store(table_ptr, q_len, mask=there)
     tl.store(table_ptr + 1, kv_len, mask=there)
     tl.store(table_ptr + 2, q_offset, mask=there)

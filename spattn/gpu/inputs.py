@@ -148,12 +148,19 @@ def _token_list(tokens: Tokens, frame: Frame, prepared: Prepared) -> torch.Tenso
         return _of_requests(derivations.token_list, tokens, length, frame, prepared)
     if not tokens.tensors:
         return _constant_list(_inside(tokens, length), frame.device)
+    return _of_tokens(derivations.token_list, tokens, length, prepared)
+
+
+def _of_tokens(
+    derive: Callable[..., derivations.Derivation], tokens: Tokens, length: int, prepared: Prepared
+) -> torch.Tensor:
+    """A list or marks of tokens, for all requests with one length."""
 
     def made() -> torch.Tensor:
         named = _named(tokens, prepared)
-        return derivations.token_list(named, length)(named)
+        return derive(named, length)(named)
 
-    return prepared.derived(("list", tokens, length), tokens.tensors, made)
+    return prepared.derived((derive.__name__, tokens, length), tokens.tensors, made)
 
 
 def _of_requests(
@@ -180,12 +187,7 @@ def _membership(tokens: Tokens, length: int, frame: Frame, prepared: Prepared) -
         return _of_requests(derivations.membership, tokens, frame.positions.kv_len, frame, prepared)
     if not tokens.tensors:
         return _constant_membership(_inside(tokens, length), frame.device)
-
-    def made() -> torch.Tensor:
-        named = _named(tokens, prepared)
-        return derivations.membership(named, length)(named)
-
-    return prepared.derived(("membership", tokens, length), tokens.tensors, made)
+    return _of_tokens(derivations.membership, tokens, length, prepared)
 
 
 def _named(tokens: Tokens, prepared: Prepared) -> torch.Tensor:

@@ -102,7 +102,7 @@ class LaunchPlan:
             "num_q_heads": request.num_q_heads,
             "group_size": request.group_size,
             "batch_size": request.batch_size,
-            **{name: stride[2] for name, stride in zip(self._row_strides, extent.strides, strict=True)},
+            **{names[2]: strides[2] for names, strides in zip(self._strides, extent.strides, strict=True)},
         }
         self._kernels = self._settled()
 
@@ -164,20 +164,15 @@ class LaunchPlan:
             "num_keys": at.lie_in[1] if at.by_request else at.num_keys,
             "qk_scale": extent.scale * LOG2_E,
         }
-        for (batch, head), strides in zip(self._outer_strides, extent.strides, strict=True):
+        for (batch, head, _), strides in zip(self._strides, extent.strides, strict=True):
             values[batch], values[head] = strides[0], strides[1]
         return values
 
     @cached_property
-    def _outer_strides(self) -> tuple[tuple[str, str], ...]:
-        """Names of the strides of batch and head, of each operand."""
-        lines = self._texts[0].signature.groups[: len(self._problem.kind.operands)]
-        return tuple((line[1].name, line[2].name) for line in lines)
-
-    @cached_property
-    def _row_strides(self) -> tuple[str, ...]:
-        lines = self._texts[0].signature.groups[: len(self._problem.kind.operands)]
-        return tuple(line[3].name for line in lines)
+    def _strides(self) -> tuple[tuple[str, str, str], ...]:
+        """Names of the strides of batch, head and row, of each operand."""
+        groups = self._texts[0].signature.groups[: len(self._problem.kind.operands)]
+        return tuple((batch.name, head.name, row.name) for _, batch, head, row in groups)
 
     def _rows(self, extent: Extent) -> tuple[int, int]:
         return extent.queries if self._by_queries else extent.keys

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -93,22 +93,15 @@ class ReplayedBackward:
             keys = planned_again(self._keys, frame, self._scale, (of_q, of_k, of_v, of_do, of_dk, of_dv), prepared)
         if queries is None or keys is None:
             return None
-        q = tensors[0]
-        assert q is not None
         return _Ready(queries, keys, OutputAllocator((*q.shape[:3], TERMS), torch.float32, self._device))
 
 
-class _Ready:
-    """Launches for tensors of just these shapes and strides.
+class _Ready(NamedTuple):
+    """Launches for tensors of just these shapes and strides, of dq, of dk and dv; what makes that which dq leaves."""
 
-    Args:
-        queries: Of dq.
-        keys: Of dk and dv.
-        terms: Makes what dq leaves to them.
-    """
-
-    def __init__(self, queries: list[Launch], keys: list[Launch], terms: OutputAllocator) -> None:
-        self.queries, self.keys, self.terms = queries, keys, terms
+    queries: list[Launch]
+    keys: list[Launch]
+    terms: OutputAllocator
 
 
 def replayed_backward(

@@ -11,6 +11,7 @@ import triton.language as tl
 
 NOWHERE = tl.constexpr(1 << 30)  # past every position
 TERMS = tl.constexpr(4)  # numbers that dq leaves of each row, two unused: the 16 bytes that a thread loads at a time
+REQUEST = tl.constexpr(8)  # numbers of a request in the table of requests
 SCANNED = tl.constexpr(64)  # tiles that a program looks through whose rows may have to be mended
 
 
@@ -278,7 +279,7 @@ def careful_product(weights, allowed, values, acc, PRECISION: tl.constexpr):
 @triton.jit
 def load_request(requests_ptr, b):
     """A request: four lengths, num_keys, what brings positions of rows and keys to places, the entry of its tensors."""
-    entry = requests_ptr + b * 8
+    entry = requests_ptr + b * REQUEST
     q_offset = tl.load(entry + 2)
     k_offset = tl.load(entry + 3)
     q_shift = q_offset - tl.load(entry + 5)

@@ -162,15 +162,16 @@ class Calls:
         numbers = _numbers(given)
         if numbers is None:
             return self._looked_at(given, None)
-        wanted, last = wants_gradient(q, k, v), self._last
+        wanted, last, kind = wants_gradient(q, k, v), self._last, None
         again: Again | None
         if last is not None and last[0] is wanted and last[1] == numbers:
             _, numbers, again = last
         else:
-            again = self._again.get((wanted, kind_of(numbers)))
+            kind = kind_of(numbers)
+            again = self._again.get((wanted, kind))
         answer = None if again is None else again(q, k, v, _prepared(tensors, shared), said, numbers)
         if again is None or answer is None:
-            kind = kind_of(numbers)
+            kind = kind or kind_of(numbers)
             return self._looked_at(given, kind and (wanted, kind))
         self._last = wanted, numbers, again
         return answer

@@ -16,8 +16,10 @@ from spattn._resources import TEMPLATE_DIR
 from spattn.codegen.environment import code, comment, environment
 from spattn.codegen.languages.triton import TRITON
 from spattn.codegen.module import module_source
+from spattn.codegen.parts import SCANNED, TERMS
 from spattn.frontend.meaning import meaning
 from spattn.frontend.parser import parse
+from spattn.gpu.requests import WIDTH
 from spattn.layout.planner import plan
 
 PASS = {"kernel", "kind", "side", "loops", "by_head"}
@@ -111,3 +113,10 @@ def test_names_of_tensors_stay_in_comments() -> None:
     names = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
     assert "import_os" not in names
     assert not re.search(r"\btl_ptr|triton_ptr", text)
+
+
+def test_what_kernels_and_launches_both_count_by_is_the_same() -> None:
+    """Kernels cannot import what launches do, nor launches what Triton must compile: each says it once."""
+    numbers = {name: re.search(r"constexpr\((\d+)\)", text) for name, text in TRITON.helpers.statements.items()}
+    said = {name: int(found[1]) for name, found in numbers.items() if found}
+    assert said == {"TERMS": TERMS, "SCANNED": SCANNED, "REQUEST": WIDTH}
