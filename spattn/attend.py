@@ -326,12 +326,13 @@ def compile(  # noqa: A001  the name that users expect
     words = names_of(str(pattern)) if own else frozenset()
     rest: dict[str, Any] = {name: one for name, one in bindings.items() if name not in own or name in words}
     parsed = Pattern.of(pattern, layer=layer, **rest)
-    compiled = compile_pattern(parsed.syntax)
+    compiled = compile_pattern(parsed.syntax, score=scores)
     tensors = tuple(name for name, _ in compiled.roles)
     shared = [] if scores is None else [name for name in tensors if name in reads(scores)]
     if shared:
         raise BindError("E038", f"{shared[0]} is a tensor of the pattern, of integers, and of the score, of floats")
-    plan = Plan(str(parsed), backend, bool(tf32), bool(tune), tensors, "" if scores is None else str(scores))
+    names = tensors if scores is None else (*tensors, *reads(scores))
+    plan = Plan(str(parsed), backend, bool(tf32), bool(tune), names, "" if scores is None else str(scores))
     return Attention(parsed, compiled, plan)
 
 
@@ -400,7 +401,8 @@ def restored(text: str) -> Attention:
     plan = Plan.of(text)
     require(plan.backend)
     parsed = Pattern.of(plan.pattern)
-    return Attention(parsed, compile_pattern(parsed.syntax), plan)
+    score = parse_score(plan.score) if plan.score else None
+    return Attention(parsed, compile_pattern(parsed.syntax, score=score), plan)
 
 
 @lru_cache(maxsize=256)

@@ -26,6 +26,7 @@ from spattn.frontend.syntax import Node
 from spattn.layout.ir import Layout
 from spattn.layout.planner import plan
 from spattn.relation.heads import pair_conditions, specialised
+from spattn.scores.nodes import Score
 
 
 @frozen
@@ -37,12 +38,14 @@ class Compiled:
         condition: Its meaning.
         pair_conditions: What parts heads and batch entries into groups.
         roles: Free names and what each is, as of `free_names`.
+        score: What becomes of the scores before the mask.
     """
 
     text: str
     condition: Bool
     pair_conditions: tuple[Bool, ...]
     roles: tuple[tuple[str, str], ...]
+    score: Score | None = None
 
     def layout(self, values: tuple[bool, ...] = (), direction: str = "queries", by_residue: bool = True) -> Layout:
         """Stage 4, for the group of heads in which the pair conditions have these values; see `layout.planner.plan`."""
@@ -50,17 +53,19 @@ class Compiled:
 
     def source(self, values: tuple[bool, ...] = (), by_residue: bool = True, language: str = "triton") -> ModuleSource:
         """Stage 5, in a language."""
-        return _source(self.layout(values, by_residue=by_residue), self.text, language)
+        return _source(self.layout(values, by_residue=by_residue), self.text, language, self.score)
 
     def backward_source(
         self, values: tuple[bool, ...] = (), by_residue: bool = True, language: str = "triton"
     ) -> ModuleSource:
         """Stage 5 for the gradients, along the layout and its transposition."""
         along, across = (self.layout(values, direction, by_residue) for direction in ("queries", "keys"))
-        return _backward_source(along, across, self.text, language)
+        return _backward_source(along, across, self.text, language, self.score)
 
 
-def compile_pattern(pattern: str | Node, layer: int | None = None, **bindings: int) -> Compiled:
+def compile_pattern(
+    pattern: str | Node, layer: int | None = None, score: Score | None = None, **bindings: int
+) -> Compiled:
     """Stages 1 to 3.
 
     Raises:
@@ -69,7 +74,7 @@ def compile_pattern(pattern: str | Node, layer: int | None = None, **bindings: i
     """
     node = parse(pattern, bindings, layer) if isinstance(pattern, str) else pattern
     condition = meaning(node)
-    return Compiled(str(node), condition, pair_conditions(condition), tuple(free_names(node).items()))
+    return Compiled(str(node), condition, pair_conditions(condition), tuple(free_names(node).items()), score)
 
 
 @lru_cache(maxsize=512)
@@ -78,10 +83,10 @@ def _layout(condition: Bool, known: tuple[tuple[Bool, bool], ...], direction: st
 
 
 @lru_cache(maxsize=512)
-def _source(layout: Layout, text: str, language: str) -> ModuleSource:
-    return module_source(layout, text, LANGUAGES[language])
+def _source(layout: Layout, text: str, language: str, score: Score | None) -> ModuleSource:
+    return module_source(layout, text, LANGUAGES[language], score)
 
 
 @lru_cache(maxsize=512)
-def _backward_source(layout: Layout, transposed: Layout, text: str, language: str) -> ModuleSource:
-    return backward_source(layout, transposed, text, LANGUAGES[language])
+def _backward_source(layout: Layout, transposed: Layout, text: str, language: str, score: Score | None) -> ModuleSource:
+    return backward_source(layout, transposed, text, LANGUAGES[language], score)

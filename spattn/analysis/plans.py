@@ -11,7 +11,7 @@ from spattn.analysis.calls import Call
 from spattn.analysis.costs import Costed, costs, rounded
 from spattn.analysis.explanation import Group, OtherPlan, PassPart, Tiling, WalkPart
 from spattn.attend import Attention
-from spattn.codegen.kinds import FORWARD
+from spattn.codegen.kernel_specs import FORWARD
 from spattn.codegen.languages import languages_of
 from spattn.codegen.tile import Tile
 from spattn.cost.plans import total

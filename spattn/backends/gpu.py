@@ -12,12 +12,13 @@ import torch
 from spattn.backends import registry
 from spattn.call import request as call
 from spattn.call.request import CompiledPattern, Request, Served, wants_gradient
-from spattn.codegen.kinds import D_KEYS, D_QUERIES, FORWARD
+from spattn.codegen.kernel_specs import FORWARD, GRAD_KV, GRAD_Q
 from spattn.codegen.languages import LANGUAGES
 from spattn.codegen.parameters import (
     BlockLists,
     DocumentBounds,
     DocumentIds,
+    Floats,
     Membership,
     Values,
 )
@@ -55,7 +56,8 @@ class Gpu:
 
     def serve(self, plans: CompiledPattern, request: Request) -> Served:
         """The answer, and how calls like this one are answered from now on."""
-        if wants_gradient(request.q, request.k, request.v):
+        floats = [request.tensors[name] for name in request.floats]
+        if wants_gradient(request.q, request.k, request.v, floats):
             made = Recorded(plans, request, self.languages, _second)
             return Served(*made(request.q, request.k, request.v, request.tensors, request.positions.said, None), made)
         outputs = Outputs.of(request)
@@ -68,8 +70,6 @@ class Gpu:
 
     def _lacks(self, plans: CompiledPattern, request: Request) -> str | None:
         """What requests of lengths of their own cannot have yet; a traced call is asked when its sizes are numbers."""
-        if request.score is not None:
-            return f"the call has the score {str(request.score)!r}, and no kernel computes scores yet"
         by_request = request.positions.by_request
         if not by_request or not type(request.batch_size) is type(request.num_q_heads) is int:
             return None
@@ -102,7 +102,7 @@ def alike_lists(
     for source in (plans.module_of(values, by_residue), plans.backward_module_of(values, by_residue)):
         for role in (role for one in source.passes for role in one.roles):
             match role:
-                case Values():
+                case Values() | Floats():
                     continue
                 case Membership(_, length) if length != KV_LEN or not longest:
                     return "lists of tokens, and no number says how long the longest whole is"
@@ -119,7 +119,7 @@ def alike_lists(
 @lru_cache(maxsize=1024)
 def unwritten(layout: Layout, languages: tuple[str, ...]) -> str | None:
     """Why some pass of a layout is written in none of the languages, as a sentence; None if each is."""
-    kinds = (FORWARD, D_QUERIES) if layout.direction == "queries" else (D_KEYS,)
+    kinds = (FORWARD, GRAD_Q) if layout.direction == "queries" else (GRAD_KV,)
     for one in layout.passes:
         for kind in kinds:
             reasons = [LANGUAGES[name].refusal(one, kind.name) for name in languages]

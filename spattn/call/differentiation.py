@@ -22,9 +22,9 @@ class Derivatives(Protocol):
     """The gradients of one call, and their derivatives; arguments are those of `request.Differentiable`."""
 
     def backward(
-        self, saved: tuple[Tensor, ...], d_out: Tensor | None, d_lse: Tensor | None, wanted: tuple[bool, bool, bool]
+        self, saved: tuple[Tensor, ...], d_out: Tensor | None, d_lse: Tensor | None, wanted: tuple[bool, ...]
     ) -> tuple[Tensor | None, ...]:
-        """The gradients of q, k and v."""
+        """The gradients of q, k, v and of what a score reads."""
         ...
 
     def second(
@@ -42,7 +42,7 @@ class Reading:
     prepared: Prepared
 
     def backward(
-        self, saved: tuple[Tensor, ...], d_out: Tensor | None, d_lse: Tensor | None, wanted: tuple[bool, bool, bool]
+        self, saved: tuple[Tensor, ...], d_out: Tensor | None, d_lse: Tensor | None, wanted: tuple[bool, ...]
     ) -> tuple[Tensor | None, ...]:
         """The gradients of q, k and v."""
         return self.made.backward(saved, self.prepared, d_out, d_lse, wanted)
@@ -59,9 +59,9 @@ def gradients(
     saved: tuple[Tensor, ...],
     d_out: Tensor | None,
     d_lse: Tensor | None,
-    wanted: tuple[bool, bool, bool],
+    wanted: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
-    """Those of q, k and v, as `made.backward` has them; differentiable where autograd records."""
+    """Those that `made.backward` has; differentiable where autograd records."""
     if torch.is_grad_enabled():
         found: tuple[Tensor | None, ...] = _First.apply(made, wanted, d_out, d_lse, *saved)
         return found
@@ -89,7 +89,7 @@ class _First(torch.autograd.Function):
     def forward(
         ctx: Any,
         made: Derivatives,
-        wanted: tuple[bool, bool, bool],
+        wanted: tuple[bool, ...],
         d_out: Tensor | None,
         d_lse: Tensor | None,
         *saved: Tensor,
@@ -102,7 +102,7 @@ class _First(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
         given = ctx.saved_tensors
-        found = _Second.apply(ctx.made, *upstream, *given)
+        found = _Second.apply(ctx.made, *upstream[:3], *given)  # a score has no second derivatives
         return None, None, *where_given(found, given[:7]), *[None] * len(given[7:])
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from spattn.call.shape import Shape, dtype_name
 from spattn.codegen.module import ModuleSource
 from spattn.layout.ir import Layout
 from spattn.scores.nodes import Score
+from spattn.scores.words import reads
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,9 @@ class Request:
     Attributes:
         scale: Factor of the scores.
         positions: Where rows and keys stand.
-        tensors: The pattern's run-time tensors, and those of `positions.by_request`, on q's device.
+        tensors: The run-time tensors of pattern and score, and those of `positions.by_request`, on q's device.
         tf32: May float32 products use TF32?
         score: What becomes of the scores before the mask.
-        floats: The tensors that it reads, in its order.
     """
 
     q: torch.Tensor
@@ -43,7 +43,11 @@ class Request:
     tensors: Prepared
     tf32: bool = False
     score: Score | None = None
-    floats: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def floats(self) -> tuple[str, ...]:
+        """The tensors that the score reads, in its order."""
+        return () if self.score is None else tuple(reads(self.score))
 
     @property
     def batch_size(self) -> int:
@@ -97,9 +101,10 @@ class Request:
         )
 
 
-def wants_gradient(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> bool:
-    """Does autograd record this call?"""
-    return torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+def wants_gradient(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, floats: Iterable[torch.Tensor] = ()) -> bool:
+    """Does autograd record this call? `floats` are what a score reads."""
+    recorded = q.requires_grad or k.requires_grad or v.requires_grad or any(one.requires_grad for one in floats)
+    return torch.is_grad_enabled() and recorded
 
 
 class Again(Protocol):
@@ -153,9 +158,9 @@ class Differentiable(Protocol):
         prepared: Prepared,
         d_out: torch.Tensor | None,
         d_lse: torch.Tensor | None,
-        wanted: tuple[bool, bool, bool],
+        wanted: tuple[bool, ...],
     ) -> tuple[torch.Tensor | None, ...]:
-        """The gradients of q, k and v, None for those that are not wanted.
+        """The gradients of q, k, v and of what a score reads, None for those that are not wanted.
 
         Args:
             saved: q, k, v, out, lse.
@@ -186,9 +191,9 @@ class Differentiable(Protocol):
         ...
 
     def unwritten(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, wanted: tuple[bool, bool, bool]
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, wanted: tuple[bool, ...]
     ) -> tuple[torch.Tensor | None, ...]:
-        """What `backward` answers, before anything is computed."""
+        """The gradients of q, k and v that `backward` answers, before anything is computed."""
         ...
 
 

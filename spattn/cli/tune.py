@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from spattn.runtime.tuned import Tuned
 
 
-TITLES = {"forward": "attention", "d_queries": "gradient of q", "d_keys": "gradients of k and v"}
+TITLES = {"forward": "attention", "grad_q": "gradient of q", "grad_kv": "gradients of k and v"}
 
 
 def tune(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from spattn.codegen.environment import code
-from spattn.codegen.sides import Side
+from spattn.codegen.orientation import Orientation
 from spattn.expressions.algebra import substitute
 from spattn.expressions.nodes import Expr, Int, Node
 from spattn.layout.ir import Box
@@ -61,7 +61,7 @@ def row_sides(rank: int) -> list[Line]:
     return [line(f"side_{i}: tl.constexpr", value) for i, value in enumerate(values)]
 
 
-def row_lines(shape: tuple[int, ...], side: Side) -> tuple[Line, ...]:
+def row_lines(shape: tuple[int, ...], side: Orientation) -> tuple[Line, ...]:
     """Where the rows of box `tile` lie: q_0, q_1, .., q_pos (or k_0, ..), and row_ok on the grid."""
     rank = len(shape)
     lines = row_sides(rank)
@@ -81,7 +81,7 @@ def row_lines(shape: tuple[int, ...], side: Side) -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def row_ends(shape: tuple[int, ...], side: Side) -> tuple[Line, ...]:
+def row_ends(shape: tuple[int, ...], side: Orientation) -> tuple[Line, ...]:
     """First and last coordinate of the tile's rows on each axis."""
     ends = []
     for i in range(len(shape)):
@@ -90,7 +90,7 @@ def row_ends(shape: tuple[int, ...], side: Side) -> tuple[Line, ...]:
     return tuple(ends)
 
 
-def box_text(box: Box, number: int, printer: Printer, side: Side) -> BoxText:
+def box_text(box: Box, number: int, printer: Printer, side: Orientation) -> BoxText:
     """The parts of a walk, the `number`-th of a pass' box walks, over the boxes that cover each axis' range."""
     rank = len(box.shape)
     column, block = side.column, side.block
@@ -126,7 +126,7 @@ def box_text(box: Box, number: int, printer: Printer, side: Side) -> BoxText:
     return BoxText(box, code(mask) if exact else "", sides, tuple(setup), code(count), tuple(places))
 
 
-def _row_range(box: Box, axis: int, printer: Printer, side: Side) -> list[Line]:
+def _row_range(box: Box, axis: int, printer: Printer, side: Orientation) -> list[Line]:
     """Where each row's own range on an axis begins, and how long it is."""
     length, r = box.shape[axis], box.ranges[axis]
     names = {"u0": f"{side.row}_{axis}", "u1": f"{side.row}_{axis}"}
@@ -135,7 +135,7 @@ def _row_range(box: Box, axis: int, printer: Printer, side: Side) -> list[Line]:
     return [low, line(f"row_count_{axis}", f"tl.maximum(tl.minimum({hi}, {length - 1}) - row_lo_{axis} + 1, 0)")]
 
 
-def axis_names(axis: int, side: Side) -> dict[str, str]:
+def axis_names(axis: int, side: Orientation) -> dict[str, str]:
     """How an axis' condition writes its q and k."""
     return {"q": f"{side.row}_{axis}[:, None]", "k": f"{side.column}_{axis}[None, :]"}
 

@@ -20,6 +20,14 @@ class Values:
 
 
 @frozen
+class Floats:
+    """A float tensor that a score reads, by name, with as many dimensions as it is indexed by."""
+
+    name: str
+    rank: int
+
+
+@frozen
 class DocumentIds:
     """[n] or [batch, n]: ids of a side's indices, "queries" or "keys".
 
@@ -72,13 +80,13 @@ class GivenTokens:
     name: str
 
 
-Role = Values | DocumentIds | DocumentBounds | TokenList | Membership | BlockLists | GivenTokens
+Role = Values | Floats | DocumentIds | DocumentBounds | TokenList | Membership | BlockLists | GivenTokens
 
 
 def dimensions(role: Role) -> int:
     """Dimensions after batch and head."""
     match role:
-        case Values(_, rank):
+        case Values(_, rank) | Floats(_, rank):
             return rank
         case BlockLists():
             return 2

@@ -7,16 +7,17 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from spattn.codegen.environment import code
-from spattn.codegen.kinds import CONSTANTS, HEADS, ROW_LETTERS, Kind, Part
-from spattn.codegen.parameters import DocumentIds, Membership, Role, Values, dimensions, has_first_row
+from spattn.codegen.kernel_specs import CONSTANTS, HEADS, ROW_LETTERS, KernelSpec, Part
+from spattn.codegen.parameters import DocumentIds, Floats, Membership, Role, Values, dimensions, has_first_row
 from spattn.codegen.wrapping import WIDTH
 from spattn.expressions.frozen import frozen
 
 What = Literal["tensor", "stride", "size", "scalar", "constexpr"]
-Element = Literal["", "input", "fp32", "part", "given", "int32", "int8"]
+Element = Literal["", "input", "fp32", "part", "given", "int64", "int32", "int8"]
 UNALIGNED = ("dlse",)  # the tensor that a user gives with any strides
 NO_BREAK = "\0"
-PLANNED = ("splits", "batch_size")  # numbers that all calls of a launch plan share
+PLANNED = ("splits", "batch_size", "heads", "chunks", "program")  # numbers that all calls of a launch plan share
+REPAIR_INDENT = 20  # of that call
 
 
 @frozen
@@ -39,6 +40,10 @@ class Argument:
     per_call: bool = False
     specialised: bool = False
     aligned: bool = False
+
+
+REPAIR = Argument("program", "scalar", specialised=True), Argument("REPAIR", "constexpr")
+"""Of a nest's own kernel, besides: which tile to repair, where it is called for that."""
 
 
 @frozen
@@ -68,19 +73,16 @@ class Signature:
         return tuple(group for group in self.groups if group[1:] and group[1].what == "size")
 
     @property
-    def values(self) -> tuple[str, ...]:
-        """Lines of text that name what differs between launches."""
-        return _lines(one.name for one in self.arguments if one.what != "constexpr")
-
-    @property
-    def constants(self) -> tuple[str, ...]:
-        """Lines of text that name what is compiled in."""
-        return _lines(one.name for one in self.arguments if one.what == "constexpr")
+    def repaired(self) -> tuple[str, ...]:
+        """Lines of text that call with all, for a tile to repair."""
+        return _lines(("True" if name == "REPAIR" else name for name in self.names), REPAIR_INDENT)
 
     @property
     def parameters(self) -> tuple[str, ...]:
         """Lines of text of a function that takes all."""
-        return (*self.values, *_lines(f"{one.name}: tl.constexpr" for one in self.arguments if one.what == "constexpr"))
+        values = (one.name for one in self.arguments if one.what != "constexpr")
+        constants = (f"{one.name}: tl.constexpr" for one in self.arguments if one.what == "constexpr")
+        return (*_lines(values), *_lines(constants))
 
     @property
     def unspecialised(self) -> str:
@@ -90,31 +92,43 @@ class Signature:
         return code(", ".join(f'"{one.name}"' for one in numbers))
 
 
-def _lines(names: Iterable[str]) -> tuple[str, ...]:
+def _lines(names: Iterable[str], indent: int = 4) -> tuple[str, ...]:
     """Names with commas, as many a line as fit; one and its annotation stay together."""
     together = " ".join(f"{name.replace(' ', NO_BREAK)}," for name in names)
-    filled = textwrap.wrap(together, WIDTH - 8, break_on_hyphens=False, break_long_words=False)
+    filled = textwrap.wrap(together, WIDTH - indent, break_on_hyphens=False, break_long_words=False)
     return tuple(code(line.replace(NO_BREAK, " ")) for line in filled)
 
 
 def signature_of(
-    kind: Kind, tensors: Sequence[Role], numbers: Iterable[str], boxes: Iterable[Sequence[str]]
+    kind: KernelSpec,
+    tensors: Sequence[Role],
+    numbers: Iterable[str],
+    boxes: Iterable[Sequence[str]],
+    *,
+    resume: bool,
+    final: bool,
 ) -> Signature:
-    """The arguments of a pass's kernel.
+    """The arguments of the kernel that repairs a nest's tiles; the nest's own kernel has two more.
 
     Args:
         kind: What it computes.
         tensors: Its run-time tensors.
         numbers: What it is told of a launch.
         boxes: Names of the sides of each box that it walks over.
+        resume: Does it go on from an earlier nest's results?
+        final: Does it store the call's results?
     """
     operands = (_operand(name, ROW_LETTERS.get(name, "m")) for name in kind.operands)
+    ways = ("part_in",) * resume + ("part_out",) * (not final)
     inputs = (_input(f"t{i}", role) for i, role in enumerate(tensors))
     constants = (CONSTANTS[:4], CONSTANTS[4:], *boxes)
     return Signature(
         (
             *operands,
-            _pointers(kind),
+            tuple(_pointer(f"{name}_ptr") for name in kind.vectors),
+            tuple(_part(f"{way}{part.tag}_ptr", part) for way in ways for part in kind.parts),
+            _splits(kind),
+            (_pointer("bh_ptr", "int32"), _pointer("requests_ptr", "int32"), _pointer("flags_ptr")),
             *inputs,
             tuple(Argument(name, "constexpr") for name in HEADS),
             tuple(_number(name) for name in numbers),
@@ -123,9 +137,29 @@ def signature_of(
     )
 
 
-def combining(kind: Kind, signature: Signature) -> Signature:
-    """The arguments of the kernel that combines the splits of a pass: first what they left."""
-    return Signature((tuple(_part(f"split{part.tag}_ptr", part) for part in kind.parts), *signature.groups))
+def repairable(signature: Signature) -> Signature:
+    """The arguments of a nest's own kernel: besides, a tile to repair."""
+    return Signature((*signature.groups, REPAIR))
+
+
+def combining(kind: KernelSpec) -> Signature:
+    """The arguments of the kernel that combines the splits of a nest, one for all patterns."""
+    ways = (_part(f"{way}{part.tag}_ptr", part) for way in ("part_in", "part_out") for part in kind.parts)
+    vectors = tuple(_pointer(f"{name}_ptr") for name in kind.vectors if name in kind.results)
+    outputs = [_operand(name, ROW_LETTERS.get(name, "m")) for name in kind.results if name in kind.operands]
+    numbers = ["splits", "rows", "heads", "chunks", *(["qk_scale"] if kind.scaled else [])]
+    widths = dict.fromkeys(part.width for part in kind.parts if part.width)
+    constants = (*widths, "BLOCK_M", "BLOCK_D", "RESUME", "FINAL")
+    return Signature(
+        (
+            _splits(kind),
+            tuple(ways),
+            *outputs,
+            vectors,
+            tuple(_number(name) for name in numbers),
+            tuple(Argument(str(name), "constexpr") for name in constants),
+        )
+    )
 
 
 def _operand(name: str, row: str) -> tuple[Argument, ...]:
@@ -140,15 +174,13 @@ def _operand(name: str, row: str) -> tuple[Argument, ...]:
     )
 
 
-def _pointers(kind: Kind) -> tuple[Argument, ...]:
-    vectors = (Argument(f"{name}_ptr", "tensor", "fp32", aligned=True) for name in kind.vectors)
-    parts = (_part(f"part_{way}{part.tag}_ptr", part) for way in ("in", "out") for part in kind.parts)
-    heads, requests, marks = (
-        Argument("pairs_ptr", "tensor", "int32", aligned=True),
-        Argument("requests_ptr", "tensor", "int32", aligned=True),
-        Argument("marks_ptr", "tensor", "fp32", aligned=True),
-    )
-    return (*vectors, *parts, heads, requests, marks)
+def _pointer(name: str, element: Element = "fp32") -> Argument:
+    return Argument(name, "tensor", element, aligned=True)
+
+
+def _splits(kind: KernelSpec) -> tuple[Argument, ...]:
+    """What the splits of a tile leave: their results, and which rows these are of."""
+    return (*(_part(f"split{part.tag}_ptr", part) for part in kind.parts), _pointer("split_row_ptr", "int64"))
 
 
 def _part(name: str, part: Part) -> Argument:
@@ -158,7 +190,7 @@ def _part(name: str, part: Part) -> Argument:
 def _input(name: str, role: Role) -> tuple[Argument, ...]:
     """A run-time tensor, its strides of batch and head, then size and stride of each dimension."""
     given: Element = "given" if isinstance(role, Values | DocumentIds) else "int32"
-    element: Element = "int8" if isinstance(role, Membership) else given
+    element: Element = "int8" if isinstance(role, Membership) else "fp32" if isinstance(role, Floats) else given
     found = [Argument(f"{name}_ptr", "tensor", element, aligned=True)]
     found += [Argument(f"{name}_stride_{axis}", "size", per_call=True) for axis in "bh"]
     for i in range(dimensions(role)):

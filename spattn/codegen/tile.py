@@ -18,7 +18,7 @@ class Tile:
         num_warps, num_stages: Warps of a program; key tiles in flight.
         registers: At most so many a thread, so that more programs share a multiprocessor; 0 leaves it to the compiler.
         splits: Programs that share the keys of one tile of queries.
-        apart: Have partial tiles a loop of their own, before that of the full ones?
+        peeled: Have partial tiles a loop of their own, before that of the full ones?
         language: Whose these numbers are.
     """
 
@@ -28,20 +28,20 @@ class Tile:
     num_stages: int
     registers: int = 0
     splits: int = 1
-    apart: bool = False
+    peeled: bool = False
     language: str = "triton"
 
     def __str__(self) -> str:
-        """`64 x 32, 4 warps, 3 stages, 96 registers, 8 splits, partial apart`."""
+        """`64 x 32, 4 warps, 3 stages, 96 registers, 8 splits, partial peeled`."""
         registers = f", {self.registers} registers" if self.registers else ""
         splits = f", {self.splits} splits" if self.splits > 1 else ""
-        more = f"{registers}{splits}{', partial apart' if self.apart else ''}"
+        more = f"{registers}{splits}{', partial peeled' if self.peeled else ''}"
         return f"{self.block_m} x {self.block_n}, {self.num_warps} warps, {self.num_stages} stages{more}"
 
 
-def unhurried(tile: Tile) -> Tile:
+def repair_tile(tile: Tile) -> Tile:
     """The tile of a careful launch, which is rare: quickly compiled."""
-    return replace(tile, num_stages=1, registers=0, apart=False)
+    return replace(tile, num_stages=1, registers=0, peeled=False)
 
 
 def next_power(n: int) -> int:

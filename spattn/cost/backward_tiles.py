@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from spattn.codegen.kinds import D_KEYS, Kind
+from spattn.codegen.kernel_specs import GRAD_KV, KernelSpec
 from spattn.codegen.languages import serving
 from spattn.codegen.tile import Tile, next_power
 from spattn.cost.rates import TABLES
@@ -56,19 +56,19 @@ class Extent:
     itemsize: int
 
 
-def backward_tile(kind: Kind, one: Pass, extent: Extent, device: Device, languages: tuple[str, ...]) -> Tile:
+def backward_tile(kind: KernelSpec, one: Pass, extent: Extent, device: Device, languages: tuple[str, ...]) -> Tile:
     """The tile of a pass."""
     return backward_candidates(kind, one, extent, device, languages)[0]
 
 
 @lru_cache(maxsize=4096)
 def backward_candidates(
-    kind: Kind, one: Pass, extent: Extent, device: Device, languages: tuple[str, ...]
+    kind: KernelSpec, one: Pass, extent: Extent, device: Device, languages: tuple[str, ...]
 ) -> tuple[Tile, ...]:
     """The tile of a pass, then others that may be faster; of the languages that serve it, in their order."""
     seen = _columns_seen(one, extent)
     shapes = [
-        tile for name in serving(one, kind.name, languages) for tile in _shapes(name, kind is D_KEYS, extent, seen)
+        tile for name in serving(one, kind.name, languages) for tile in _shapes(name, kind is GRAD_KV, extent, seen)
     ]
     return tuple(dict.fromkeys(_suited(shape, one, extent, seen, device) for shape in shapes))
 

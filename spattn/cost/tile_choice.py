@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from spattn.call.shape import Shape
-from spattn.codegen.kinds import FORWARD, Kind
+from spattn.codegen.kernel_specs import FORWARD, KernelSpec
 from spattn.codegen.tile import Tile
 from spattn.cost.backward_tiles import Extent, backward_candidates
 from spattn.cost.choice import ranked
@@ -30,7 +30,7 @@ class Question(Protocol):
     """Passes of one kind in a call: which tiles suit them?"""
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> KernelSpec:
         """What they compute."""
         ...
 
@@ -69,7 +69,7 @@ class Question(Protocol):
 class Asked:
     """A question without tensors; attributes are those of `Question`."""
 
-    kind: Kind
+    kind: KernelSpec
     layout: Layout
     shape: Shape
     count: int

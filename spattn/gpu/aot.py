@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spattn.codegen.kinds import D_KEYS, D_QUERIES
+from spattn.codegen.kernel_specs import GRAD_KV, GRAD_Q
 from spattn.codegen.languages import LANGUAGES
+from spattn.codegen.model import COMBINED
 from spattn.codegen.module import ModuleSource
-from spattn.codegen.parts import COMBINED
 from spattn.codegen.signature import Argument, Signature
-from spattn.codegen.tile import Tile, padded, unhurried
+from spattn.codegen.tile import Tile, padded, repair_tile
 from spattn.cost.backward_tiles import Extent, backward_tile
 from spattn.cost.choice import choose
 from spattn.cost.sizes import Sizes
@@ -29,7 +29,7 @@ from spattn.machine.target import Target
 
 ITEM_SIZES = {"fp16": 2, "bf16": 2, "fp32": 4}
 USUAL_LENGTH, USUAL_HEADS = 8192, 16  # of the call for which tiles are chosen
-INTEGERS = {"given": "i32", "int32": "i32", "int8": "i8"}
+INTEGERS = {"given": "i32", "int64": "i64", "int32": "i32", "int8": "i8"}
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def compile_ahead(
     head_dim: int,
     v_head_dim: int,
     tiles: Tile | Sequence[Tile],
-    careful: bool = False,
+    repair: bool = False,
     requests: bool = False,
 ) -> list[Artefact]:
     """The kernels of every pass of a module, for a GPU.
@@ -88,7 +88,7 @@ def compile_ahead(
         head_dim: Width of q and k.
         v_head_dim: Width of v and out.
         tiles: One for all passes, or one for each; where it has splits, they are combined by a kernel more.
-        careful: The kernels that mend tiles which inf or NaN in a value spoiled, where a pass has one.
+        repair: The kernels that mend tiles which inf or NaN in a value spoiled, where a pass has one.
         requests: Has each batch entry lengths of its own?
 
     Raises:
@@ -97,18 +97,20 @@ def compile_ahead(
     """
     _require_compiler()
     each = [tiles] * len(source.passes) if isinstance(tiles, Tile) else list(tiles)
-    each = [unhurried(tile) for tile in each] if careful else each
+    each = [repair_tile(tile) for tile in each] if repair else each
     constants = _constants(head_dim, v_head_dim, ITEM_SIZES[dtype])
-    constants |= {"REQUESTS": requests, "FITS": not requests, "WHOLE": not requests}
+    constants |= {"REQUESTS": requests, "NO_TAIL": not requests, "ALL_KEYS": not requests}
     found = []
     for one, tile in zip(source.passes, each, strict=True):
         sides = dict(zip(one.sides, sides_of(one.boxes, tile.block_m, tile.block_n), strict=True))
-        of_tile = {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "SPLIT": tile.splits > 1, "APART": tile.apart}
+        of_tile = {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "SPLIT_KV": tile.splits > 1, "PEELED": tile.peeled}
+        of_tile |= {"RESUME": one.resume, "FINAL": one.final}
         known = {**constants, **of_tile, **sides}
-        name = f"{one.name}_repair" if careful and one.leaky else one.name
-        found.append(_compiled(name, one.signature, kernels[name], target, dtype, tile, known))
+        mends = repair and one.has_masked_tiles
+        name, signature = (f"{one.name}_repair", one.repairing) if mends else (one.name, one.signature)
+        found.append(_compiled(name, signature, kernels[name], target, dtype, tile, known))
         if tile.splits > 1:
-            name, chunk = f"{one.name}_combine", {"BLOCK_D": COMBINED, "BLOCK_DV": COMBINED}
+            name, chunk = f"{one.name}_combine", {"BLOCK_D": COMBINED}
             found.append(_compiled(name, one.combining, kernels[name], target, dtype, tile, known | chunk))
     return found
 
@@ -124,7 +126,7 @@ def usual_backward_tiles(
     """The tile of each pass of the gradients, first of dq, then of dk and dv."""
     device, ends = Device(shared=target.shared), (0, USUAL_LENGTH)
     extent = Extent(ends, ends, USUAL_LENGTH, USUAL_HEADS, 1, head_dim, ITEM_SIZES[dtype])
-    kinds = ((D_QUERIES, layout), (D_KEYS, transposed))
+    kinds = ((GRAD_Q, layout), (GRAD_KV, transposed))
     return [backward_tile(kind, one, extent, device, languages) for kind, along in kinds for one in along.passes]
 
 
@@ -160,14 +162,15 @@ def _constants(head_dim: int, v_head_dim: int, itemsize: int) -> dict[str, Any]:
         "V_HEAD_DIM": v_head_dim,
         "BLOCK_D": block_d,
         "BLOCK_DV": block_dv,
-        "PAIRED": False,
+        "LISTED_HEADS": False,
         "PRECISION": "ieee",
-        "WIDE": False,
-        "FITS": True,
-        "SPLIT": False,
-        "APART": False,
-        "WHOLE": True,
+        "INT64_OFFSETS": False,
+        "NO_TAIL": True,
+        "SPLIT_KV": False,
+        "PEELED": False,
+        "ALL_KEYS": True,
         "REQUESTS": False,
+        "REPAIR": False,
     }
 
 

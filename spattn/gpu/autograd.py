@@ -40,7 +40,8 @@ class Recorded:
         self, plans: CompiledPattern, request: Request, languages: tuple[str, ...], reference: Reference
     ) -> None:
         self.plans, self.languages, self.reference = plans, languages, reference
-        self.options: dict[str, Any] = {"scale": request.scale, "tf32": request.tf32}
+        self.options: dict[str, Any] = {"scale": request.scale, "tf32": request.tf32, "score": request.score}
+        self.floats = request.floats
         self.by_request = request.positions.by_request
         self.forward: ReplayedCall | None = None
         self.backward: dict[Any, ReplayedBackward] = {}
@@ -51,7 +52,8 @@ class Recorded:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(out, lse); arguments as of `ReplayedCall`."""
         at = placed(said, self.by_request, q.shape[2], k.shape[2])
-        out, lse = _Attention.apply(q, k, v, Differentiable(self, at, said, numbers), prepared)
+        floats = [prepared[name] for name in self.floats]
+        out, lse = _Attention.apply(q, k, v, Differentiable(self, at, said, numbers), prepared, *floats)
         return out, lse
 
     def keep(self, key: Any, known: ReplayedBackward | None) -> None:
@@ -103,13 +105,13 @@ class Differentiable:
         prepared: Prepared,
         d_out: torch.Tensor | None,
         d_lse: torch.Tensor | None,
-        wanted: tuple[bool, bool, bool],
-    ) -> Three:
-        """The gradients of q, k and v.
+        wanted: tuple[bool, ...],
+    ) -> tuple[torch.Tensor | None, ...]:
+        """The gradients of q, k, v and of what a score reads; the latter by another backend.
 
         Args:
             saved: q, k, v, out, lse.
-            prepared: The pattern's tensors, as the forward pass saw them.
+            prepared: The tensors of pattern and score, as the forward pass saw them.
             d_out: Gradient of out, any strides; None for zero.
             d_lse: Gradient of lse; None for zero.
             wanted: Which are asked for; the others are None.
@@ -134,7 +136,23 @@ class Differentiable:
                 into.clear()
             ran = differentiate(known.plans, request, outputs, d_out, d_lse, into, Options(known.languages))
             known.keep(_kind(wanted, given), replayed_backward(request, (d_out, d_lse, out, lse), ran, wanted))
-        return _asked(into, wanted)
+        return *_asked(into, wanted), *self._of_floats(saved, prepared, d_out, d_lse, wanted[3:])
+
+    def _of_floats(
+        self,
+        saved: tuple[torch.Tensor, ...],
+        prepared: Prepared,
+        d_out: torch.Tensor | None,
+        d_lse: torch.Tensor | None,
+        wanted: tuple[bool, ...],
+    ) -> tuple[torch.Tensor | None, ...]:
+        """The gradients of what a score reads."""
+        if not any(wanted):
+            return (None,) * len(wanted)
+        q, k, v, *_ = saved
+        request = self._request(q, k, v, prepared)
+        reference = self._recorded.reference(self._recorded.plans, request)
+        return reference.backward(saved, prepared, d_out, d_lse, (False, False, False, *wanted))[3:]
 
     def second(
         self,
@@ -150,28 +168,28 @@ class Differentiable:
         return self._recorded.reference(self._recorded.plans, request).second(saved, prepared, d_out, d_lse, upstream)
 
     @staticmethod
-    def unwritten(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, wanted: tuple[bool, bool, bool]) -> Three:
-        """What `backward` answers, before anything is computed."""
+    def unwritten(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, wanted: tuple[bool, ...]) -> Three:
+        """The gradients of q, k and v, before anything is computed."""
         return _asked(_unwritten(q, k, v, wanted), wanted)
 
 
-def _kind(wanted: tuple[bool, bool, bool], given: Sequence[torch.Tensor]) -> Any:
+def _kind(wanted: tuple[bool, ...], given: Sequence[torch.Tensor]) -> Any:
     """What backward passes share that the same kernels serve."""
     return wanted, *((kind_of(batch), kind_of(head), row) for batch, head, row in (x.stride()[:3] for x in given))
 
 
-def _unwritten(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, wanted: tuple[bool, bool, bool]) -> Gradients:
+def _unwritten(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, wanted: tuple[bool, ...]) -> Gradients:
     """Where kernels write: dq always, which finds what the others need; those of k and v together or not at all."""
     keys = wanted[1] or wanted[2]
     return Gradients.of(q, k if keys else None, v if keys else None)
 
 
-def _asked(into: Gradients, wanted: tuple[bool, bool, bool]) -> Three:
+def _asked(into: Gradients, wanted: tuple[bool, ...]) -> Three:
     return into.q if wanted[0] else None, into.k if wanted[1] else None, into.v if wanted[2] else None
 
 
 class _Attention(torch.autograd.Function):
-    """(out, lse) of q, k, v along the layouts of a pattern."""
+    """(out, lse) of q, k, v, and of what a score reads, along the layouts of a pattern."""
 
     @staticmethod
     def forward(
@@ -181,7 +199,9 @@ class _Attention(torch.autograd.Function):
         v: torch.Tensor,
         made: Differentiable,
         prepared: Prepared,
+        *floats: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        del floats  # are among what is prepared
         # whatever is written to the pattern's tensors, the backward pass sees what the forward pass saw
         prepared = prepared.copied()
         out, lse = made.forward(q, k, v, prepared)
@@ -192,7 +212,9 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_out: torch.Tensor | None, d_lse: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        wanted = (*ctx.needs_input_grad[:3], *ctx.needs_input_grad[5:])
         if d_out is None and d_lse is None:
-            return None, None, None, None, None
+            return None, None, None, None, None, *[None] * len(wanted[3:])
         made = Reading(ctx.made, ctx.prepared)
-        return *gradients(made, ctx.saved_tensors, d_out, d_lse, ctx.needs_input_grad[:3]), None, None
+        found = gradients(made, ctx.saved_tensors, d_out, d_lse, wanted)
+        return *found[:3], None, None, *found[3:]

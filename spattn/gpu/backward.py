@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from spattn.call.request import CompiledPattern, Request
-from spattn.codegen.kinds import D_KEYS, D_QUERIES
-from spattn.codegen.parts import TERMS
+from spattn.codegen.kernel_specs import GRAD_KV, GRAD_Q
+from spattn.codegen.model import ROW_STATS
 from spattn.cost.tile_choice import suits_classes
 from spattn.gpu.devices import described
 from spattn.gpu.forward import current, measuring
@@ -55,20 +55,20 @@ class Rows:
     Attributes:
         saved: What the forward pass answered.
         d_out, d_lse: Gradients of these.
-        terms: For dq to write, `[batch, num_q_heads, q_len, TERMS]`: lse in base 2, +inf for rows without keys, since
-            their weights are 0; then delta = sum(d_out * out) - d_lse.
+        row_stats: For dq to write, `[batch, num_q_heads, q_len, ROW_STATS]`: lse in base 2, +inf for rows without keys,
+            since their weights are 0; then delta = sum(d_out * out) - d_lse.
     """
 
     saved: Outputs
     d_out: torch.Tensor
     d_lse: torch.Tensor
-    terms: torch.Tensor
+    row_stats: torch.Tensor
 
     @staticmethod
     def of(saved: Outputs, d_out: torch.Tensor, d_lse: torch.Tensor | None) -> Rows:
         """None stands for a gradient of zero."""
-        terms = torch.empty((*saved.lse.shape, TERMS), dtype=torch.float32, device=d_out.device)
-        return Rows(saved, d_out, zero(d_out.device).expand(saved.lse.shape) if d_lse is None else d_lse, terms)
+        row_stats = torch.empty((*saved.lse.shape, ROW_STATS), dtype=torch.float32, device=d_out.device)
+        return Rows(saved, d_out, zero(d_out.device).expand(saved.lse.shape) if d_lse is None else d_lse, row_stats)
 
 
 @lru_cache(maxsize=64)
@@ -162,10 +162,10 @@ class _Backward:
         """dq of a group of heads."""
         request, rows = self.request, self.rows
         given = [request.q, request.k, request.v, rows.d_out, rows.saved.out, rows.d_lse]
-        tensors = [*given, self.into.q, rows.saved.lse, rows.terms]
+        tensors = [*given, self.into.q, rows.saved.lse, rows.row_stats]
         modules, heads = self.modules(values, pairs), query_heads(request, pairs)
         layout = self.plans.layout_of(values, modules.by_residue)
-        problem = Problem(D_QUERIES, layout, modules, request, heads, self.options.languages)
+        problem = Problem(GRAD_Q, layout, modules, request, heads, self.options.languages)
         return launched(problem, tensors, self.options)
 
     def summed_keys(
@@ -193,10 +193,10 @@ class _Backward:
     ) -> Launch:
         """The share of a group of heads in dk and dv."""
         request, rows = self.request, self.rows
-        tensors = [request.q, request.k, request.v, rows.d_out, *into, rows.terms]
+        tensors = [request.q, request.k, request.v, rows.d_out, *into, rows.row_stats]
         modules, heads = self.modules(values, pairs), key_heads(request, pairs)
         layout = self.plans.transposed_of(values, modules.by_residue)
-        problem = Problem(D_KEYS, layout, modules, request, heads, self.options.languages)
+        problem = Problem(GRAD_KV, layout, modules, request, heads, self.options.languages)
         return launched(problem, tensors, self.options)
 
 

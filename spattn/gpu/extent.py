@@ -9,7 +9,7 @@ import torch
 
 from spattn.call.positions import Positions
 from spattn.call.request import Request
-from spattn.codegen.kinds import Kind
+from spattn.codegen.kernel_specs import KernelSpec
 
 Strides = tuple[int, ...]
 """Of batch, head and row."""
@@ -33,7 +33,7 @@ class Extent(NamedTuple):
     numbers: Numbers
 
     @staticmethod
-    def of(request: Request, kind: Kind, tensors: Sequence[torch.Tensor], numbers: Numbers) -> Extent:
+    def of(request: Request, kind: KernelSpec, tensors: Sequence[torch.Tensor], numbers: Numbers) -> Extent:
         """That of a request whose tensors of the kind are these."""
         strides = tuple(tensor.stride()[:3] for tensor in tensors[: len(kind.operands)])
         return Extent(request.positions, request.scale, strides, numbers)

@@ -15,11 +15,12 @@ import torch
 
 from spattn.call.prepared import Prepared
 from spattn.call.request import Request
-from spattn.codegen.module import PassSource
+from spattn.codegen.module import KernelSource
 from spattn.codegen.parameters import (
     BlockLists,
     DocumentBounds,
     DocumentIds,
+    Floats,
     GivenTokens,
     Membership,
     Role,
@@ -50,7 +51,7 @@ class Inputs:
         request: A call of the kind that they serve.
     """
 
-    def __init__(self, texts: Sequence[PassSource], request: Request) -> None:
+    def __init__(self, texts: Sequence[KernelSource], request: Request) -> None:
         self._frame = Frame.of(request)
         self._passes = tuple(one.roles for one in texts)
         self._roles = tuple(role for roles in self._passes for role in roles)
@@ -91,6 +92,8 @@ def _tensor(role: Role, frame: Frame, prepared: Prepared) -> torch.Tensor:
     match role:
         case Values(name, rank):
             return _values(name, rank, prepared)
+        case Floats(name, rank):
+            return prepared[name].detach().reshape(()) if rank == 0 else prepared[name].detach()
         case DocumentIds(documents, side):
             return document_ids(documents, side, frame.sides(documents), prepared)
         case DocumentBounds(documents):

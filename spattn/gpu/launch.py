@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from spattn.call.positions import out_strides
 from spattn.call.prepared import Prepared
 from spattn.call.request import Request
-from spattn.codegen.kinds import FORWARD
+from spattn.codegen.kernel_specs import FORWARD
 from spattn.codegen.tile import Tile
 from spattn.cost.tile_choice import tiles_of
 from spattn.gpu.extent import Extent

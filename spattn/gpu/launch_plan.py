@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from spattn.codegen.module import PassSource
+from spattn.codegen.model import COMBINED, SCANNED
+from spattn.codegen.module import KernelSource
 from spattn.codegen.parameters import TokenList
-from spattn.codegen.parts import COMBINED, SCANNED
 from spattn.codegen.signature import Signature
-from spattn.codegen.tile import Tile, padded, unhurried
+from spattn.codegen.tile import Tile, padded, repair_tile
 from spattn.expressions.width import LONGEST
 from spattn.gpu.extent import Extent
 from spattn.gpu.kernel_launch import MAX_INT32, Kernel, KernelLaunch, kind_of
@@ -31,7 +31,6 @@ from spattn.layout.ir import Blocks, Listed, Walk
 from spattn.layout.tiling import row_tiles
 from spattn.relation.lattice import Affine
 
-MAX_GRID = 65535  # programs along the second and the third axis of a grid
 LOG2_E = math.log2(math.e)
 
 
@@ -94,11 +93,12 @@ class LaunchPlan:
         self._texts = problem.modules.passes(kind, tiles)
         self._row_heads = request.q.shape[0] * problem.row_heads
         self._by_request = bool(request.positions.by_request)
-        self._widest = max(request.q.shape[-1], request.v.shape[-1])
+        self._chunks = -(-max(width for width, _ in problem.parts) // COMBINED)
         self._nothing = len(kind.operands)  # stands where a kernel reads or writes nothing: some float32 tensor
         self._regions: list[SharedRegion] = []
         self._flags = self._flags_of(extent)
         self._fixed = {
+            "program": 0,
             "num_q_heads": request.num_q_heads,
             "group_size": request.group_size,
             "batch_size": request.batch_size,
@@ -146,11 +146,13 @@ class LaunchPlan:
             "programs": programs,
             **_numbers(self._texts[i].signature, extent.numbers[i]),
         }
-        found = [kernels.main.launch(_grid(tiles * tile.splits, count), values)]
+        found = [kernels.main.launch((programs, 1, 1), values)]
         if kernels.repair is not None:
             found.append(kernels.repair.launch((-(-programs // SCANNED), 1, 1), values))
         if kernels.combine is not None:
-            found.append(kernels.combine.launch((tiles * count * -(-self._widest // COMBINED), 1, 1), values))
+            rows_of_head = values["q_len" if self._by_queries else "num_keys"]
+            grid = tiles * count * self._chunks, 1, 1
+            found.append(kernels.combine.launch(grid, values | {"rows": rows_of_head}))
         return found
 
     def _values(self, extent: Extent) -> dict[str, Any]:
@@ -228,7 +230,7 @@ class LaunchPlan:
         between = min(sum(not one.final for one in self._texts), 2)
         # what one pass writes the next reads, never in place: the launch that mends rows reads again
         parts = [self._part_regions(None) for _ in range(between)]
-        known = {f"{name}_ptr": i for i, name in enumerate(kind.tensors)} | {"pairs_ptr": len(kind.tensors)}
+        known = {f"{name}_ptr": i for i, name in enumerate(kind.tensors)} | {"bh_ptr": len(kind.tensors)}
         found: list[PassKernels | None] = []
         for i, (text, fits) in enumerate(zip(self._texts, self._flags.passes, strict=True)):
             own = known | {f"t{j}_ptr": inputs_at + j for j in range(len(text.roles))}
@@ -237,32 +239,26 @@ class LaunchPlan:
         return found
 
     def _of_pass(
-        self, i: int, text: PassSource, fits: bool, pointers: dict[str, int], parts: list[list[int]]
+        self, i: int, text: KernelSource, fits: bool, pointers: dict[str, int], parts: list[list[int]]
     ) -> PassKernels:
         tile, kind = self._tiles[i], self._problem.kind
         reads = writes = [self._nothing] * len(kind.parts)
         if text.resume or not text.final:
             reads, writes = parts[-1], parts[0]
             parts.reverse()
-        split = self._part_regions(i) if tile.splits > 1 else writes
-        marks = self._region(i, 1, torch.float32) if text.leaky else self._nothing
-        tags = [part.tag for part in kind.parts]
-
-        def led(outcome: list[int], marks: int) -> dict[str, int]:
-            ways = zip(tags, reads, outcome, split, strict=True)
-            places = {
-                f"{name}{tag}_ptr": place for tag, *all_of in ways for name, place in zip(WAYS, all_of, strict=True)
-            }
-            return {**pointers, **places, "marks_ptr": marks, "requests_ptr": self._requests_at}
-
-        own = led(split, marks)
+        splits = [self._nothing] * len(kind.parts), self._nothing
+        if tile.splits > 1:
+            splits = self._part_regions(i), self._region(i, 1, torch.int64)
+        flags = self._region(i, 1, torch.float32) if text.has_masked_tiles else self._nothing
+        own = {**pointers, "split_row_ptr": splits[1], "flags_ptr": flags, "requests_ptr": self._requests_at}
+        for part, *places in zip(kind.parts, reads, writes, splits[0], strict=True):
+            own |= {f"{way}{part.tag}_ptr": place for way, place in zip(WAYS, places, strict=True)}
         main = self._kernel(text, text.name, text.signature, tile, own, fits=fits)
         repair = combine = None
-        if text.leaky:
-            repair = self._kernel(text, f"{text.name}_repair", text.signature, unhurried(tile), own, fits=fits)
+        if text.has_masked_tiles:
+            repair = self._kernel(text, f"{text.name}_repair", text.repairing, repair_tile(tile), own, fits=fits)
         if tile.splits > 1:
-            name, after = f"{text.name}_combine", led(writes, self._nothing)
-            combine = self._kernel(text, name, text.combining, tile, after, fits=True, dims=COMBINED)
+            combine = self._kernel(text, f"{text.name}_combine", text.combining, tile, own, fits=True)
         return PassKernels(main, repair, combine)
 
     def _region(self, of: int | None, width: int, dtype: torch.dtype) -> int:
@@ -276,37 +272,43 @@ class LaunchPlan:
 
     def _kernel(
         self,
-        text: PassSource,
+        text: KernelSource,
         name: str,
         signature: Signature,
         tile: Tile,
         pointers: dict[str, int],
         *,
         fits: bool,
-        dims: int = 0,
     ) -> Kernel:
-        """Compiled with these constants, for all dimensions of a row or `dims`."""
+        """Compiled with these constants."""
         request = self._problem.request
         head_dim, v_head_dim = request.q.shape[-1], request.v.shape[-1]
-        widths = (dims, dims) if dims else padded(head_dim, v_head_dim, request.q.dtype.itemsize)
+        widths = padded(head_dim, v_head_dim, request.q.dtype.itemsize)
+        if name.endswith("_combine"):
+            widths = COMBINED, COMBINED
         sides = sides_of(text.boxes, tile.block_m, tile.block_n)
         constants = {
             **self._fixed,
             "splits": tile.splits,
+            "heads": self._problem.row_heads,
+            "chunks": self._chunks,
             "HEAD_DIM": head_dim,
             "V_HEAD_DIM": v_head_dim,
             "BLOCK_D": widths[0],
             "BLOCK_DV": widths[1],
             "BLOCK_M": tile.block_m,
             "BLOCK_N": tile.block_n,
-            "PAIRED": self._problem.heads.listed is not None,
+            "LISTED_HEADS": self._problem.heads.listed is not None,
             "PRECISION": "tf32" if request.tf32 else "ieee",
-            "WIDE": self._flags.wide,
-            "FITS": fits,
-            "SPLIT": tile.splits > 1,
-            "APART": tile.apart,
-            "WHOLE": self._flags.whole,
+            "INT64_OFFSETS": self._flags.wide,
+            "NO_TAIL": fits,
+            "SPLIT_KV": tile.splits > 1,
+            "PEELED": tile.peeled,
+            "ALL_KEYS": self._flags.whole,
             "REQUESTS": self._by_request,
+            "REPAIR": False,
+            "RESUME": text.resume,
+            "FINAL": text.final,
             **dict(zip(text.sides, sides, strict=True)),
         }
         alike = self._flags.strides, self._flags.tensors[text.number]
@@ -334,9 +336,3 @@ def _fits(walk: Walk, columns: tuple[int, int], block_n: int) -> bool:
         case Blocks(_, size):
             return first % size == 0 and min(size, stop - first) >= block_n
     return True
-
-
-def _grid(tiles: int, count: int) -> tuple[int, int, int]:
-    """Tiles along the first axis, then (batch, head) pairs, some of them perhaps past the last."""
-    along = min(count, MAX_GRID)
-    return tiles, along, -(-count // along)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from spattn.call.request import CompiledPattern
-from spattn.codegen.kinds import Kind
-from spattn.codegen.module import ModuleSource, PassSource
+from spattn.codegen.kernel_specs import KernelSpec
+from spattn.codegen.module import KernelSource, ModuleSource
 from spattn.codegen.tile import Tile
 from spattn.gpu.load import load
 
@@ -39,6 +39,6 @@ class Modules:
         source = self.source(language)
         return load(self.plans.publish(source.text), source.text)
 
-    def passes(self, kind: Kind, tiles: Sequence[Tile]) -> tuple[PassSource, ...]:
+    def passes(self, kind: KernelSpec, tiles: Sequence[Tile]) -> tuple[KernelSource, ...]:
         """The kernel of each pass, in the language of its tile."""
-        return tuple(self.source(tile.language).pass_of(kind, i) for i, tile in enumerate(tiles))
+        return tuple(self.source(tile.language).kernel_of(kind, i) for i, tile in enumerate(tiles))

@@ -8,7 +8,7 @@ import torch
 
 from spattn.call.request import Request
 from spattn.call.shape import Shape
-from spattn.codegen.kinds import Kind
+from spattn.codegen.kernel_specs import KernelSpec
 from spattn.expressions.nodes import Tokens
 from spattn.gpu.devices import described
 from spattn.gpu.heads import Heads
@@ -31,7 +31,7 @@ class Problem:
         languages: Which may be taken.
     """
 
-    kind: Kind
+    kind: KernelSpec
     layout: Layout
     modules: Modules
     request: Request

@@ -10,7 +10,7 @@ import torch
 from spattn.call.positions import Positions
 from spattn.call.prepared import Prepared
 from spattn.call.request import Request
-from spattn.codegen.parts import TERMS
+from spattn.codegen.model import ROW_STATS
 from spattn.gpu.backward import Gradients, Ran, is_alike, zero
 from spattn.gpu.extent import Strides
 from spattn.gpu.frame import Frame
@@ -31,7 +31,7 @@ class ReplayedBackward:
         wanted: The gradients that are asked for.
     """
 
-    def __init__(self, request: Request, ran: Ran, wanted: tuple[bool, bool, bool]) -> None:
+    def __init__(self, request: Request, ran: Ran, wanted: tuple[bool, ...]) -> None:
         self._wants_keys = wanted[1] or wanted[2]
         self._heads, self._scale, self._device = request.num_q_heads, request.scale, request.q.device
         self._queries, self._keys = ran.queries, ran.keys
@@ -70,8 +70,8 @@ class ReplayedBackward:
             if found is None:
                 return None
             ready, self._ready = found, (exact, found)
-        terms = ready.terms()  # held until all is launched, else others would write there
-        made = terms.data_ptr()
+        row_stats = ready.row_stats()  # held until all is launched, else others would write there
+        made = row_stats.data_ptr()
         run_again(ready.queries, (*at, row[0], row[1], dq.data_ptr(), row[2], made), prepared, self._device)
         if dk is not None and dv is not None:
             run_again(ready.keys, (*at, dk.data_ptr(), dv.data_ptr(), made), prepared, self._device)
@@ -93,7 +93,7 @@ class ReplayedBackward:
             keys = planned_again(self._keys, frame, self._scale, (of_q, of_k, of_v, of_do, of_dk, of_dv), prepared)
         if queries is None or keys is None:
             return None
-        return _Ready(queries, keys, OutputAllocator((*q.shape[:3], TERMS), torch.float32, self._device))
+        return _Ready(queries, keys, OutputAllocator((*q.shape[:3], ROW_STATS), torch.float32, self._device))
 
 
 class _Ready(NamedTuple):
@@ -101,11 +101,11 @@ class _Ready(NamedTuple):
 
     queries: list[Launch]
     keys: list[Launch]
-    terms: OutputAllocator
+    row_stats: OutputAllocator
 
 
 def replayed_backward(
-    request: Request, rows: Iterable[torch.Tensor | None], ran: Ran | None, wanted: tuple[bool, bool, bool]
+    request: Request, rows: Iterable[torch.Tensor | None], ran: Ran | None, wanted: tuple[bool, ...]
 ) -> ReplayedBackward | None:
     """The launches for later backward passes; None where each has to be looked at.
 

@@ -10,7 +10,9 @@ import triton
 import triton.language as tl
 
 NOWHERE = tl.constexpr(1 << 30)  # past every position
-TERMS = tl.constexpr(4)  # numbers that dq leaves of each row, two unused: the 16 bytes that a thread loads at a time
+LN_2 = tl.constexpr(0.6931471805599453)
+LOG2_E = tl.constexpr(1.4426950408889634)
+ROW_STATS = tl.constexpr(4)  # numbers that dq leaves of a row, two unused: the 16 bytes that a thread loads at a time
 REQUEST = tl.constexpr(8)  # numbers of a request in the table of requests
 SCANNED = tl.constexpr(64)  # tiles that a program looks through whose rows may have to be mended
 
@@ -66,6 +68,36 @@ def read_3(pointer, i, size_i, stride_i, j, size_j, stride_j, k, size_k, stride_
 
 
 @triton.jit
+def clipped(i, size, stride):
+    """Where index i of a dimension lies, clipped into it."""
+    return tl.minimum(tl.maximum(i, 0), size - 1).to(tl.int64) * stride
+
+
+@triton.jit
+def tanh(x):
+    """Hyperbolic tangent, to a unit or two in the last place: near 0 by its series, where exponentials cancel."""
+    size = tl.abs(x)
+    t = tl.exp2(size * (-2.0 * LOG2_E))
+    far = (1.0 - t) / (1.0 + t)
+    u = x * x
+    near = size * (1.0 + u * (-1 / 3 + u * (2 / 15 + u * (-17 / 315 + u * (62 / 2835)))))
+    value = tl.where(size < 0.25, near, far)
+    return tl.where(x < 0, -value, value)
+
+
+@triton.jit
+def sign(x):
+    """1 above 0, -1 below, 0 at 0."""
+    return tl.where(x > 0, 1, 0) - tl.where(x < 0, 1, 0)
+
+
+@triton.jit
+def less(x, y):
+    """1 where x < y, 1/2 where they are equal, else 0."""
+    return tl.where(x < y, 1.0, tl.where(x == y, 0.5, 0.0))
+
+
+@triton.jit
 def in_list(pointer, row, value, first_row, rows, width, stride_row):
     """Is value in the list of its row?"""
     place = tl.minimum(tl.maximum(row - first_row, 0), rows - 1).to(tl.int64) * stride_row
@@ -111,52 +143,87 @@ def tiles_of(lo, hi, cursor, BLOCK_N: tl.constexpr):
 
 
 @triton.jit
-def share(tiles, split, splits):
-    """The part [begin, end) of a number of key tiles that one of the splits has."""
+def listed_head(bh_ptr, bh, LISTED_HEADS: tl.constexpr):
+    """The batch entry and head that a launch has at a place: all in order, or those of a list."""
+    if LISTED_HEADS:
+        bh = tl.load(bh_ptr + bh)
+    return bh
+
+
+@triton.jit
+def split_of(place, splits, SPLIT_KV: tl.constexpr):
+    """The tile that a program has, and which of its splits."""
+    if SPLIT_KV:
+        return place // splits, place % splits
+    return place, 0
+
+
+@triton.jit
+def share(tiles, split, splits, SPLIT_KV: tl.constexpr):
+    """The part [begin, end) of a number of key tiles that one of the splits has: all, without splits."""
+    if not SPLIT_KV:
+        return 0, tiles
     each = (tiles + splits - 1) // splits
     begin = tl.minimum(split * each, tiles)
     return begin, tl.minimum(begin + each, tiles)
 
 
 @triton.jit
-def tile_number(number, before, full, stretch: tl.constexpr, APART: tl.constexpr):
-    """Which tile of a loop comes at a place: where partial ones are walked apart, those around the full ones first."""
-    if not APART:
+def full_tiles(lo, end, full_lo, full_hi, BLOCK_N: tl.constexpr):
+    """Of `end` tiles from lo on: how many come before the first full one, and how many are full."""
+    before = tl.minimum(tl.maximum(full_lo - lo + BLOCK_N - 1, 0) // BLOCK_N, end)
+    return before, tl.maximum(tl.minimum(tl.maximum(full_hi - lo + BLOCK_N, 0) // BLOCK_N, end) - before, 0)
+
+
+@triton.jit
+def tiles_in(end, full, phase: tl.constexpr, PEELED: tl.constexpr):
+    """How many of a loop's tiles a phase has: where loops are peeled, first the partial tiles, then the full ones."""
+    if not PEELED:
+        return end
+    if phase:
+        return full
+    return end - full
+
+
+@triton.jit
+def tile_number(number, before, full, phase: tl.constexpr, PEELED: tl.constexpr):
+    """Which tile of a loop comes at a place: where loops are peeled, those around the full ones first."""
+    if not PEELED:
         return number
-    if stretch:
+    if phase:
         return number + before
     return tl.where(number < before, number, number + full)
 
 
 @triton.jit
-def store_terms(terms_ptr, row, row_ok, lse2, delta):
+def store_row_stats(row_stats_ptr, row, row_ok, lse2, delta):
     """What dk and dv need of a row of queries, side by side."""
-    tl.store(terms_ptr + row * TERMS, lse2, mask=row_ok)
-    tl.store(terms_ptr + row * TERMS + 1, delta, mask=row_ok)
+    tl.store(row_stats_ptr + row * ROW_STATS, lse2, mask=row_ok)
+    tl.store(row_stats_ptr + row * ROW_STATS + 1, delta, mask=row_ok)
 
 
 @triton.jit
-def load_terms(terms_ptr, row, inside):
+def load_row_stats(row_stats_ptr, row, inside):
     """lse2 and delta of a tile of rows, 0 outside; as one number, in one load, which no thread repeats for others."""
-    half = tl.arange(0, TERMS // 2)[None, :]
-    pointers = terms_ptr.to(tl.pointer_type(tl.int64)) + (row * (TERMS // 2))[:, None] + half
+    half = tl.arange(0, ROW_STATS // 2)[None, :]
+    pointers = row_stats_ptr.to(tl.pointer_type(tl.int64)) + (row * (ROW_STATS // 2))[:, None] + half
     both = tl.sum(tl.where(half == 0, tl.load(pointers, mask=inside[:, None], other=0), 0), 1)
     lse2 = both.to(tl.int32).to(tl.float32, bitcast=True)
     return lse2, (both >> 32).to(tl.int32).to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def marks(values):
+def nonfinite(values):
     """NaN for a row that has inf or NaN, else 0: zero times these is no zero. By row no warp waits for another."""
     return tl.sum(values * 0.0, 1)
 
 
 @triton.jit
-def is_marked(marks_ptr, first, stop, COUNT: tl.constexpr, BLOCK_M: tl.constexpr):
-    """Is a row marked of the tiles from first to before stop, COUNT at most?"""
+def any_nonfinite(flags_ptr, first, stop, COUNT: tl.constexpr, BLOCK_M: tl.constexpr):
+    """Is a row flagged of the tiles from first to before stop, COUNT at most?"""
     row = tl.arange(0, COUNT * BLOCK_M)
     found = tl.load(
-        marks_ptr + tl.cast(first, tl.int64) * BLOCK_M + row, mask=row < (stop - first) * BLOCK_M, other=0.0
+        flags_ptr + tl.cast(first, tl.int64) * BLOCK_M + row, mask=row < (stop - first) * BLOCK_M, other=0.0
     )
     return tl.max(tl.where(found != found, 1, 0), 0) > 0
 
@@ -177,8 +244,14 @@ def row_scale(part):
 
 
 @triton.jit
-def store_part(part_ptr, lse_ptr, scale_ptr, row, row_ok, dims, part, lse, scale, WIDTH: tl.constexpr):
+def store_part(part_ptr, lse_ptr, scale_ptr, row, row_ok, dims, part, lse, WIDTH: tl.constexpr):
     """A finished part of rows: its values divided by their row's scale, a base-2 log, the scale."""
+    store_scaled(part_ptr, lse_ptr, scale_ptr, row, row_ok, dims, part, lse, row_scale(part), WIDTH)
+
+
+@triton.jit
+def store_scaled(part_ptr, lse_ptr, scale_ptr, row, row_ok, dims, part, lse, scale, WIDTH: tl.constexpr):
+    """store_part with a scale that is known."""
     shrink = ((254 << 23) - scale.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)
     kept = row_ok[:, None] & (dims < WIDTH)[None, :]
     tl.store(
@@ -234,14 +307,33 @@ def load_tile(pointers, inside, dims_inside, PADDED: tl.constexpr):
 
 
 @triton.jit
-def online_softmax(scores, v, acc, m_i, l_i, qk_scale, PRECISION: tl.constexpr):
-    """One step of the online softmax; scores are unscaled, -inf where a pair is not allowed."""
+def empty_softmax(BLOCK_M: tl.constexpr, BLOCK_DV: tl.constexpr):
+    """The state of the softmax before the first key: weighted sum, greatest score in base 2, sum of weights."""
+    acc = tl.zeros([BLOCK_M, BLOCK_DV], tl.float32)
+    return acc, tl.full([BLOCK_M], float("-inf"), tl.float32), tl.zeros([BLOCK_M], tl.float32)
+
+
+@triton.jit
+def online_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION: tl.constexpr, REPAIR: tl.constexpr):
+    """One step of the online softmax; scores are unscaled, -inf where a pair is not allowed.
+
+    REPAIR: for values that hold inf or NaN. 0 * inf would spoil the rows that may not see them.
+    """
     m_new = tl.maximum(m_i, tl.max(scores, 1) * qk_scale)
     m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
     p = tl.exp2(scores * qk_scale - m_safe[:, None])
     alpha = tl.exp2(m_i - m_safe)
     l_i = l_i * alpha + tl.sum(p, 1)
-    acc = tl.dot(p.to(v.dtype), v, acc * alpha[:, None], input_precision=PRECISION)
+    finite = v
+    if REPAIR:
+        finite = tl.where(tl.abs(v) < float("inf"), v, 0.0).to(v.dtype)
+    acc = tl.dot(p.to(v.dtype), finite, acc * alpha[:, None], input_precision=PRECISION)
+    if REPAIR:
+        seen = ones(allowed, scores).to(v.dtype)
+        rises = tl.where((tl.abs(v) < float("inf")) | (v < 0), 0.0, 1.0).to(v.dtype)
+        falls = tl.where((tl.abs(v) < float("inf")) | (v > 0), 0.0, 1.0).to(v.dtype)
+        acc += tl.where(tl.dot(seen, rises, input_precision=PRECISION) > 0, float("inf"), 0.0)
+        acc -= tl.where(tl.dot(seen, falls, input_precision=PRECISION) > 0, float("inf"), 0.0)
     return acc, m_new, l_i
 
 
@@ -253,21 +345,14 @@ def ones(allowed, like):
 
 
 @triton.jit
-def careful_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION: tl.constexpr):
-    """online_softmax for values that hold inf or NaN: 0 * inf would spoil the rows that may not see them."""
-    finite = tl.abs(v) < float("inf")
-    acc, m_i, l_i = online_softmax(scores, tl.where(finite, v, 0.0).to(v.dtype), acc, m_i, l_i, qk_scale, PRECISION)
-    seen = ones(allowed, scores).to(v.dtype)
-    rises = tl.where(finite | (v < 0), 0.0, 1.0).to(v.dtype)
-    falls = tl.where(finite | (v > 0), 0.0, 1.0).to(v.dtype)
-    acc += tl.where(tl.dot(seen, rises, input_precision=PRECISION) > 0, float("inf"), 0.0)
-    acc -= tl.where(tl.dot(seen, falls, input_precision=PRECISION) > 0, float("inf"), 0.0)
-    return acc, m_i, l_i
+def accumulated(weights, allowed, values, acc, PRECISION: tl.constexpr, REPAIR: tl.constexpr):
+    """acc + weights @ values.
 
-
-@triton.jit
-def careful_product(weights, allowed, values, acc, PRECISION: tl.constexpr):
-    """acc + weights @ values, which may hold inf or NaN: NaN where an allowed pair meets one, which else counts 0."""
+    REPAIR: for values that hold inf or NaN. NaN where an allowed pair meets one, which else counts 0.
+    """
+    if not REPAIR:
+        return tl.dot(weights.to(values.dtype), values, acc, input_precision=PRECISION)
+    weights = tl.where(allowed, weights, 0.0)
     finite = tl.abs(values) < float("inf")
     kept = tl.where(finite, values, 0.0).to(values.dtype)
     acc = tl.dot(weights.to(values.dtype), kept, acc, input_precision=PRECISION)
@@ -277,15 +362,36 @@ def careful_product(weights, allowed, values, acc, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def load_request(requests_ptr, b):
-    """A request: four lengths, num_keys, what brings positions of rows and keys to places, the entry of its tensors."""
-    entry = requests_ptr + b * REQUEST
-    q_offset = tl.load(entry + 2)
-    k_offset = tl.load(entry + 3)
-    q_shift = q_offset - tl.load(entry + 5)
-    k_shift = k_offset - tl.load(entry + 6)
-    num_keys = tl.load(entry + 4)
-    return tl.load(entry), tl.load(entry + 1), q_offset, k_offset, num_keys, q_shift, k_shift, tl.load(entry + 7)
+def request_of(
+    requests_ptr,
+    b,
+    q_len,
+    kv_len,
+    q_offset,
+    k_offset,
+    num_keys,
+    ALL_KEYS: tl.constexpr,
+    REQUESTS: tl.constexpr,
+):
+    """The lengths of a batch entry, and where its tensors lie.
+
+    Returns:
+        q_len, kv_len, q_offset, k_offset, num_keys: The call's, or the request's own.
+        q_shift, k_shift: What a row's or a key's position is ahead of its place in the tensors.
+        entry: Of the tensors.
+    """
+    if REQUESTS:
+        own = requests_ptr + b * REQUEST
+        q_offset = tl.load(own + 2)
+        k_offset = tl.load(own + 3)
+        q_shift = q_offset - tl.load(own + 5)
+        k_shift = k_offset - tl.load(own + 6)
+        num_keys = tl.load(own + 4)
+        return tl.load(own), tl.load(own + 1), q_offset, k_offset, num_keys, q_shift, k_shift, tl.load(own + 7)
+    if ALL_KEYS:
+        first = tl.full((), 0, tl.int32)
+        return q_len, kv_len, q_offset, first, kv_len, q_offset, first, b
+    return q_len, kv_len, q_offset, k_offset, num_keys, q_offset, k_offset, b
 
 
 @triton.jit
@@ -302,29 +408,36 @@ def ends_of(numbers, ok):
 
 
 @triton.jit
-def columns_due(due, last, BLOCK_N: tl.constexpr, FITS: tl.constexpr, PEELED: tl.constexpr):
+def columns_of(start_n, last, BLOCK_N: tl.constexpr, NO_TAIL: tl.constexpr, PEELED: tl.constexpr):
     """A tile of columns: where it starts, coordinates, which are its own, which to load.
 
     Where there are columns for a whole tile, one that would pass the last starts earlier: loads need no mask, and its
     own are those that the tile before has not. A peeled loop has whole tiles only.
     """
-    start = due
-    if FITS and not PEELED:
-        start = tl.minimum(due, last - BLOCK_N + 1)
-    v = start + tl.arange(0, BLOCK_N)
-    if FITS or PEELED:
-        return start, v, v >= due, tl.full([BLOCK_N], True, tl.int1)
-    return start, v, v <= last, v <= last
+    load_n = start_n
+    if NO_TAIL and not PEELED:
+        load_n = tl.minimum(start_n, last - BLOCK_N + 1)
+    offs_n = load_n + tl.arange(0, BLOCK_N)
+    if NO_TAIL or PEELED:
+        return load_n, offs_n, offs_n >= start_n, tl.full([BLOCK_N], True, tl.int1)
+    return load_n, offs_n, offs_n <= last, offs_n <= last
 
 
 @triton.jit
-def places_from(base, STEP: tl.constexpr, BLOCK_N: tl.constexpr, WIDE: tl.constexpr):
+def row_range(lo, hi, offs_m):
+    """Each row's own range of columns as its first and how many; either end may be one number for all rows."""
+    count = tl.maximum(hi - lo + 1, 0)
+    return tl.broadcast_to(lo, offs_m.shape), tl.broadcast_to(count, offs_m.shape)
+
+
+@triton.jit
+def places_from(base, STEP: tl.constexpr, BLOCK_N: tl.constexpr, INT64_OFFSETS: tl.constexpr):
     """Of a tile whose first column lies at base: a scalar and a vector whose sums are the columns' places.
 
     They are counted from the tile before: nothing else shares that, so LLVM makes addresses that differ by constants.
     """
     along = tl.arange(BLOCK_N, 2 * BLOCK_N) * STEP
-    if WIDE:
+    if INT64_OFFSETS:
         along = along.to(tl.int64)
     return base.to(tl.int64) - BLOCK_N * STEP, along
 
@@ -347,3 +460,181 @@ def store_rows(head, m, stride_m, dims, row_ok, values, WIDTH: tl.constexpr):
     """Rows of a head, in its dtype, where they are ok."""
     kept = row_ok[:, None] & (dims < WIDTH)[None, :]
     tl.store(head + m[:, None] * stride_m + dims[None, :], values.to(head.dtype.element_ty), mask=kept)
+
+
+@triton.jit
+def rows_of_split(split_row_ptr, at, splits, rows, BLOCK_M: tl.constexpr):
+    """The rows of tile `at` whose splits are combined.
+
+    Returns:
+        row: int64, among those of all heads; -1 where another nest has the row, or none.
+        bh, m: The head that the tile is of, and the rows' places in it.
+    """
+    row = tl.load(split_row_ptr + at.to(tl.int64) * splits * BLOCK_M + tl.arange(0, BLOCK_M))
+    bh = tl.max(row, 0) // rows
+    return row, bh, row - bh * rows
+
+
+@triton.jit(do_not_specialize=["splits", "rows", "heads", "chunks"])
+def combine_forward(
+    split_ptr,
+    split_lse_ptr,
+    split_scale_ptr,
+    split_row_ptr,
+    part_in_ptr,
+    part_in_lse_ptr,
+    part_in_scale_ptr,
+    part_out_ptr,
+    part_out_lse_ptr,
+    part_out_scale_ptr,
+    out_ptr,
+    stride_ob,
+    stride_oh,
+    lse_ptr,
+    splits,
+    rows,
+    heads,
+    chunks,
+    stride_om: tl.constexpr,
+    V_HEAD_DIM: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    RESUME: tl.constexpr,
+    FINAL: tl.constexpr,
+):
+    """The splits of a tile as one softmax, always in the same order: BLOCK_D dimensions of it."""
+    at = tl.program_id(0) // chunks
+    dims = tl.program_id(0) % chunks * BLOCK_D + tl.arange(0, BLOCK_D)
+    row, bh, m = rows_of_split(split_row_ptr, at, splits, rows, BLOCK_M)
+    row_ok = row >= 0
+    # of all dimensions, though a program has some: a mean of parts is no greater than they are
+    scale = tl.zeros([BLOCK_M], tl.float32)
+    acc, m_i, l_i = empty_softmax(BLOCK_M, BLOCK_D)
+    if RESUME:
+        acc, m_i = load_part(part_in_ptr, part_in_lse_ptr, part_in_scale_ptr, row, row_ok, dims, V_HEAD_DIM)
+        l_i = tl.where(m_i == float("-inf"), 0.0, 1.0)
+        scale = tl.load(part_in_scale_ptr + row, mask=row_ok, other=0.0)
+    for split in tl.range(0, splits, num_stages=4):
+        slot = (at * splits + split).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+        part, part_lse = load_part(split_ptr, split_lse_ptr, split_scale_ptr, slot, slot >= 0, dims, V_HEAD_DIM)
+        scale = tl.maximum(scale, tl.load(split_scale_ptr + slot))
+        acc, m_i, l_i = add_part(acc, m_i, l_i, part, part_lse)
+    acc, lse = normalised(acc, m_i, l_i)
+    if FINAL:
+        out_head = head_of(out_ptr, bh // heads, stride_ob, bh % heads, stride_oh)
+        store_rows(out_head, m, stride_om, dims, row_ok, acc, V_HEAD_DIM)
+        tl.store(lse_ptr + row, lse * LN_2, mask=row_ok)
+    else:
+        store_scaled(part_out_ptr, part_out_lse_ptr, part_out_scale_ptr, row, row_ok, dims, acc, lse, scale, V_HEAD_DIM)
+
+
+@triton.jit
+def combine_gradient(
+    split_ptr,
+    part_in_ptr,
+    part_out_ptr,
+    out_ptr,
+    stride_b,
+    stride_h,
+    at,
+    row,
+    bh,
+    m,
+    dims,
+    splits,
+    heads,
+    factor,
+    stride_m: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    RESUME: tl.constexpr,
+    FINAL: tl.constexpr,
+):
+    """The splits of one gradient of a tile added in order, after what earlier nests left."""
+    row_ok, inside = row >= 0, (dims < WIDTH)[None, :]
+    total = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    if RESUME:
+        total = tl.load(part_in_ptr + row[:, None] * WIDTH + dims[None, :], mask=row_ok[:, None] & inside, other=0.0)
+    for split in tl.range(0, splits, num_stages=4):
+        slot = (at * splits + split).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+        total += tl.load(split_ptr + slot[:, None] * WIDTH + dims[None, :], mask=inside, other=0.0)
+    if FINAL:
+        head = head_of(out_ptr, bh // heads, stride_b, bh % heads, stride_h)
+        store_rows(head, m, stride_m, dims, row_ok, total * factor, WIDTH)
+    else:
+        store_rows(part_out_ptr, row, WIDTH, dims, row_ok, total, WIDTH)
+
+
+@triton.jit(do_not_specialize=["splits", "rows", "heads", "chunks"])
+def combine_grad_q(
+    split_ptr,
+    split_row_ptr,
+    part_in_ptr,
+    part_out_ptr,
+    dq_ptr,
+    stride_dqb,
+    stride_dqh,
+    splits,
+    rows,
+    heads,
+    chunks,
+    qk_scale,
+    stride_dqm: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    RESUME: tl.constexpr,
+    FINAL: tl.constexpr,
+):
+    """The splits of a tile of dq: BLOCK_D dimensions of it."""
+    at = tl.program_id(0) // chunks
+    dims = tl.program_id(0) % chunks * BLOCK_D + tl.arange(0, BLOCK_D)
+    row, bh, m = rows_of_split(split_row_ptr, at, splits, rows, BLOCK_M)
+    combine_gradient(
+        split_ptr, part_in_ptr, part_out_ptr, dq_ptr, stride_dqb, stride_dqh, at, row, bh, m, dims, splits, heads,
+        qk_scale * LN_2, stride_dqm, HEAD_DIM, BLOCK_M, BLOCK_D, RESUME, FINAL,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["splits", "rows", "heads", "chunks"])
+def combine_grad_kv(
+    split_k_ptr,
+    split_v_ptr,
+    split_row_ptr,
+    part_in_k_ptr,
+    part_in_v_ptr,
+    part_out_k_ptr,
+    part_out_v_ptr,
+    dk_ptr,
+    stride_dkb,
+    stride_dkh,
+    dv_ptr,
+    stride_dvb,
+    stride_dvh,
+    splits,
+    rows,
+    heads,
+    chunks,
+    qk_scale,
+    stride_dkn: tl.constexpr,
+    stride_dvn: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    V_HEAD_DIM: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    RESUME: tl.constexpr,
+    FINAL: tl.constexpr,
+):
+    """The splits of a tile of dk and of dv: BLOCK_D dimensions of both."""
+    at = tl.program_id(0) // chunks
+    dims = tl.program_id(0) % chunks * BLOCK_D + tl.arange(0, BLOCK_D)
+    row, bh, n = rows_of_split(split_row_ptr, at, splits, rows, BLOCK_M)
+    combine_gradient(
+        split_k_ptr, part_in_k_ptr, part_out_k_ptr, dk_ptr, stride_dkb, stride_dkh, at, row, bh, n, dims, splits, heads,
+        qk_scale * LN_2, stride_dkn, HEAD_DIM, BLOCK_M, BLOCK_D, RESUME, FINAL,
+    )  # fmt: skip
+    combine_gradient(
+        split_v_ptr, part_in_v_ptr, part_out_v_ptr, dv_ptr, stride_dvb, stride_dvh, at, row, bh, n, dims, splits, heads,
+        1.0, stride_dvn, V_HEAD_DIM, BLOCK_M, BLOCK_D, RESUME, FINAL,
+    )  # fmt: skip

@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,8 +18,12 @@ from spattn.errors import ArgumentError, BindError
 from spattn.expressions.width import FIRST, LONGEST
 from spattn.frontend.reserved import refuse_dropout
 from spattn.runtime.placing import check_positions
+from spattn.runtime.scores import check_floats
 from spattn.runtime.tensors import require_tensor
 from spattn.scores.nodes import Score
+
+FLOATS = "float tensor"
+"""The role of what a score reads."""
 
 
 def checked(
@@ -35,7 +38,6 @@ def checked(
     shared: Prepared | None = None,
     said: Numbers = USUAL,
     score: Score | None = None,
-    floats: Mapping[str, torch.Tensor] = MappingProxyType({}),
 ) -> Request:
     """The request of a call.
 
@@ -45,12 +47,11 @@ def checked(
         v: `[batch, num_kv_heads, num_keys, v_head_dim]`.
         scale: Factor of the scores, 1/sqrt(head_dim) if None.
         tf32: May float32 products use TF32?
-        roles: The pattern's free names, and what each is.
+        roles: The free names of pattern and score, and what each is.
         tensors: What the call gives for them, and for positions, by the names in `BY_REQUEST`.
         shared: What was prepared of them before.
         said: What it says of positions in numbers.
         score: What becomes of the scores.
-        floats: The tensors that it reads, checked.
 
     Raises:
         ArgumentError: Shapes, dtypes, devices or lengths do not fit each other.
@@ -67,6 +68,8 @@ def checked(
     for name, tensor in given.items():
         _role_fits(name, every[name], tensor, sizes)
         _values_fit(name, every[name], tensor)
+    if score is not None:
+        check_floats(score, given)
     return Request(
         q=_rows_contiguous(q),
         k=_rows_contiguous(k),
@@ -76,7 +79,6 @@ def checked(
         tensors=given,
         tf32=tf32,
         score=score,
-        floats=floats,
     )
 
 
@@ -140,7 +142,7 @@ def named(
 
     Raises:
         ArgumentError: One is elsewhere.
-        BindError: One is missing, too many, or of no integers.
+        BindError: One is missing, too many, or of another kind of numbers.
     """
     refuse_dropout(tensors)
     every = {**(shared or {}), **tensors}
@@ -148,7 +150,8 @@ def named(
     if missing:
         what = ", ".join(f"{name} ({roles[name]})" for name in missing)
         what += ", and is given None" if missing[0] in tensors else ""
-        raise BindError("E030", f"the pattern needs {what}", hint=f"call attn(q, k, v, {missing[0]}=tensor)")
+        who = "score" if roles[missing[0]] == FLOATS else "pattern"
+        raise BindError("E030", f"the {who} needs {what}", hint=f"call attn(q, k, v, {missing[0]}=tensor)")
     twice = [name for name in tensors if shared is not None and name in shared]
     if twice:
         raise BindError("E038", f"{twice[0]} is given, and prepared too", hint=f"leave out {twice[0]}=")
@@ -163,7 +166,7 @@ def as_tensors(
 
     Raises:
         ArgumentError: One is elsewhere.
-        BindError: One is too many, or of no integers.
+        BindError: One is too many, or of another kind of numbers.
         UnsupportedError: One is no tensor of a pattern, but dropout.
     """
     refuse_dropout(tensors)
@@ -171,13 +174,16 @@ def as_tensors(
     if extra:
         known = f"it reads {', '.join(roles)}" if roles else "it reads none"
         raise BindError("E038", f"the pattern reads no tensor {extra[0]}", hint=known)
-    return {name: _tensor(name, value, device) for name, value in tensors.items()}
+    return {name: _tensor(name, value, device, roles[name]) for name, value in tensors.items()}
 
 
-def _tensor(name: str, value: object, device: torch.device | None) -> torch.Tensor:
+def _tensor(name: str, value: object, device: torch.device | None, role: str) -> torch.Tensor:
     tensor = value if isinstance(value, torch.Tensor) else _as_tensor(name, value)
     require_tensor(name, tensor)
-    if tensor.is_floating_point() or tensor.is_complex():
+    if role == FLOATS:
+        if not tensor.is_floating_point():
+            raise ArgumentError("E060", f"{name} is {tensor.dtype}; a score's tensors are of a float dtype")
+    elif tensor.is_floating_point() or tensor.is_complex():
         raise BindError("E031", f"{name} is {tensor.dtype}; a pattern's tensors hold integers or truth values")
     if device is not None and tensor.device != device:
         if isinstance(value, torch.Tensor):

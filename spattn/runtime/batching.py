@@ -25,11 +25,12 @@ def _fwd(info: Any, in_dims: tuple[Any, ...], *given: Any) -> tuple[tuple[Tensor
     return tuple(_unfolded(x, info.batch_size) for x in results), (0, 0)
 
 
-def _bwd(info: Any, in_dims: tuple[Any, ...], *given: Any) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
+def _bwd(info: Any, in_dims: tuple[Any, ...], *given: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     operands, (_, plan, *_, by_request, wanted) = given[:7], (rest := given[7:])
-    results = BACKWARD(*_folded(operands, in_dims, info.batch_size, plan, by_request), *rest)
-    made = tuple(_unfolded(x, info.batch_size) if asked else x for x, asked in zip(results, wanted, strict=True))
-    return made, tuple(0 if asked else None for asked in wanted)
+    *results, d_floats = BACKWARD(*_folded(operands, in_dims, info.batch_size, plan, by_request), *rest)
+    assert not d_floats  # a score's tensors may tell batch entries apart
+    made = [_unfolded(x, info.batch_size) if asked else x for x, asked in zip(results, wanted, strict=True)]
+    return (*made, []), (*(0 if asked else None for asked in wanted), [])
 
 
 def _bwd_bwd(info: Any, in_dims: tuple[Any, ...], *given: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:

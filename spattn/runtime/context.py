@@ -30,7 +30,7 @@ def as_autocast_wants(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 def is_watched(*tensors: object) -> bool:
     """Is an operator wanted: by a mode beneath autograd, by fake or meta tensors, by tensors of another class?"""
-    return torch._C._len_torch_dispatch_stack() > 0 or any(map(_is_strange, tensors))
+    return torch._C._len_torch_dispatch_stack() > 0 or any(map(is_strange, tensors))
 
 
 def is_transformed() -> bool:
@@ -39,5 +39,6 @@ def is_transformed() -> bool:
     return level >= 0 or torch._C._are_functorch_transforms_active()
 
 
-def _is_strange(x: object) -> bool:
+def is_strange(x: object) -> bool:
+    """Has a tensor a class of its own, or no memory?"""
     return isinstance(x, torch.Tensor) and (x.is_meta or type(x).__torch_dispatch__ is not _PLAIN)

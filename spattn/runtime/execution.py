@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, cast
 
 import torch
@@ -12,18 +11,18 @@ from spattn.backends.registry import Backend, choose
 from spattn.call.positions import BY_REQUEST, USUAL, Numbers, Placement, Positions, placed
 from spattn.call.prepared import NONE, Kept, Prepared
 from spattn.call.request import Again, CompiledPattern, Differentiable, Request, wants_gradient
-from spattn.errors import ArgumentError, BindError, UnsupportedError
+from spattn.errors import ArgumentError, BindError
 from spattn.runtime import derivatives, operators
-from spattn.runtime.arguments import as_tensors, checked, checks_values, named
-from spattn.runtime.context import as_autocast_wants, is_plain, is_transformed, is_watched
+from spattn.runtime.arguments import FLOATS, as_tensors, checked, checks_values, named
+from spattn.runtime.context import as_autocast_wants, is_plain, is_strange, is_transformed, is_watched
 from spattn.runtime.kinds import kind_of, numbers_of
 from spattn.runtime.numbers import scaled
 from spattn.runtime.options import Plan
 from spattn.runtime.placing import as_batch, only_of_the_whole, read_placement
-from spattn.runtime.scores import floats_of
 from spattn.runtime.sinks import check_sinks, lse_with_sinks, out_with_sinks
-from spattn.runtime.tensors import require_tensor
+from spattn.runtime.tensors import PLAIN, require_tensor
 from spattn.scores.parser import parse
+from spattn.scores.words import reads
 
 MAX_KINDS = 1024
 
@@ -51,7 +50,6 @@ class Arguments(NamedTuple):
     said: Numbers
     tensors: Mapping[str, object]
     shared: Prepared | None = None
-    floats: Mapping[str, torch.Tensor] = MappingProxyType({})
 
 
 class Calls:
@@ -68,9 +66,12 @@ class Calls:
     lse_with_sinks = staticmethod(lse_with_sinks)
 
     def __init__(self, plans: Pattern, plan: Plan, roles: Mapping[str, str]) -> None:
-        self._plans, self._backend, self._tf32, self._roles = plans, plan.backend, plan.tf32, roles
+        self._plans, self._backend, self._tf32 = plans, plan.backend, plan.tf32
         self._text, self._names = plan.text, plan.tensors
         self._score = parse(plan.score) if plan.score else None
+        self._floats = () if self._score is None else tuple(reads(self._score))
+        self._roles = {**roles, **dict.fromkeys(self._floats, FLOATS)}
+        self._of_pattern = roles
         self._again: dict[Any, Again] = {}
         self._differentiable: dict[Any, Differentiable] = {}
         self._last: tuple[bool, Any, Again] | None = None
@@ -92,49 +93,22 @@ class Calls:
             BindError: A tensor is missing or one too many.
             UnsupportedError: No backend that may serve it can; or a derivative that there is not.
         """
-        if self._score is not None:
-            return self._scored(q, k, v, scale, tensors, shared, said)
         if scale is not None and type(scale) is not float:
             q, scale = scaled(q, scale)
         traced = torch.compiler.is_compiling()
-        if not traced and is_plain(q, k, v):
+        if not traced and is_plain(q, k, v) and not any(map(is_strange, self._given(tensors))):
             return self.answer(Arguments(q, k, v, scale, said, tensors, shared))
         for name, x in (("q", q), ("k", k), ("v", v)):
             require_tensor(name, x)
         q, k, v = as_autocast_wants(q, k, v)
-        if traced or is_watched(q, k, v) or is_transformed():
+        watched = traced or is_watched(q, k, v, *self._given(tensors))
+        if watched or is_transformed():
             by_request = tuple(name for name in BY_REQUEST if name in tensors)
             listed = self._listed(tensors, shared, q.device)
             listed = [*listed, *[cast(torch.Tensor, tensors[name]) for name in by_request]]
-            through = operators.forward if traced or is_watched(q, k, v) else derivatives.transformed
+            through = operators.forward if watched else derivatives.transformed
             return through(q, k, v, listed, self._text, scale, said, by_request)
         return self.answer(Arguments(q, k, v, scale, said, tensors, shared))
-
-    def _scored(
-        self,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        scale: float | torch.Tensor | None,
-        tensors: Mapping[str, object],
-        shared: Prepared | None,
-        said: Numbers,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same with a score."""
-        for name, x in (("q", q), ("k", k), ("v", v)):
-            require_tensor(name, x)
-        if torch.compiler.is_compiling() or is_watched(q, k, v) or is_transformed():
-            raise _untraced()
-        if scale is not None and type(scale) is not float:
-            q, scale = scaled(q, scale)
-        q, k, v = as_autocast_wants(q, k, v)
-        assert self._score is not None
-        floats = floats_of(self._score, tensors, q)
-        rest = {name: one for name, one in tensors.items() if name not in floats}
-        given = Arguments(q, k, v, scale, said, rest, shared, floats)
-        if said is not USUAL and said.missing_keys == "refuse":
-            self._refuse_missing_keys(given)
-        return self._looked_at(given, None)
 
     def placed(
         self,
@@ -156,13 +130,13 @@ class Calls:
 
     def answer(self, given: Arguments) -> tuple[torch.Tensor, torch.Tensor]:
         """(out, lse) by kernels; errors are those of `call`."""
-        q, k, v, _, said, tensors, shared, _ = given
+        q, k, v, _, said, tensors, shared = given
         if said is not USUAL and said.missing_keys == "refuse":
             self._refuse_missing_keys(given)
         numbers = _numbers(given)
         if numbers is None:
             return self._looked_at(given, None)
-        wanted, last, kind = wants_gradient(q, k, v), self._last, None
+        wanted, last, kind = wants_gradient(q, k, v, self._given(tensors)), self._last, None
         again: Again | None
         if last is not None and last[0] is wanted and last[1] == numbers:
             _, numbers, again = last
@@ -204,14 +178,11 @@ class Calls:
         said: Numbers = USUAL,
         by_request: tuple[str, ...] = (),
     ) -> Arguments:
-        """Those of a call, from the pattern's tensors in the plan's order and those of positions after them.
+        """Those of a call, from its tensors in the plan's order and those of positions after them.
 
         Raises:
             BindError: There are more or fewer than the plan names.
-            UnsupportedError: The plan has a score.
         """
-        if self._score is not None:
-            raise _untraced()
         names = *self._names, *by_request
         if len(tensors) != len(names):
             raise BindError("E030", f"the plan names {len(names)} tensors, and there are {len(tensors)}")
@@ -246,12 +217,22 @@ class Calls:
 
     @property
     def reads_batch(self) -> bool:
-        """Does the pattern, or may one of its tensors, tell batch entries apart?"""
-        return bool(self._roles) or self._plans.reads_batch
+        """Does the pattern, its score, or one of their tensors perhaps, tell batch entries apart?"""
+        return bool(self._roles or self._score) or self._plans.reads_batch
+
+    @property
+    def floats(self) -> range:
+        """The places of a score's tensors among those of the plan."""
+        return range(len(self._names) - len(self._floats), len(self._names))
+
+    def _given(self, tensors: Mapping[str, Any]) -> list[torch.Tensor]:
+        """What a call gives of the score's tensors; the checks say what is missing or no tensor."""
+        found = (tensors.get(name) for name in self._floats)
+        return [one for one in found if isinstance(one, torch.Tensor)]
 
     def prepare(self, tensors: Mapping[str, object]) -> Kept:
         """Copies of tensors of the pattern, for many calls; errors are those of `call`."""
-        return Kept(as_tensors(self._roles, tensors, None))
+        return Kept(as_tensors(self._of_pattern, tensors, None))
 
     def _listed(
         self, tensors: Mapping[str, object], shared: Prepared | None, device: torch.device
@@ -270,11 +251,6 @@ class Calls:
         return served.out, served.lse
 
 
-def _untraced() -> UnsupportedError:
-    why = "a call with a score is neither traced nor transformed"
-    return UnsupportedError("E061", why, hint="call it outside of torch.compile, torch.export and torch.func")
-
-
 def _between(at: Positions) -> str:
     first, stop = at.given
     return f"keys {first} .. {stop - 1}" if stop > first else "none"
@@ -282,14 +258,14 @@ def _between(at: Positions) -> str:
 
 def _numbers(given: Arguments) -> Any:
     """All that may decide how a call is served, but for values and addresses; None where each call is looked at."""
-    q, k, v, scale, said, tensors, shared, _ = given
+    q, k, v, scale, said, tensors, shared = given
     if not type(q) is type(k) is type(v) is torch.Tensor:
         return None
     every: Mapping[str, Any] = {}
     if tensors or shared:
         every = {**(shared or NONE), **tensors}
         twice = len(every) < len(tensors) + len(shared or NONE)
-        if twice or checks_values() or not all(type(one) is torch.Tensor for one in every.values()):
+        if twice or checks_values() or not all(type(one) in PLAIN for one in every.values()):
             return None
     try:
         return numbers_of(q, k, v, scale, said, every)

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from spattn.runtime.execution import Arguments, Calls
 
 LIBRARY: Any = torch.library.Library("spattn", "DEF")  # type: ignore[no-untyped-call]
-# the pattern's tensors in the plan's order are followed by those of positions, whose names `by_request` lists
+# tensors of pattern and score in the plan's order are followed by those of positions, whose names `by_request` lists
 _NUMBERS = "SymInt? q_offset, SymInt? k_offset, SymInt? kv_len, SymInt? max_seqlen_q, SymInt? max_seqlen_k"
 _CALL = f"Tensor[] tensors, str plan, float? scale, {_NUMBERS}, str missing_keys, str by_request"
 LIBRARY.define(f"fwd(Tensor q, Tensor k, Tensor v, {_CALL}) -> (Tensor out, Tensor lse)")
 LIBRARY.define(
     "bwd(Tensor? d_out, Tensor? d_lse, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, "
-    f"{_CALL}, bool[3] wanted) -> (Tensor dq, Tensor dk, Tensor dv)"
+    f"{_CALL}, bool[] wanted) -> (Tensor dq, Tensor dk, Tensor dv, Tensor[] d_floats)"
 )
 # what it answers are derivatives of its tensors from d_out on, in their order
 LIBRARY.define(
@@ -45,8 +45,13 @@ def serve(calls_of: Callable[[str], Calls]) -> None:
 
 
 def reads_batch(plan: str) -> bool:
-    """Does the pattern of a plan, or may one of its tensors, tell batch entries apart?"""
+    """Does the pattern of a plan, its score, or one of their tensors perhaps, tell batch entries apart?"""
     return _calls_of(plan).reads_batch
+
+
+def floats_of(plan: str) -> range:
+    """The places of a score's tensors among those of the plan."""
+    return _calls_of(plan).floats
 
 
 def forward(
@@ -65,7 +70,7 @@ def forward(
         q: `[batch, num_q_heads, q_len, head_dim]`.
         k: `[batch, num_kv_heads, num_keys, head_dim]`.
         v: `[batch, num_kv_heads, num_keys, v_head_dim]`.
-        tensors: The pattern's, in the plan's order, then those that `by_request` names.
+        tensors: Those of pattern and score, in the plan's order, then those that `by_request` names.
         plan: The text of a `Plan`.
         scale: Of the scores; 1/sqrt(head_dim) if None.
         numbers: Where rows and keys stand, in numbers.
@@ -90,22 +95,28 @@ def _fake_fwd(*given: Any) -> tuple[Tensor, Tensor]:
 
 def _bwd(
     d_out: Tensor | None, d_lse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, *given: Any
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     tensors, *rest, wanted = given
     _check(q, v, {"out": out, "d_out": d_out}, {"lse": lse, "d_lse": d_lse})
     calls, arguments = _called(q, k, v, tensors, *rest)
+    _check_wanted(calls, wanted)
     saved = q, k, v, out.contiguous(), lse.contiguous()
     prepared = calls.request(arguments).tensors
-    return _filled(q, calls.differentiable(arguments).backward(saved, prepared, d_out, d_lse, tuple(wanted)))
+    found = calls.differentiable(arguments).backward(saved, prepared, d_out, d_lse, tuple(wanted))
+    dq, dk, dv, *d_floats = _filled(q, found)
+    return dq, dk, dv, d_floats
 
 
 def _fake_bwd(
     d_out: Tensor | None, d_lse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, *given: Any
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     tensors, *rest, wanted = given
     _check(q, v, {"out": out, "d_out": d_out}, {"lse": lse, "d_lse": d_lse})
     calls, arguments = _called(q, k, v, tensors, *rest)
-    return _filled(q, calls.new_differentiable(arguments).unwritten(q, k, v, tuple(wanted)))
+    _check_wanted(calls, wanted)
+    dq, dk, dv = _filled(q, calls.new_differentiable(arguments).unwritten(q, k, v, tuple(wanted)))
+    floats = [tensors[i] for i in calls.floats]
+    return dq, dk, dv, [x.new_empty(x.shape if asked else 0) for x, asked in zip(floats, wanted[3:], strict=True)]
 
 
 def _bwd_bwd(*given: Any) -> tuple[Tensor, ...]:
@@ -159,6 +170,12 @@ def _check(q: Tensor, v: Tensor, wide: dict[str, Tensor | None], rows: dict[str,
     for given, shape, dtype in ((wide, (*q.shape[:3], v.shape[3]), q.dtype), (rows, q.shape[:3], _of_lse(q))):
         for name, one in given.items():
             _fits(name, one, shape, dtype, q.device)
+
+
+def _check_wanted(calls: Calls, wanted: Sequence[bool]) -> None:
+    count = 3 + len(calls.floats)
+    if len(wanted) != count:
+        raise ArgumentError("E060", f"wanted has {len(wanted)} entries, and the plan {count} gradients")
 
 
 def _fits(name: str, one: Tensor | None, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:

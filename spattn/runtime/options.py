@@ -8,7 +8,7 @@ from typing import Any
 
 from spattn.errors import PatternError
 
-SCHEMA = 1
+SCHEMA = 2
 _KINDS = {"pattern": str, "backend": str, "tf32": bool, "tune": bool, "tensors": list, "score": str}
 
 
@@ -21,7 +21,7 @@ class Plan:
         backend: "auto", or a backend's name.
         tf32: May float32 products use TF32?
         tune: Are tiles measured?
-        tensors: Names of the run-time tensors, in the order in which an operator is given them.
+        tensors: Names of the run-time tensors, in the order in which an operator is given them; last those of a score.
         score: The canonical text of a score, "" for none.
         text: All of it, as JSON.
     """

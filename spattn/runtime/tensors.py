@@ -10,7 +10,7 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 
 from spattn.errors import ArgumentError
 
-_PLAIN = torch.Tensor, torch.nn.Parameter
+PLAIN = torch.Tensor, torch.nn.Parameter
 _USUAL: tuple[Any, ...] = (
     vars(torch.Tensor)["__torch_function__"].__func__,
     torch.nn.Parameter.__torch_function__,
@@ -26,7 +26,7 @@ def require_tensor(name: str, x: Any) -> None:
     kind = type(x)
     if not isinstance(x, torch.Tensor):
         raise ArgumentError("E060", f"{name} is a {kind.__name__}, not a tensor")
-    if kind not in _PLAIN and _has_its_own_way(kind):
+    if kind not in PLAIN and _has_its_own_way(kind):
         what = f"{name} is a {kind.__module__}.{kind.__name__}, whose operations are its own"
         raise ArgumentError("E060", what, hint="give the plain tensors that it is made of")
     if x.is_nested or x.layout is not torch.strided:

@@ -51,14 +51,14 @@ def test_wide_heads_fit_into_the_shared_memory_of_each_gpu(target: str) -> None:
 
 @pytest.mark.parametrize("target", ["cuda:90", "hip:gfx942"])
 def test_careful_launches_compile(target: str) -> None:
-    for one in artefacts("window", target, "bf16", 64, careful=True):
+    for one in artefacts("window", target, "bf16", 64, repair=True):
         assert one.asm[BINARIES[target]]
 
 
-@pytest.mark.parametrize("careful", [False, True])
+@pytest.mark.parametrize("repair", [False, True])
 @pytest.mark.parametrize("dims", NARROW, ids=str)
-def test_values_much_narrower_or_wider_than_keys(dims: tuple[int, int], careful: bool) -> None:
-    for one in artefacts("dense", "cuda:90", "bf16", dims[0], Tile(64, 64, 4, 2), careful, dims[1]):
+def test_values_much_narrower_or_wider_than_keys(dims: tuple[int, int], repair: bool) -> None:
+    for one in artefacts("dense", "cuda:90", "bf16", dims[0], Tile(64, 64, 4, 2), repair, dims[1]):
         assert unset_registers(one.text("sass")) == []
 
 

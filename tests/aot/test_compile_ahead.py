@@ -45,7 +45,7 @@ def test_each_pass_has_its_tile():
     pattern = "local(64) | global([0, 7]) | random(2, block=32)"
     tiles = usual_tiles(compile_pattern(pattern).layout(), "fp16", 64, Target.of("cuda:80"))
     found = _compiled(pattern, "cuda:80", tiles, "fp16")
-    names = [[f"pass_{i}", *([f"pass_{i}_combine"] if tile.splits > 1 else [])] for i, tile in enumerate(tiles)]
+    names = [[f"attend_{i}", *([f"attend_{i}_combine"] if tile.splits > 1 else [])] for i, tile in enumerate(tiles)]
     assert [one.name for one in found] == [name for own in names for name in own]
     assert [one.tile for one in found] == [tile for tile, own in zip(tiles, names, strict=True) for _ in own]
 

@@ -36,8 +36,8 @@ WITHOUT_SHRINKING = (Phase.explicit, Phase.generate)
 GPU, TILE = Target.of("cuda:90"), Tile(64, 32, 4, 2)
 LAUNCHES = {
     "split": ("bf16", replace(TILE, splits=3), False),
-    "apart": ("bf16", replace(TILE, apart=True), False),
-    "careful": ("fp32", TILE, True),
+    "apart": ("bf16", replace(TILE, peeled=True), False),
+    "repair": ("fp32", TILE, True),
 }
 # the ends of one walk are those of all rows, of the next each row's own
 MIXED_ENDS = "~packed_causal(ids) - (within(ids, prefix(6)) | prefix(1))"
@@ -66,9 +66,9 @@ def with_wide_tensors(usual: Any) -> Any:
 
 @pytest.mark.parametrize("launch", LAUNCHES)
 def test_types_agree(launch: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    dtype, tile, careful = LAUNCHES[launch]
+    dtype, tile, repair = LAUNCHES[launch]
     monkeypatch.setattr(triton, "compile", front_end)
-    if careful:
+    if repair:
         monkeypatch.setattr(aot, "_type", with_wide_tensors(aot._type))
 
     @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), phases=WITHOUT_SHRINKING)
@@ -80,6 +80,6 @@ def test_types_agree(launch: str, monkeypatch: pytest.MonkeyPatch) -> None:
         for values in pair_groups(one.pair_conditions, 2, 4):
             for source in (one.source(values), one.backward_source(values)):
                 kernels = load(default_cache().publish(source.text), source.text)
-                aot.compile_ahead(source, kernels, GPU, dtype, 64, 64, tile, careful)
+                aot.compile_ahead(source, kernels, GPU, dtype, 64, 64, tile, repair)
 
     sample()

@@ -62,7 +62,7 @@ def artefacts(
     dtype: str,
     head_dim: int,
     tile: Tile | None = None,
-    careful: bool = False,
+    repair: bool = False,
     v_head_dim: int | None = None,
     backward: bool = False,
     requests: bool = False,
@@ -76,7 +76,7 @@ def artefacts(
         source, usual = one.source(), usual_tiles(one.layout(), dtype, head_dim, gpu)
     kernels = load(default_cache().publish(source.text), source.text)
     dims = head_dim, v_head_dim or head_dim
-    return compile_ahead(source, kernels, gpu, dtype, *dims, tile or usual, careful, requests)
+    return compile_ahead(source, kernels, gpu, dtype, *dims, tile or usual, repair, requests)
 
 
 @pytest.mark.parametrize("backward", [False, True])
@@ -143,14 +143,14 @@ def test_tiles_fit_into_the_shared_memory_of_each_gpu(target: str, dtype: str) -
 
 @pytest.mark.parametrize("target", BINARIES)
 def test_careful_launches_compile(target: str) -> None:
-    for found in artefacts("window", target, "bf16", 64, careful=True):
+    for found in artefacts("window", target, "bf16", 64, repair=True):
         assert found.asm[BINARIES[target]]
 
 
-@pytest.mark.parametrize("careful", [False, True])
+@pytest.mark.parametrize("repair", [False, True])
 @pytest.mark.parametrize("dims", NARROW, ids=str)
-def test_values_much_narrower_or_wider_than_keys(dims: tuple[int, int], careful: bool) -> None:
-    for found in artefacts("dense", "cuda:90", "bf16", dims[0], SMALL, careful, dims[1]):
+def test_values_much_narrower_or_wider_than_keys(dims: tuple[int, int], repair: bool) -> None:
+    for found in artefacts("dense", "cuda:90", "bf16", dims[0], SMALL, repair, dims[1]):
         assert unset_registers(found.text("sass")) == []
 
 
@@ -165,17 +165,17 @@ def test_an_unset_register_is_seen() -> None:
     assert unset_registers("\n".join(listing)) == [listing[2], listing[4]]
 
 
-@pytest.mark.parametrize("careful", [False, True])
+@pytest.mark.parametrize("repair", [False, True])
 @pytest.mark.parametrize("name", READING)
-def test_float32_compiles_where_masks_read_tensors(name: str, careful: bool) -> None:
-    for found in artefacts(name, "cuda:90", "fp32", 64, Tile(32, 16, 4, 1), careful):
+def test_float32_compiles_where_masks_read_tensors(name: str, repair: bool) -> None:
+    for found in artefacts(name, "cuda:90", "fp32", 64, Tile(32, 16, 4, 1), repair):
         assert found.asm["cubin"]
 
 
-@pytest.mark.parametrize("careful", [False, True])
+@pytest.mark.parametrize("repair", [False, True])
 @pytest.mark.parametrize("target", BINARIES)
-def test_float32_compiles(target: str, careful: bool) -> None:
-    for found in artefacts("window", target, "fp32", 64, Tile(32, 16, 4, 2), careful):
+def test_float32_compiles(target: str, repair: bool) -> None:
+    for found in artefacts("window", target, "fp32", 64, Tile(32, 16, 4, 2), repair):
         assert found.asm[BINARIES[target]]
 
 
@@ -191,9 +191,9 @@ def test_numbers_of_64_bits_compile(target: str) -> None:
         assert found.asm[BINARIES[target]]
 
 
-@pytest.mark.parametrize("careful", [False, True])
-def test_numbers_of_64_bits_join_others(careful: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("repair", [False, True])
+def test_numbers_of_64_bits_join_others(repair: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A call's own tensors may have them: the ends of one walk then have other types than those of the next."""
     known = aot._type
     monkeypatch.setattr(aot, "_type", lambda name, *rest: "*i64" if name == "t0_ptr" else known(name, *rest))
-    assert artefacts("valid(lengths) & causal | last(5)", "cuda:90", "bf16", 64, SMALL, careful)
+    assert artefacts("valid(lengths) & causal | last(5)", "cuda:90", "bf16", 64, SMALL, repair)

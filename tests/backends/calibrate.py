@@ -68,8 +68,8 @@ def sizes_of(workload: dict[str, Any]) -> Sizes:
 
 def tile_of(numbers: list[int]) -> Tile:
     """From the sides, warps, stages, registers, splits, and whether partial tiles have a loop of their own."""
-    *first, apart = numbers
-    return Tile(*first, apart=bool(apart))
+    *first, peeled = numbers
+    return Tile(*first, peeled=bool(peeled))
 
 
 def runs() -> list[Run]:
@@ -148,7 +148,7 @@ def main() -> None:
     for key, rates in fitted().items():
         print(f"    {key}: {{")
         for tile, found in rates.items():
-            more = f", {tile.registers}" * bool(tile.registers) + ", apart=True" * tile.apart
+            more = f", {tile.registers}" * bool(tile.registers) + ", peeled=True" * tile.peeled
             head = f"{tile.block_m}, {tile.block_n}, {tile.num_warps}, {tile.num_stages}{more}"
             numbers = f"{found.program:.2f}, {found.full:.3f}, {found.partial:.3f}, {found.registers}"
             print(f"        Tile({head}): Rates({numbers}),")

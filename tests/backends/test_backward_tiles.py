@@ -9,7 +9,7 @@ import torch
 from spattn.call.positions import Positions
 from spattn.call.prepared import NONE
 from spattn.call.request import Request
-from spattn.codegen.kinds import D_KEYS, D_QUERIES
+from spattn.codegen.kernel_specs import GRAD_KV, GRAD_Q
 from spattn.codegen.tile import next_power
 from spattn.compiler import compile_pattern
 from spattn.cost.backward_tiles import Extent, backward_tile
@@ -31,7 +31,7 @@ def tiles(pattern: str, given: Extent, device: Device | None = None) -> dict[str
         kind.direction: [
             backward_tile(kind, each, given, device, TRITON) for each in one.layout((), kind.direction).passes
         ]
-        for kind in (D_QUERIES, D_KEYS)
+        for kind in (GRAD_Q, GRAD_KV)
     }
 
 

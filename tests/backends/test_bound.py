@@ -14,10 +14,10 @@ from torch import Tensor
 
 import spattn
 from spattn.backends.gpu import Gpu
-from spattn.codegen.kinds import D_QUERIES
+from spattn.codegen.kernel_specs import GRAD_Q
 from spattn.gpu import backward, derivations, modules
 
-TERMS = 3 * len(D_QUERIES.operands) + D_QUERIES.vectors.index("terms")  # the place among the arguments of dq
+TERMS = 3 * len(GRAD_Q.operands) + GRAD_Q.vectors.index("terms")  # the place among the arguments of dq
 PATTERNS = {
     "window": "last(6)",
     "splits": "global([0, 9]) | local(3)",

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spattn.codegen.kernel import kernel_text
+from spattn.codegen.nest import kernel_text
 from spattn.codegen.tile import Tile, next_power
 from spattn.compiler import compile_pattern
 from spattn.cost.choice import choose, predicted, ranked
@@ -152,7 +152,7 @@ def test_work_is_what_tiles_visit(pattern, block_n):
 def test_what_the_kernels_mask_is_what_the_plan_says(pattern):
     layout = compile_pattern(pattern).layout()
     texts = [kernel_text(layout, i) for i in range(len(layout.passes))]
-    assert [text.leaky for text in texts] == [one.has_masked_tiles for one in layout.passes]
+    assert [text.has_masked_tiles for text in texts] == [one.has_masked_tiles for one in layout.passes]
 
 
 def only(pattern: str) -> Pass:

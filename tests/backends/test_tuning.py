@@ -14,7 +14,7 @@ from spattn.cache.store import Cache
 from spattn.call.positions import Positions
 from spattn.call.prepared import NONE
 from spattn.call.request import Request
-from spattn.codegen.kinds import FORWARD
+from spattn.codegen.kernel_specs import FORWARD
 from spattn.codegen.tile import Tile
 from spattn.cost.choice import ranked
 from spattn.cost.tile_choice import bucket, tiles_of
@@ -218,7 +218,7 @@ def test_tuned_gradients_are_the_same(cache, monkeypatch):
         into = Gradients.of(request.q, request.k, request.v)
         differentiate(attn, request, outputs, d_out, None, into, Options(TRITON, tuner=tuner))
         found.append(into)
-    assert [report.kind for report in heard] == ["d_queries", "d_keys"]
+    assert [report.kind for report in heard] == ["grad_q", "grad_kv"]
     assert all(trial.predicted is None for report in heard for trial in report.trials)
     assert len(clock.asked) > 2
     leaves = [x.clone().requires_grad_() for x in (request.q, request.k, request.v)]

@@ -56,7 +56,7 @@ class TestEmit:
         assert "pass 1: all queries" in spattnc("emit", "last(8) | rows([0])", "--stage", "layout").out
         backward = "emit", "last(8) | rows([0])", "--direction", "backward"
         assert "all keys" in spattnc(*backward, "--stage", "layout").out
-        assert {"dq_pass_1", "dkdv_pass_0"} <= set(re.findall(r"def (\w+)\(", spattnc(*backward).out))
+        assert {"grad_q_1", "grad_kv_0"} <= set(re.findall(r"def (\w+)\(", spattnc(*backward).out))
 
     def test_groups_of_heads(self, spattnc):
         pattern = "heads([0]) & causal | heads([1]) & last(8)"

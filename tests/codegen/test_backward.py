@@ -17,7 +17,7 @@ from spattn.layout.planner import plan
 from tests.codegen.test_golden import LINE, unused
 from tests.layout.patterns import PICKED
 
-ENTRY = re.compile(r"(dq|dkdv)_pass_\d+(_combine|_repair)?")
+ENTRY = re.compile(r"grad_(q|kv)_\d+(_combine|_repair)?")
 GOLDEN = "columns([::512]) & causal | last(256)"
 
 
@@ -59,13 +59,13 @@ def test_each_pass_of_both_layouts_has_a_kernel() -> None:
     layouts = one.layout(), one.layout((), "keys")
     assert found == [
         (layout.direction, f"{prefix}_{i}")
-        for layout, prefix in zip(layouts, ("dq_pass", "dkdv_pass"), strict=True)
+        for layout, prefix in zip(layouts, ("grad_q", "grad_kv"), strict=True)
         for i in range(len(layout.passes))
     ]
 
 
 def test_the_head_tells_queries_from_keys() -> None:
     head = fresh("rows([::7]) | last(4)").split("import triton")[0]
-    assert "dq_pass 0: queries q = 7*u, which it owns" in head
-    assert "dkdv_pass 0: all keys" in head
-    assert "walk queries q = 7*v" in head
+    assert "grad_q 0: queries q = 7*offs_m, which it owns" in head
+    assert "grad_kv 0: all keys" in head
+    assert "walk queries q = 7*offs_n" in head

@@ -32,7 +32,7 @@ PATTERNS = {
     "documents": "documents(ids) & causal & last(512)",
     "random_local": "random(3) | local(64)",
 }
-ENTRY = re.compile(r"pass_\d+(_combine|_repair)?")
+ENTRY = re.compile(r"attend_\d+(_combine|_repair)?")
 LINE = 120
 SIMPLE = ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Expr | ast.Return
 

@@ -15,8 +15,8 @@ from jinja2 import meta
 from spattn._resources import TEMPLATE_DIR
 from spattn.codegen.environment import code, comment, environment
 from spattn.codegen.languages.triton import TRITON
+from spattn.codegen.model import ROW_STATS, SCANNED
 from spattn.codegen.module import module_source
-from spattn.codegen.parts import SCANNED, TERMS
 from spattn.frontend.meaning import meaning
 from spattn.frontend.parser import parse
 from spattn.gpu.requests import WIDTH
@@ -27,8 +27,8 @@ NAMES: Mapping[str, set[str]] = {
     "_head.py.jinja": {"version", "digest", "pattern", "condition", "layout", "helpers"},
     "_loop.py.jinja": {"one", "walk", "kind", "side"},
     "forward.py.jinja": PASS,
-    "d_queries.py.jinja": PASS,
-    "d_keys.py.jinja": PASS,
+    "grad_q.py.jinja": PASS,
+    "grad_kv.py.jinja": PASS,
 }
 FOLDERS = ("triton",)
 
@@ -119,4 +119,4 @@ def test_what_kernels_and_launches_both_count_by_is_the_same() -> None:
     """Kernels cannot import what launches do, nor launches what Triton must compile: each says it once."""
     numbers = {name: re.search(r"constexpr\((\d+)\)", text) for name, text in TRITON.helpers.statements.items()}
     said = {name: int(found[1]) for name, found in numbers.items() if found}
-    assert said == {"TERMS": TERMS, "SCANNED": SCANNED, "REQUEST": WIDTH}
+    assert said == {"ROW_STATS": ROW_STATS, "SCANNED": SCANNED, "REQUEST": WIDTH}

@@ -55,7 +55,7 @@ def test_only_what_is_asked_for_is_computed(wanted: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(backward, "launched", lambda one, *rest: kinds.append(one.kind.name) or launched(one, *rest))
     found, all_of_them = derived("triton", "last(6)", {}, wanted), derived("torch", "last(6)", {})
     # dq also finds what the others need
-    assert set(kinds) == {"d_queries"} | {"d_keys" for name in wanted if name != "q"}
+    assert set(kinds) == {"grad_q"} | {"grad_kv" for name in wanted if name != "q"}
     for name, one, other in zip("qkv", found, all_of_them, strict=True):
         if name in wanted:
             torch.testing.assert_close(one, other, atol=2e-5, rtol=2e-5)

@@ -42,7 +42,7 @@ def _mend(v_ptr, out_ptr, N: tl.constexpr):
     i = tl.arange(0, N)
     v = tl.load(v_ptr + i[:, None] * N + i[None, :])
     weights = tl.where(i[:, None] >= i[None, :], 1.0, 0.0)
-    made = helpers.careful_product(weights, i[:, None] >= i[None, :], v, tl.zeros([N, N], tl.float32), "ieee")
+    made = helpers.accumulated(weights, i[:, None] >= i[None, :], v, tl.zeros([N, N], tl.float32), "ieee", True)
     tl.store(out_ptr + i[:, None] * N + i[None, :], made)
 
 

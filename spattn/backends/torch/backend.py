@@ -19,4 +19,4 @@ def serve(plans: CompiledPattern, request: Request) -> Served:
 
 def differentiable(plans: CompiledPattern, request: Request) -> Differentiable:
     """What knows the gradients of calls like a request."""
-    return Differentiable(plans, request.scale, request.positions)
+    return Differentiable(plans, request.scale, request.positions, request.score)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from spattn.errors import UnsupportedError
 from spattn.expressions.evaluation import IntArray
 from spattn.expressions.tensors import Tensors
 from spattn.layout.ir import Layout
+from spattn.scores.nodes import Expression, Score
 from spattn.scores.words import steps
 
 Groups = Sequence[tuple[Layout, IntArray]]
@@ -49,11 +50,9 @@ def attention(groups: Groups, request: Request) -> tuple[Tensor, Tensor]:
         out [batch, num_q_heads, q_len, v_head_dim] in q's dtype, and lse [batch, num_q_heads, q_len] in float32,
         float64 for float64.
     """
-    made = _made(groups, request)
-    if request.score is None:
-        out, lse = _Attention.apply(request.q, request.k, request.v, made, request.scale)
-    else:
-        out, lse = _Scored.apply(request, made, request.q, request.k, request.v, *request.floats.values())
+    along = _along(groups, request)
+    floats = [request.tensors[name] for name in request.floats]
+    out, lse = _Attention.apply(request.q, request.k, request.v, along, *floats)
     if request.positions.is_packed:  # heads side by side
         out = out.transpose(1, 2).contiguous().transpose(1, 2)
     return out, lse
@@ -66,14 +65,15 @@ class Differentiable:
         plans: The compiled pattern.
         scale: Factor of the scores.
         positions: Where rows and keys stand.
+        score: What becomes of the scores.
     """
 
-    def __init__(self, plans: CompiledPattern, scale: float, positions: Positions) -> None:
-        self._plans, self._scale, self._positions = plans, scale, positions
+    def __init__(self, plans: CompiledPattern, scale: float, positions: Positions, score: Score | None) -> None:
+        self._plans, self._scale, self._positions, self._score = plans, scale, positions, score
 
     def at(self, positions: Positions) -> Differentiable:
         """The same for calls of other lengths, whose rows and keys stand there."""
-        return Differentiable(self._plans, self._scale, positions)
+        return Differentiable(self._plans, self._scale, positions, self._score)
 
     def backward(
         self,
@@ -81,18 +81,20 @@ class Differentiable:
         prepared: Prepared,
         d_out: Tensor | None,
         d_lse: Tensor | None,
-        wanted: tuple[bool, bool, bool],
+        wanted: tuple[bool, ...],
     ) -> tuple[Tensor | None, ...]:
-        """The gradients of q, k and v.
+        """The gradients of q, k, v and of what the score reads.
 
         Args:
             saved: q, k, v, out, lse.
-            prepared: The pattern's tensors, as the forward pass saw them.
+            prepared: The tensors of pattern and score, as the forward pass saw them.
             d_out: Gradient of out; None for zero.
             d_lse: Gradient of lse; None for zero.
             wanted: Which are asked for; the others are None.
         """
-        return self._along(saved, prepared).backward(saved, d_out, d_lse, wanted)
+        along, request = self._along(saved, prepared)
+        floats = [prepared[name] for name in request.floats]
+        return along.backward((*saved, *floats), d_out, d_lse, wanted)
 
     def second(
         self,
@@ -103,23 +105,23 @@ class Differentiable:
         upstream: Upstream,
     ) -> tuple[Tensor, ...]:
         """The derivatives of `backward`, as `request.Differentiable` has them."""
-        return self._along(saved, prepared).second(saved, d_out, d_lse, upstream)
+        return self._along(saved, prepared)[0].second(saved, d_out, d_lse, upstream)
 
-    def _along(self, saved: tuple[Tensor, ...], prepared: Prepared) -> _Along:
+    def _along(self, saved: tuple[Tensor, ...], prepared: Prepared) -> tuple[_Along, Request]:
         q, k, v, *_ = saved
-        request = Request(q, k, v, self._scale, self._positions, prepared)
-        return _Along(_made(groups_of(self._plans, request), request), self._scale)
+        request = Request(q, k, v, self._scale, self._positions, prepared, score=self._score)
+        return _along(groups_of(self._plans, request), request), request
 
     @staticmethod
-    def unwritten(q: Tensor, k: Tensor, v: Tensor, wanted: tuple[bool, bool, bool]) -> tuple[Tensor | None, ...]:
-        """What `backward` answers, before anything is computed."""
-        return tuple(x.new_empty(x.shape) if asked else None for x, asked in zip((q, k, v), wanted, strict=True))
+    def unwritten(q: Tensor, k: Tensor, v: Tensor, wanted: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+        """The gradients of q, k and v, before anything is computed."""
+        return tuple(x.new_empty(x.shape) if asked else None for x, asked in zip((q, k, v), wanted, strict=False))
 
 
 def _made(groups: Groups, request: Request) -> list[Run]:
     spans = spans_of(request)
     tensors, sizes = request.tensors, (request.batch_size, request.num_q_heads)
-    names = tuple(name for name in tensors if name not in request.positions.by_request)
+    names = tuple(name for name in tensors if name not in (*request.positions.by_request, *request.floats))
 
     def arrays() -> list[Tensors]:
         values = {name: _as_array(tensors[name]) for name in names}
@@ -141,80 +143,82 @@ def _as_array(tensor: Tensor) -> np.ndarray[Any, Any]:
 
 
 @dataclass(frozen=True)
+class _ScoreAt:
+    """A score where the rows and keys of a call stand; attributes are those of `Scoring`."""
+
+    names: tuple[str, ...]
+    steps: tuple[Expression, ...]
+    of_rows: tuple[Tensor, Tensor, Tensor]
+    of_keys: Tensor
+
+    def reading(self, floats: Sequence[Tensor], dtype: torch.dtype) -> Scoring:
+        """The same with the tensors that it reads, in the dtype of results."""
+        tensors = {name: one.detach().to(dtype).contiguous() for name, one in zip(self.names, floats, strict=True)}
+        return Scoring(self.steps, tensors, self.of_rows, self.of_keys)
+
+
+@dataclass(frozen=True)
 class _Along:
-    """The gradients of a call along its runs; methods are those of `differentiation.Derivatives`."""
+    """The gradients of a call along its runs; methods are those of `differentiation.Derivatives`.
+
+    What is saved ends with the tensors that the score reads.
+    """
 
     made: list[Run]
     scale: float
+    score: _ScoreAt | None
+
+    def scoring(self, floats: Sequence[Tensor], q: Tensor) -> Scoring | None:
+        """What the score makes of products; None without one."""
+        return None if self.score is None else self.score.reading(floats, accumulation_dtype(q.dtype))
 
     def backward(
-        self, saved: tuple[Tensor, ...], d_out: Tensor | None, d_lse: Tensor | None, wanted: tuple[bool, bool, bool]
+        self, saved: tuple[Tensor, ...], d_out: Tensor | None, d_lse: Tensor | None, wanted: tuple[bool, ...]
     ) -> tuple[Tensor | None, ...]:
-        """The gradients of q, k and v."""
-        found = _derived(saved, d_out, d_lse, self.made, self.scale)
-        return tuple(one if asked else None for one, asked in zip(found, wanted, strict=True))
+        """The gradients of q, k, v and of what the score reads."""
+        floats = saved[5:]
+        found = _derived(saved[:5], d_out, d_lse, self.made, self.scale, self.scoring(floats, saved[0]))
+        made = (one.to(x.dtype) for one, x in zip(found, (*saved[:3], *floats), strict=True))
+        return tuple(one if asked else None for one, asked in zip(made, wanted, strict=True))
 
     def second(
         self, saved: tuple[Tensor, ...], d_out: Tensor | None, d_lse: Tensor | None, upstream: Upstream
     ) -> tuple[Tensor, ...]:
         """The derivatives of `backward`."""
+        if self.score is not None:
+            hint = "leave out create_graph=True, or the score"
+            raise UnsupportedError("E061", "attention with a score has no second derivatives", hint=hint)
         return second(self.made, self.scale, saved, d_out, d_lse, upstream)
 
 
+def _along(groups: Groups, request: Request) -> _Along:
+    score = request.score
+    at = None if score is None else _ScoreAt(request.floats, steps(score), *positions(request))
+    return _Along(_made(groups, request), request.scale, at)
+
+
 class _Attention(torch.autograd.Function):
-    """(out, lse) of q, k, v along runs."""
+    """(out, lse) of q, k, v and what a score reads, along runs."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, made: list[Run], scale: float) -> tuple[Tensor, Tensor]:
-        out, lse = _results(q, k, v, made, scale, careful=False)
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, along: _Along, *floats: Tensor) -> tuple[Tensor, Tensor]:
+        scoring = along.scoring(floats, q)
+        out, lse = _results(q, k, v, along.made, along.scale, scoring, careful=False)
         if not is_finite(out):
-            out, lse = _results(q, k, v, made, scale, careful=True)
-        out = out.to(q.dtype)
-        ctx.save_for_backward(q, k, v, out, lse)
-        ctx.made, ctx.scale = made, scale
-        ctx.set_materialize_grads(False)
-        return out, lse
-
-    @staticmethod
-    def backward(ctx: Any, d_out: Tensor | None, d_lse: Tensor | None) -> tuple[Tensor | None, ...]:
-        along, wanted = _Along(ctx.made, ctx.scale), ctx.needs_input_grad[:3]
-        return *gradients(along, ctx.saved_tensors, d_out, d_lse, wanted), None, None
-
-
-class _Scored(torch.autograd.Function):
-    """(out, lse) of q, k, v and the tensors of a score."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, request: Request, made: list[Run], q: Tensor, k: Tensor, v: Tensor, *floats: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        scoring = _scoring(request, floats)
-        out, lse = _results(q, k, v, made, request.scale, scoring, careful=False)
-        if not is_finite(out):
-            out, lse = _results(q, k, v, made, request.scale, scoring, careful=True)
+            out, lse = _results(q, k, v, along.made, along.scale, scoring, careful=True)
         out = out.to(q.dtype)
         ctx.save_for_backward(q, k, v, out, lse, *floats)
-        ctx.made, ctx.request = made, replace(request, floats=dict.fromkeys(request.floats, q.new_empty(0)))
+        ctx.along = along
         ctx.set_materialize_grads(False)
         return out, lse
 
     @staticmethod
     def backward(ctx: Any, d_out: Tensor | None, d_lse: Tensor | None) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            hint = "leave out create_graph=True, or the score"
-            raise UnsupportedError("E061", "attention with a score has no second derivatives", hint=hint)
-        saved, floats = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
-        found = _derived(saved, d_out, d_lse, ctx.made, ctx.request.scale, _scoring(ctx.request, floats))
-        wanted = ctx.needs_input_grad[2:]
-        made = (one.to(x.dtype) for one, x in zip(found, (*saved[:3], *floats), strict=True))
-        return None, None, *(one if asked else None for one, asked in zip(made, wanted, strict=True))
-
-
-def _scoring(request: Request, floats: Sequence[Tensor]) -> Scoring:
-    assert request.score is not None
-    dtype = accumulation_dtype(request.q.dtype)
-    tensors = {name: one.to(dtype).contiguous() for name, one in zip(request.floats, floats, strict=True)}
-    return Scoring(steps(request.score), tensors, *positions(request))
+        if d_out is None and d_lse is None:
+            return None, None, None, None, *[None] * len(ctx.saved_tensors[5:])
+        wanted = (*ctx.needs_input_grad[:3], *ctx.needs_input_grad[4:])
+        found = gradients(ctx.along, ctx.saved_tensors, d_out, d_lse, wanted)
+        return *found[:3], None, *found[3:]
 
 
 def _results(

@@ -34,7 +34,7 @@ class Language(Protocol):
 
         Args:
             one: The pass.
-            kernel: The name of its kind: "forward", "d_queries" or "d_keys".
+            kernel: The name of its kind: "forward", "grad_q" or "grad_kv".
         """
         ...
 

@@ -16,8 +16,8 @@ TABLE: Mapping[tuple[int, int], Mapping[Tile, Rates]] = {
         Tile(64, 64, 4, 2, 128): Rates(0.54, 0.318, 0.509, 128),
         Tile(64, 64, 4, 3): Rates(0.63, 0.325, 0.551, 136),
         Tile(64, 32, 4, 3): Rates(0.50, 0.192, 0.269, 96),
-        Tile(128, 64, 8, 3, 128, apart=True): Rates(2.14, 0.619, 0.827, 128),
-        Tile(64, 64, 4, 3, 128, apart=True): Rates(0.83, 0.313, 0.475, 128),
+        Tile(128, 64, 8, 3, 128, peeled=True): Rates(2.14, 0.619, 0.827, 128),
+        Tile(64, 64, 4, 3, 128, peeled=True): Rates(0.83, 0.313, 0.475, 128),
     },
     (2, 128): {
         Tile(64, 64, 4, 3): Rates(1.86, 0.565, 0.565, 255),
@@ -43,7 +43,7 @@ TILES: Mapping[tuple[int, int], Mapping[int, tuple[Tile, Tile]]] = {
     (2, 128): {
         0: (Tile(64, 32, 4, 2, 168), Tile(64, 64, 4, 2)),
         SHORT_WALK: (Tile(64, 64, 4, 2), Tile(64, 64, 4, 2)),
-        LONG_WALK: (Tile(64, 64, 4, 2, apart=True), Tile(64, 64, 4, 2)),
+        LONG_WALK: (Tile(64, 64, 4, 2, peeled=True), Tile(64, 64, 4, 2)),
     },
     (2, 256): {0: (Tile(64, 32, 8, 1), Tile(64, 32, 8, 1))},
     (4, 64): {0: (Tile(32, 32, 4, 2), Tile(32, 32, 4, 2))},
@@ -54,10 +54,10 @@ TILES: Mapping[tuple[int, int], Mapping[int, tuple[Tile, Tile]]] = {
 and dv; of bf16 the fastest that were measured on an H200."""
 OTHERS: Mapping[tuple[int, int], tuple[tuple[Tile, ...], tuple[Tile, ...]]] = {
     (2, 64): (
-        (Tile(64, 64, 4, 3, 168), Tile(64, 64, 4, 2, 168, apart=True)),
-        (Tile(64, 64, 4, 2, 168, apart=True), Tile(64, 32, 4, 3, 128)),
+        (Tile(64, 64, 4, 3, 168), Tile(64, 64, 4, 2, 168, peeled=True)),
+        (Tile(64, 64, 4, 2, 168, peeled=True), Tile(64, 32, 4, 3, 128)),
     ),
-    (2, 128): ((Tile(128, 64, 8, 3, apart=True),), (Tile(64, 32, 4, 3), Tile(64, 64, 4, 2, apart=True))),
+    (2, 128): ((Tile(128, 64, 8, 3, peeled=True),), (Tile(64, 32, 4, 3), Tile(64, 64, 4, 2, peeled=True))),
 }
 """What else was fast somewhere: worth measuring."""
 

@@ -20,7 +20,7 @@ KEYS: Ends = (Sym("k_offset"), add(Sym("k_offset"), Sym("num_keys")))
 
 
 @dataclass(frozen=True)
-class Side:
+class Orientation:
     """Of one direction; every text is Triton.
 
     Attributes:
@@ -44,7 +44,7 @@ class Side:
     @property
     def columns_inside(self) -> str:
         """Is the column one of the call's?"""
-        return SIDES[{"q": "keys", "k": "queries"}[self.row]].rows_inside
+        return ORIENTATIONS[{"q": "keys", "k": "queries"}[self.row]].rows_inside
 
     @property
     def pair(self) -> dict[str, str]:
@@ -58,8 +58,8 @@ class Side:
         return dict(zip(names, (*self.row_ends, *self.column_ends), strict=True))
 
 
-SIDES = {
-    "queries": Side(
+ORIENTATIONS = {
+    "queries": Orientation(
         row=code("q"),
         column=code("k"),
         block=code("key"),
@@ -69,7 +69,7 @@ SIDES = {
         column_first=code("k_offset"),
         column_stop=code("k_offset + num_keys"),
     ),
-    "keys": Side(
+    "keys": Orientation(
         row=code("k"),
         column=code("q"),
         block=code("query"),

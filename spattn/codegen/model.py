@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from spattn.codegen.boxes import BoxText, Line
 from spattn.codegen.environment import code
-from spattn.codegen.kinds import Kind
+from spattn.codegen.kernel_specs import KernelSpec
+from spattn.codegen.orientation import Orientation
 from spattn.codegen.parameters import Parameters
-from spattn.codegen.sides import Side
-from spattn.codegen.signature import Signature, combining, signature_of
+from spattn.codegen.score_text import ScoreText
+from spattn.codegen.signature import Signature, repairable, signature_of
 
 SCANNED = 64  # tiles that a program of the careful launch looks through
-TERMS = 4  # numbers that dq leaves of each row, two of them unused: the 16 bytes that a thread loads at a time
+ROW_STATS = 4  # numbers that dq leaves of each row, two of them unused: the 16 bytes that a thread loads at a time
 COMBINED = 16  # dimensions of a tile of rows that a program has which combines its splits
 
 
@@ -51,7 +52,8 @@ class WalkText:
         whole: When each document of the rows lies in one piece, "" where the residual speaks of none.
         in_runs: The residual then; "" if the row's own range holds it.
         partial: When a tile of a listed block is masked, "" if always.
-        position: Position of coordinate vector `v`; `base`: of scalar `start`; `step`: between neighbours, 0 if uneven.
+        position: Position of coordinate vector `offs_n`; `base`: of scalar `load_n`.
+        step: Between neighbours, 0 if uneven.
         needs_column: Does the mask speak of the columns' positions?
     """
 
@@ -79,7 +81,7 @@ class WalkText:
     @property
     def masks(self) -> tuple[str, ...]:
         """Conditions that a pair of a partial tile meets, besides that its key is inside, and of documents."""
-        own = code("below(v[None, :] - row_from[:, None], row_left[:, None])") if self.bounded else ""
+        own = code("below(offs_n[None, :] - row_from[:, None], row_count[:, None])") if self.bounded else ""
         return tuple(mask for mask in (own, "" if self.whole else self.residual) if mask)
 
     @property
@@ -124,6 +126,7 @@ class LoopText:
     """Walks that share a loop: their tiles are one sequence, so that loads of the next walk start while one ends."""
 
     walks: tuple[WalkText, ...]
+    score: ScoreText | None = None
 
     @property
     def kind(self) -> str:
@@ -161,7 +164,7 @@ class LoopText:
         if self.kind != "ranges":
             return self.walks[0].partial
         tag = "" if len(self.ranges) > 1 else "_0"
-        return code(f"(due < full_lo{tag}) | (due > full_hi{tag})") if self.has_full else ""
+        return code(f"(start_n < full_lo{tag}) | (start_n > full_hi{tag})") if self.has_full else ""
 
     @property
     def movable(self) -> bool:
@@ -180,7 +183,7 @@ class LoopText:
         return steps.pop() if len(steps) == 1 else 0
 
     @property
-    def parted(self) -> bool:
+    def peelable(self) -> bool:
         """Can its partial tiles be walked apart from the full ones, because they are the first and the last ones?"""
         if self.kind == "ranges":
             return self.has_full and len(self.ranges) == 1
@@ -200,9 +203,10 @@ class KernelText:
         kind: What the kernel computes.
         rows: "regular", "blocked", "listed" or "grid".
         grid, grid_ends: Where the rows of a box lie, and its first and last coordinates.
-        begin, end: Row coordinates of the residue, half-open; position: of coordinate vector `u`.
+        begin, end: Row coordinates of the residue, half-open; position: of coordinate vector `offs_m`.
         skip: Rows not to store, "" if none; resume: start from the partial result; final: store the result.
-        turned: Do (batch, head) pairs come in falling order? As every second launch has them, for the cache's sake.
+        reversed_heads: Do batch entries and heads come in falling order? Every second launch has them so: the one
+            before left the last ones in the cache.
         numbers: Names of what it is told of the launch.
         tensors: (identifier, number of dimensions) of each parameter.
         segments: Names of documents tensors whose bounds the tile needs.
@@ -210,7 +214,7 @@ class KernelText:
 
     name: str
     title: str
-    kind: Kind
+    kind: KernelSpec
     rows: str
     begin: str
     end: str
@@ -223,7 +227,7 @@ class KernelText:
     skip: str
     resume: bool
     final: bool
-    turned: bool
+    reversed_heads: bool
     numbers: tuple[str, ...]
     loops: tuple[LoopText, ...]
     segments: tuple[SegmentText, ...]
@@ -231,12 +235,12 @@ class KernelText:
     parameters: Parameters
 
     @property
-    def side(self) -> Side:
+    def side(self) -> Orientation:
         """What its rows and columns are."""
         return self.kind.side
 
     @property
-    def leaky(self) -> bool:
+    def has_masked_tiles(self) -> bool:
         """Does some tile of columns hold one for one row that another row may not see?"""
         return any(walk.masked for one in self.loops for walk in one.walks)
 
@@ -247,19 +251,20 @@ class KernelText:
 
     @property
     def signature(self) -> Signature:
-        """What the kernel is launched with."""
-        return signature_of(self.kind, self.parameters.roles, self.numbers, [box.sides for box in self.boxes])
+        """What the nest's own kernel is launched with."""
+        return repairable(self.repairing)
 
     @property
-    def combining(self) -> Signature:
-        """What the kernel is launched with that combines its splits."""
-        return combining(self.kind, self.signature)
+    def repairing(self) -> Signature:
+        """What the kernel is launched with that repairs tiles."""
+        sides = [box.sides for box in self.boxes]
+        return signature_of(self.kind, self.parameters.roles, self.numbers, sides, resume=self.resume, final=self.final)
 
     @property
     def variables(self) -> tuple[str, ...]:
         """What the kernel knows of its tile when the walks begin, besides what every loop is given."""
         row = self.side.row
-        names = [f"{row}_pos", "row_ok", "u", "u0", "u1", "c", "b", "h", "num_heads", "batch_size"]
+        names = [f"{row}_pos", "row_ok", "offs_m", "first_m", "last_m", "c", "b", "h", "num_heads", "batch_size"]
         names += ["q_len", "kv_len", "q_offset", "k_offset", "num_keys"]
         for s in self.segments:
             parts = ["first", "last", "run_first", "run_last", "length", "single", "whole", "run_start", "run_count"]

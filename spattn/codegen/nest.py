@@ -11,9 +11,10 @@ from types import MappingProxyType
 
 from spattn.codegen.boxes import Line, axis_names, box_text, row_ends, row_lines
 from spattn.codegen.environment import code, comment
-from spattn.codegen.kinds import FORWARD, Kind, numbers_of
+from spattn.codegen.kernel_specs import FORWARD, KernelSpec, numbers_of
+from spattn.codegen.model import ClampText, KernelText, LoopText, RangeText, SegmentText, TensorText, WalkText
 from spattn.codegen.parameters import BlockLists, DocumentBounds, Parameters, TokenList, dimensions
-from spattn.codegen.parts import ClampText, KernelText, LoopText, RangeText, SegmentText, TensorText, WalkText
+from spattn.codegen.score_text import score_text
 from spattn.codegen.triton_text import TritonText
 from spattn.expressions.algebra import add, maximum, minimum, sub, subexpressions, substitute
 from spattn.expressions.nodes import FALSE, TRUE, Bool, Documents, Expr, Int, Node, SameSegment, Sym, Truth
@@ -39,10 +40,13 @@ from spattn.layout.ir import (
 )
 from spattn.relation.bounds import BEGIN, LAST, Range
 from spattn.relation.lattice import CONTIGUOUS, Affine, Regular, Runs
+from spattn.scores.nodes import Score
 
 NO_RUNS: Mapping[Documents, int] = MappingProxyType({})
 MAX_TITLE = 100  # of a line that is indented, quoted and ended
-ROW = {"u0": "u", "u1": "u"}
+COORDINATES = {"u": "offs_m", "u0": "first_m", "u1": "last_m", "v": "offs_n", "start": "load_n"}
+"""Rows and columns of a tile as kernels name them."""
+ROW = {"u0": "offs_m", "u1": "offs_m"}
 
 
 def operand(text: str) -> str:
@@ -50,15 +54,21 @@ def operand(text: str) -> str:
     return text if text.isidentifier() else code(f"({text})")
 
 
-def kernel_text(layout: Layout, index: int, kind: Kind = FORWARD, turned: bool = False) -> KernelText:
+def kernel_text(
+    layout: Layout,
+    index: int,
+    kind: KernelSpec = FORWARD,
+    reversed_heads: bool = False,
+    score: Score | None = None,
+) -> KernelText:
     """The text parts of pass `index` of a layout, which is of the kind's direction."""
     assert layout.direction == kind.direction
     one = layout.passes[index]
-    return _Printer(one, kind, Parameters()).kernel(
+    return _Printer(one, kind, Parameters(), score).kernel(
         name=f"{kind.prefix}_{index}",
         resume=one.epilogue.accumulates,
         final=one.epilogue.stores_output,
-        turned=turned,
+        reversed_heads=reversed_heads,
         numbers=tuple(map(code, numbers_of(layout.condition))),
     )
 
@@ -66,11 +76,14 @@ def kernel_text(layout: Layout, index: int, kind: Kind = FORWARD, turned: bool =
 @dataclass
 class _Printer:
     one: Pass
-    kind: Kind
+    kind: KernelSpec
     parameters: Parameters
+    score: Score | None
     width: Width = field(default_factory=Width)
 
-    def kernel(self, name: str, resume: bool, final: bool, turned: bool, numbers: tuple[str, ...]) -> KernelText:
+    def kernel(
+        self, name: str, resume: bool, final: bool, reversed_heads: bool, numbers: tuple[str, ...]
+    ) -> KernelText:
         one, side = self.one, self.kind.side
         clamps = (c for w in one.walks for c in w.clamps if isinstance(c, SegmentClamp | FrameClamp))
         segments = {c.documents: None for c in clamps}
@@ -87,12 +100,15 @@ class _Printer:
                 rows = "blocked" if one.block > 1 else "regular"
                 begin = self.scalar(regular.coordinate(ROW_BEGIN))
                 end = self.scalar(regular.coordinate(ROW_END))
-                position = self.text({"v": "u"}, regular.position(Sym("v")))
+                position = self.text({"v": "offs_m"}, regular.position(Sym("v")))
         skip = "" if one.skip == FALSE else self.text({"q": f"{side.row}_pos"}, one.skip)
         loops = self.loops(one.walks)
-        title = pass_title(one, self.kind.direction)
+        title = pass_title(one, self.kind.direction, COORDINATES)
         if len(title) > MAX_TITLE:
-            title = pass_title(replace(one, skip=FALSE), self.kind.direction) + ", less those of earlier passes"
+            title = (
+                pass_title(replace(one, skip=FALSE), self.kind.direction, COORDINATES)
+                + ", less those of earlier passes"
+            )
         seen = tuple(self.segment(documents) for documents in segments)
         return KernelText(
             name=code(name),
@@ -110,7 +126,7 @@ class _Printer:
             skip=skip,
             resume=resume,
             final=final,
-            turned=turned,
+            reversed_heads=reversed_heads,
             numbers=numbers,
             loops=loops,
             segments=seen,
@@ -119,7 +135,7 @@ class _Printer:
         )
 
     def text(self, names: dict[str, str], node: Node) -> str:
-        return code(TritonText(names, self.parameters, self.width).of(node))
+        return code(TritonText(COORDINATES | names, self.parameters, self.width).of(node))
 
     def mask(self, residual: Bool, runs: Mapping[Documents, int] = NO_RUNS) -> str:
         """A condition on the rows and the columns of a tile."""
@@ -176,11 +192,14 @@ class _Printer:
     def loops(self, walks: tuple[Walk, ...]) -> tuple[LoopText, ...]:
         """Neighbours whose keys have steps share a loop."""
         loops: list[LoopText] = []
+        score = None
+        if self.score is not None:
+            score = score_text(self.score, self.kind.side, self.parameters, "product")
         for walk in walks:
             before = loops[-1].walks if loops and isinstance(walk.keys, Affine) and loops[-1].walks[0].shares else ()
             boxes = sum(bool(other.walks[0].box) for other in loops)
             text = self.walk(walk, len(before), sum(len(other.ranges) for other in before), boxes)
-            loops = [*loops[: len(loops) - bool(before)], LoopText((*before, text))]
+            loops = [*loops[: len(loops) - bool(before)], LoopText((*before, text), score)]
         return tuple(loops)
 
     def walk(self, walk: Walk, place: int, first: int, boxes: int) -> WalkText:
@@ -188,7 +207,7 @@ class _Printer:
         side = self.kind.side
         self.width = self.measured(walk.keys)
         residual = "" if walk.residual == TRUE else self.mask(walk.residual)
-        title = comment(walk_title(walk, self.kind.direction))
+        title = comment(walk_title(walk, self.kind.direction, COORDINATES))
         match walk.keys:
             case Listed(tokens):
                 table = code(self.parameters.name(TokenList(tokens)))
@@ -208,7 +227,7 @@ class _Printer:
                     table=name,
                     size=size,
                     step=1,
-                    base=code("start"),
+                    base=code("load_n"),
                     needs_column=True,
                 )
             case Affine() | Runs() as keys:
@@ -220,10 +239,10 @@ class _Printer:
         whole = certain(residual) if self.one.rows == Affine(1, Int(0)) else Truth(residual == TRUE)
         if whole == FALSE:
             return ""
-        ends = {"u0": "u0", "u1": "u1", "k0": "due", "k1": "(due + BLOCK_N - 1)"}
+        ends = {"k0": "start_n", "k1": "(start_n + BLOCK_N - 1)"}
         uncertain = "" if whole == TRUE else f" | ~({self.text(ends, whole)})"
-        early = f"(due < {self.kind.side.column_first})"
-        return code(f"{early} | (due + BLOCK_N > block_end){uncertain}")
+        early = f"(start_n < {self.kind.side.column_first})"
+        return code(f"{early} | (start_n + BLOCK_N > block_end){uncertain}")
 
     def range_walk(self, tag: str, first: int, walk: Walk, keys: Regular, residual: str, title: str) -> WalkText:
         lengths = self.kind.side.lengths

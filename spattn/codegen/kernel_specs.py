@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from spattn.codegen.environment import code
-from spattn.codegen.sides import SIDES, Side
+from spattn.codegen.orientation import ORIENTATIONS, Orientation
 from spattn.expressions.algebra import symbols
 from spattn.expressions.nodes import Bool
 
@@ -13,7 +13,8 @@ HEADS = ("num_q_heads", "group_size")
 NUMBERS = ("q_len", "kv_len", "q_offset", "k_offset", "num_keys", "tiles", "splits", "programs", "qk_scale")
 CONSTANTS = (
     "HEAD_DIM", "V_HEAD_DIM", "BLOCK_D", "BLOCK_DV",
-    "BLOCK_M", "BLOCK_N", "PAIRED", "PRECISION", "WIDE", "FITS", "SPLIT", "APART", "WHOLE", "REQUESTS",
+    "BLOCK_M", "BLOCK_N", "LISTED_HEADS", "PRECISION",
+    "INT64_OFFSETS", "NO_TAIL", "SPLIT_KV", "PEELED", "ALL_KEYS", "REQUESTS",
 )  # fmt: skip
 ROW_LETTERS = {"k": "n", "v": "n", "dk": "n", "dv": "n"}  # of a stride; "m" for what has queries
 
@@ -59,7 +60,7 @@ class Gradient(Part):
 
 
 @dataclass(frozen=True)
-class Kind:
+class KernelSpec:
     """Kernels of one kind.
 
     Attributes:
@@ -68,7 +69,8 @@ class Kind:
         direction: Of the layout: "queries" or "keys".
         operands: Tensors [batch, heads, seq, width], with three strides each.
         vectors: float32 tensors [batch, num_q_heads, q_len].
-        parts: What one pass leaves to the next, or a split to its tile.
+        parts: What one nest leaves to the next, or a split to its tile.
+        results: Operands and vectors that hold the result, as splits are combined into it.
         state: What a loop carries from tile to tile.
         given: What else a loop is called with, a line a group.
         verb: What a loop does with the columns.
@@ -83,6 +85,7 @@ class Kind:
     operands: tuple[str, ...]
     vectors: tuple[str, ...]
     parts: tuple[Part, ...]
+    results: tuple[str, ...]
     state: str
     given: tuple[str, ...]
     verb: str
@@ -91,9 +94,14 @@ class Kind:
     guarded: bool = False
 
     @property
-    def side(self) -> Side:
+    def side(self) -> Orientation:
         """What its rows and columns are."""
-        return SIDES[self.direction]
+        return ORIENTATIONS[self.direction]
+
+    @property
+    def scaled(self) -> bool:
+        """Is a result multiplied by the scores' scale at the end?"""
+        return any(isinstance(part, Gradient) and part.of_scores for part in self.parts)
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -101,45 +109,48 @@ class Kind:
         return (*self.operands, *self.vectors)
 
 
-FORWARD = Kind(
-    name="forward",
-    prefix="pass",
+FORWARD = KernelSpec(
+    name=code("forward"),
+    prefix="attend",
     direction="queries",
     operands=("q", "k", "v", "out"),
     vectors=("lse",),
     parts=(Part("", "V_HEAD_DIM", True), Part("_lse", "", False), Part("_scale", "", False)),
+    results=("out", "lse"),
     state=code("acc, m_i, l_i"),
     given=(code("q, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits"),),
     verb=code("Attends to"),
     weights=code("scores"),
     hidden=code('float("-inf")'),
 )
-D_QUERIES = Kind(
-    name="d_queries",
-    prefix="dq_pass",
+GRAD_Q = KernelSpec(
+    name=code("grad_q"),
+    prefix="grad_q",
     direction="queries",
     operands=("q", "k", "v", "do", "out", "dlse", "dq"),
-    vectors=("lse", "terms"),
+    vectors=("lse", "row_stats"),
     parts=(Gradient(code(""), code("HEAD_DIM"), False, code("dq"), code("dims"), code("BLOCK_D"), code("m"), True),),
+    results=("dq",),
     state=code("dq"),
     given=(code("q, do, lse2, delta, k_head, stride_kn, v_head, stride_vn, dims, v_dims, qk_scale, split, splits"),),
     verb=code("Adds to dq what comes of"),
     weights=code("p"),
     hidden=code("0.0"),
 )
-D_KEYS = Kind(
-    name="d_keys",
-    prefix="dkdv_pass",
+GRAD_KV = KernelSpec(
+    name=code("grad_kv"),
+    prefix="grad_kv",
     direction="keys",
     operands=("q", "k", "v", "do", "dk", "dv"),
-    vectors=("terms",),
+    vectors=("row_stats",),
     parts=(
         Gradient(code("_k"), code("HEAD_DIM"), False, code("dk"), code("dims"), code("BLOCK_D"), code("n"), True),
         Gradient(code("_v"), code("V_HEAD_DIM"), False, code("dv"), code("v_dims"), code("BLOCK_DV"), code("n"), False),
     ),
+    results=("dk", "dv"),
     state=code("dk, dv"),
     given=(
-        code("k, values, q_head, stride_qm, do_head, stride_dom, terms_ptr, first_query"),
+        code("k, v, q_head, stride_qm, do_head, stride_dom, row_stats_ptr, first_query"),
         code("dims, v_dims, qk_scale, split, splits"),
     ),
     verb=code("Adds to dk and dv what comes of"),
