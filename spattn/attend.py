@@ -141,7 +141,9 @@ class Attention:
         if sinks is None:
             return (out, lse) if return_lse else out
         taken = self._calls.out_with_sinks(out, lse, sinks, cu_seqlens_q is not None)
-        return (taken, self._calls.lse_with_sinks(lse, sinks)) if return_lse else taken
+        if not return_lse:
+            return taken
+        return taken, self._calls.lse_with_sinks(lse, sinks, q_lens, cu_seqlens_q)
 
     def prepare(self, **tensors: Any) -> Prepared:
         """Copies tensors of the pattern, for calls to which they are given as `prepared=`.

@@ -14,18 +14,9 @@ from spattn.call import request as call
 from spattn.call.request import CompiledPattern, Request, Served, wants_gradient
 from spattn.codegen.kernel_specs import FORWARD, GRAD_KV, GRAD_Q
 from spattn.codegen.languages import LANGUAGES
-from spattn.codegen.parameters import (
-    BlockLists,
-    DocumentBounds,
-    DocumentIds,
-    Floats,
-    Membership,
-    Values,
-)
-from spattn.expressions.algebra import subexpressions
-from spattn.expressions.nodes import KV_LEN, RandomTable, Relative
 from spattn.gpu.autograd import Differentiable, Recorded
 from spattn.gpu.forward import attend
+from spattn.gpu.lacks import lacks
 from spattn.gpu.launch import Options, Outputs
 from spattn.gpu.limits import beyond
 from spattn.gpu.replay import replayed
@@ -52,7 +43,7 @@ class Gpu:
             return f"q is on {q.device.type}, and Triton's kernels run on GPUs"
         if interpreted and q.dtype == torch.bfloat16:
             return "Triton's interpreter (TRITON_INTERPRET=1) computes bfloat16 wrongly; use float16 or float32"
-        return beyond(request.shape) or missing() or self._unwritten(plans, request) or self._lacks(plans, request)
+        return beyond(request.shape) or missing() or self._unwritten(plans, request) or lacks(plans, request)
 
     def serve(self, plans: CompiledPattern, request: Request) -> Served:
         """The answer, and how calls like this one are answered from now on."""
@@ -68,18 +59,6 @@ class Gpu:
         """What knows the gradients of calls like a request."""
         return Differentiable(Recorded(plans, request, self.languages, _second), request.positions)
 
-    def _lacks(self, plans: CompiledPattern, request: Request) -> str | None:
-        """What requests of lengths of their own cannot have yet; a traced call is asked when its sizes are numbers."""
-        by_request = request.positions.by_request
-        if not by_request or not type(request.batch_size) is type(request.num_q_heads) is int:
-            return None
-        for values in plans.groups(request.batch_size, request.num_q_heads):
-            for by_residue in (True, False):
-                what = alike_lists(plans, values, by_residue, by_request)
-                if what is not None:
-                    return f"{', '.join(by_request)} is given for each request, and the pattern reads {what}"
-        return None
-
     def _unwritten(self, plans: CompiledPattern, request: Request) -> str | None:
         """The pass that no language writes, where there is one; a traced call is asked when its sizes are numbers."""
         if not type(request.batch_size) is type(request.num_q_heads) is int:
@@ -90,30 +69,6 @@ class Gpu:
             for layout in (plans.layout_of(values), plans.transposed_of(values))
         )
         return next((why for layout in layouts if (why := unwritten(layout, self.languages)) is not None), None)
-
-
-def alike_lists(
-    plans: CompiledPattern, values: tuple[bool, ...], by_residue: bool, by_request: tuple[str, ...]
-) -> str | None:
-    """What the kernels of a group read that is made for one length of all requests."""
-    condition = plans.layout_of(values, by_residue).condition
-    framed = any(isinstance(part, Relative) for part in subexpressions(condition))
-    longest = not {"k_offset", "kv_len"} & {*by_request}  # is known, so that segments can be told for each position
-    for source in (plans.module_of(values, by_residue), plans.backward_module_of(values, by_residue)):
-        for role in (role for one in source.passes for role in one.roles):
-            match role:
-                case Values() | Floats():
-                    continue
-                case Membership(_, length) if length != KV_LEN or not longest:
-                    return "lists of tokens, and no number says how long the longest whole is"
-                case DocumentIds(documents) | DocumentBounds(documents):
-                    if framed:
-                        return "positions within documents, which end with the keys"
-                    if documents.cumulative and not longest:
-                        return "segments, and no number says how long the longest whole is"
-                case BlockLists(RandomTable()):
-                    return "random blocks, drawn among those of one length"
-    return None
 
 
 @lru_cache(maxsize=1024)

@@ -46,7 +46,23 @@ def out_with_sinks(out: Tensor, lse: Tensor, sinks: Tensor, packed: bool = False
     return (out * factor.unsqueeze(-1)).to(out.dtype)
 
 
-def lse_with_sinks(lse: Tensor, sinks: Tensor) -> Tensor:
-    """The lse of the same; that of a row without keys is the sink."""
+def lse_with_sinks(
+    lse: Tensor, sinks: Tensor, q_lens: Tensor | None = None, cu_seqlens_q: Tensor | None = None
+) -> Tensor:
+    """The lse of the same; that of a row without keys is the sink, that of a row of no request stays -inf.
+
+    Args:
+        lse: `[batch, num_q_heads, q_len]`, packed `[num_q_heads, tokens]`.
+        sinks: `[num_q_heads]`.
+        q_lens: `[batch]`: how many rows each request has.
+        cu_seqlens_q: `[batch + 1]`: where the rows of packed requests end.
+    """
     sink, empty = sinks.to(lse.dtype).unsqueeze(-1), lse.isneginf()
-    return torch.where(empty, sink, torch.logaddexp(lse.masked_fill(empty, 0), sink))
+    found = torch.where(empty, sink, torch.logaddexp(lse.masked_fill(empty, 0), sink))
+    if q_lens is None and cu_seqlens_q is None:
+        return found
+    row = torch.arange(lse.shape[-1], device=lse.device)
+    if q_lens is not None:
+        return found.masked_fill((row >= q_lens[:, None])[:, None], -torch.inf)
+    assert cu_seqlens_q is not None
+    return found.masked_fill((row < cu_seqlens_q[0]) | (row >= cu_seqlens_q[-1]), -torch.inf)

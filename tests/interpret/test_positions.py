@@ -11,6 +11,7 @@ import spattn
 from spattn.codegen.tile import Tile
 from spattn.errors import UnsupportedError
 from spattn.frontend.parser import parse
+from spattn.gpu import lacks as gpu_lacks
 from spattn.gpu.backward import Gradients, differentiate
 from spattn.gpu.forward import attend
 from spattn.gpu.launch import Options, Outputs
@@ -50,21 +51,34 @@ def test_drawn_positions(pattern: str, way: str) -> None:
     check()
 
 
-LACKS = ("within(ids, causal)", "random(2, block=4)")
+LACKING = {
+    "within": "within(ids, causal)",
+    "random": "random(2, block=4)",
+    "segments": "documents(segments(cu))",
+    "tokens": "columns(tokens) & where(k < 5) | heads([0]) & ~columns(tokens)",
+}
 
 
 @pytest.mark.xfail(raises=UnsupportedError, strict=True)
-@pytest.mark.parametrize("pattern", LACKS)
-def test_what_requests_lack(pattern: str) -> None:
+@pytest.mark.parametrize("name", gpu_lacks.LACKS)
+def test_what_requests_lack(name: str) -> None:
+    """Each row of the table: who serves it strikes it out there."""
+    pattern = LACKING[name]
     tensors = {
         "ids": torch.zeros(9, dtype=torch.int64),
-        "table": torch.ones(3, 3, dtype=torch.bool),
+        "cu": torch.tensor([0, 4, 9]),
         "tokens": torch.arange(3),
     }
     attn, q = spattn.compile(pattern, backend="triton"), torch.randn(2, 1, 9, 16)
-    read = {name: x for name, x in tensors.items() if name in spattn.parse(pattern).free_names}
-    found = attn(q, q, q, q_lens=torch.tensor([9, 3]), **read)
-    torch.testing.assert_close(found, spattn.compile(pattern)(q, q, q, q_lens=torch.tensor([9, 3]), **read))
+    call = {name: x for name, x in tensors.items() if name in spattn.parse(pattern).free_names}
+    call |= {"q_lens": torch.tensor([9, 3]), "kv_len": torch.tensor([9, 9])}
+    try:
+        found = attn(q, q, q, **call)
+    except UnsupportedError as error:
+        if gpu_lacks.LACKS[name].what not in str(error):
+            pytest.fail(f"another refusal: {error}")
+        raise
+    torch.testing.assert_close(found, spattn.compile(pattern, backend="torch")(q, q, q, **call))
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered", "ignore:overflow encountered")

@@ -58,6 +58,22 @@ def test_a_row_without_keys_has_its_sink() -> None:
     assert found.tolist() == [34, 34, 34, 0]
 
 
+def test_padded_rows_are_of_no_request() -> None:
+    """Whose lse is -inf, sink or not; a row of a request that has no keys has its sink."""
+    q, k = torch.randn(2, 2, 4, 8), torch.randn(2, 2, 4, 8)
+    sinks, lens = torch.tensor([0.5, 2.0]), torch.tensor([4, 1])
+    attn = spattn.compile("last(2) & where(q > 0)", backend="torch")
+    _, lse = attn(q, k, k, sinks=sinks, q_lens=lens, kv_lens=torch.tensor([4, 1]), return_lse=True)
+    assert torch.equal(lse[0, :, 0], sinks)
+    assert torch.equal(lse[1, :, 0], sinks)
+    assert lse[1, :, 1:].isneginf().all()
+    packed = [x[0].transpose(0, 1) for x in (q, k, k)]
+    cu = torch.tensor([0, 3])
+    _, lse = attn(*packed, sinks=sinks, cu_seqlens_q=cu, cu_seqlens_k=cu, return_lse=True)
+    assert torch.equal(lse[:, 0], sinks)
+    assert lse[:, 3].isneginf().all()
+
+
 def test_a_sink_of_minus_infinity_is_none() -> None:
     sinks = torch.full((4,), -INF).requires_grad_()
     inputs = [x.requires_grad_() for x in drawn()]
