@@ -11,7 +11,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 import torch
 
@@ -34,8 +35,7 @@ from spattn.relation.lattice import Affine
 LOG2_E = math.log2(math.e)
 
 
-@dataclass(frozen=True)
-class Flags:
+class Flags(NamedTuple):
     """What a length decides beside integers.
 
     Attributes:
@@ -96,6 +96,8 @@ class LaunchPlan:
         self._chunks = -(-max(width for width, _ in problem.parts) // COMBINED)
         self._nothing = len(kind.operands)  # stands where a kernel reads or writes nothing: some float32 tensor
         self._regions: list[SharedRegion] = []
+        self._numbers = [_names(text.signature) for text in self._texts]
+        self._kinds: tuple[Any, Any] = (), ()
         self._flags = self._flags_of(extent)
         self._fixed = {
             "program": 0,
@@ -140,12 +142,9 @@ class LaunchPlan:
         tiles = row_tiles(self._passes[i], rows, self._listed(i, extent), tile.block_m)
         programs = tiles * count * tile.splits
         counts[i] = programs * tile.block_m
-        values = {
-            **values,
-            "tiles": tiles,
-            "programs": programs,
-            **_numbers(self._texts[i].signature, extent.numbers[i]),
-        }
+        values = {**values, "tiles": tiles, "programs": programs}
+        if extent.numbers[i]:
+            values.update(zip(self._numbers[i], chain.from_iterable(extent.numbers[i]), strict=True))
         found = [kernels.main.launch((programs, 1, 1), values)]
         if kernels.repair is not None:
             found.append(kernels.repair.launch((-(-programs // SCANNED), 1, 1), values))
@@ -198,10 +197,12 @@ class LaunchPlan:
             else not by_request and all(_fits(walk, columns, tile.block_n) for walk in one.walks)
             for one, tile in zip(self._passes, self._tiles, strict=True)
         )
-        strides = tuple((kind_of(batch), kind_of(head), row) for batch, head, row in extent.strides)
+        if self._kinds[0] != extent.strides:
+            kinds = tuple((kind_of(batch), kind_of(head), row) for batch, head, row in extent.strides)
+            self._kinds = extent.strides, kinds
         tensors = tuple(tuple((*own[3::2], max(own) > MAX_INT32) for own in numbers) for numbers in extent.numbers)
         whole = not self._by_request and extent.keys == (0, extent.positions.kv_len)
-        return Flags(wide, whole, fits, strides, tensors)
+        return Flags(wide, whole, fits, self._kinds[1], tensors)
 
     def _farthest(self, extent: Extent) -> int:
         """How far from 0 a column may stand."""
@@ -321,10 +322,9 @@ WAYS = ("part_in", "part_out", "split")
 """What begins the names of pointers to parts."""
 
 
-def _numbers(signature: Signature, numbers: Sequence[Sequence[int]]) -> dict[str, int]:
-    """The numbers of a pass's run-time tensors, by name."""
-    lines = signature.inputs
-    return {one.name: n for line, own in zip(lines, numbers, strict=True) for one, n in zip(line[1:], own, strict=True)}
+def _names(signature: Signature) -> tuple[str, ...]:
+    """Of the numbers of a pass's run-time tensors."""
+    return tuple(one.name for line in signature.inputs for one in line[1:])
 
 
 def _fits(walk: Walk, columns: tuple[int, int], block_n: int) -> bool:
