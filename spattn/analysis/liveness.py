@@ -20,7 +20,7 @@ class Question:
         num_kv_heads: Key heads, as many as query heads if None.
         length: No query stands there or later.
         new: Tokens that a call adds, at most.
-        rollback: Tokens that are taken back at a time, at most.
+        rollback: Tokens that are taken back after a call beyond its own, at most.
         page_size: Keys of a page; None if there are no pages.
         at: A number of tokens held.
         key: One of these.

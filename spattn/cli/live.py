@@ -20,7 +20,9 @@ def live(
     kv_heads: KvHeadsOption = None,
     length: Annotated[int | None, typer.Option("--length", min=1, help="No query stands there or later.")] = None,
     new: Annotated[int, typer.Option("--new", min=1, help="Tokens that a call adds, at most.")] = 1,
-    rollback: Annotated[int, typer.Option("--rollback", min=0, help="Tokens taken back at a time, at most.")] = 0,
+    rollback: Annotated[
+        int, typer.Option("--rollback", min=0, help="Tokens taken back after a call beyond its own, at most.")
+    ] = 0,
     page_size: Annotated[int | None, typer.Option("--page-size", min=1, help="Keys of a page.")] = None,
     at: Annotated[int | None, typer.Option("--at", min=0, help="Count what is needed of so many tokens.")] = None,
     why: Annotated[

@@ -129,7 +129,7 @@ class Liveness:
 
         Args:
             new: Tokens that a call adds, at most.
-            rollback: Tokens that are taken back at a time, at most, as speculation does.
+            rollback: Tokens that are taken back after a call beyond its own, at most.
 
         Returns:
             reach + new + rollback: key k may lie in slot k % slots.
@@ -268,12 +268,12 @@ class _Asked:
         pairs = self._without_heads(self._known(sets.pairs(allowed)))
         live = self.ask(lambda: sets.explicit(queries.apply_range(pairs).intersect(whole)).coalesce())
         dying = self.ask(lambda: sets.explicit(whole.subtract(live).range()).coalesce())
-        held = "{ [k] : 0 <= k }" if length is None else f"{{ [k] : 0 <= k < {length} }}"
-        kept = self.ask(lambda: sets.explicit(sets.set(held).subtract(dying)).coalesce())
+        keys = "0 <= k" if length is None else f"0 <= k < {length}"
+        kept = self.ask(lambda: sets.explicit(sets.set(f"{{ [k] : {keys} }}").subtract(dying)).coalesce())
         ages = self.ask(lambda: live.subtract_range(kept).reverse().deltas().coalesce())
         return (
             self._condition(live, "t", "k", f"0 <= k < t{before}"),
-            self._known(self.ask(lambda: sets.parameters_condition(kept, sets.set("[k] -> { : 0 <= k }")))),
+            self._known(self.ask(lambda: sets.parameters_condition(kept, sets.set(f"[k] -> {{ : {keys} }}")))),
             self._greatest(ages),
         )
 
