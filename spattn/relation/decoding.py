@@ -20,18 +20,16 @@ from spattn.expressions.nodes import (
     And,
     Bool,
     Int,
-    InTable,
     K,
     Member,
     Not,
     Or,
     Q,
-    RandomTable,
     Relative,
     Sym,
     Tokens,
 )
-from spattn.relation.abstraction import MAX_TOKENS, random_blocks_known
+from spattn.relation.abstraction import MAX_TOKENS
 from spattn.relation.affine import is_affine, isl_text
 from spattn.relation.frames import points
 from spattn.relation.proofs import least_point, proof_sets, witness
@@ -140,8 +138,6 @@ def _with_points(condition: Bool) -> Bool:
 def _implied(guard: Bool) -> Bool:
     """What is known where a guard holds."""
     match guard:
-        case InTable(RandomTable(), _, _):
-            return random_blocks_known(guard)[0]
         case Member(position, Tokens(values, ()), _) if min(values, default=-1) >= 0:
             return conj(le(min(values), position), le(position, max(values)))
     return TRUE
