@@ -38,6 +38,7 @@ OPERATIONS = 200_000  # of a question; those of published patterns need less tha
 LONGEST_REACH = 1 << 63  # a reach beyond is none: no position is as far away
 BAND = 1 << 20  # keys that are looked at together
 MOST = 1 << 30  # tokens, as in a call
+HELD = "[t] -> [k] : 0 <= k < t"
 TOO_HARD = "isl finds no live keys within its cap: every key counts as live"
 
 
@@ -47,7 +48,7 @@ class Liveness:
 
     Attributes:
         needed: Is key k live, where t tokens are held and the next query stands at t? Over t and k, for 0 <= k < t.
-        kept: Is key k live for all t > k? Over k.
+        kept: Is key k live for all t > k, in a call without end? Over k.
         reach: The greatest t - k of a live key that is not kept for ever, 0 if there is none; None if there is no
             greatest.
         length: No query stands there or later; None where a call may grow without end.
@@ -261,21 +262,25 @@ class _Asked:
         Raises:
             _Capped: isl met its cap.
         """
-        sets, before = self.sets, "" if length is None else f" and t < {length}"
-        later = f"t <= q and q < {length}" if length is not None else "t <= q"
-        whole = sets.map(f"{{ [t] -> [k] : 0 <= k < t{before} }}")
-        queries = sets.map(f"{{ [t] -> [q] : 0 <= t and {later} }}")
+        sets = self.sets
         pairs = self._without_heads(self._known(sets.pairs(allowed)))
-        live = self.ask(lambda: sets.explicit(queries.apply_range(pairs).intersect(whole)).coalesce())
-        dying = self.ask(lambda: sets.explicit(whole.subtract(live).range()).coalesce())
-        keys = "0 <= k" if length is None else f"0 <= k < {length}"
-        kept = self.ask(lambda: sets.explicit(sets.set(f"{{ [k] : {keys} }}").subtract(dying)).coalesce())
+        live = self._live(pairs, "")
+        dying = self.ask(lambda: sets.explicit(sets.map(f"{{ {HELD} }}").subtract(live).range()).coalesce())
+        kept = self.ask(lambda: sets.explicit(sets.set("{ [k] : 0 <= k }").subtract(dying)).coalesce())
+        bound = "" if length is None else f" and t < {length}"
+        live = live if length is None else self._live(pairs, f" and q < {length}")
         ages = self.ask(lambda: live.subtract_range(kept).reverse().deltas().coalesce())
         return (
-            self._condition(live, "t", "k", f"0 <= k < t{before}"),
-            self._known(self.ask(lambda: sets.parameters_condition(kept, sets.set(f"[k] -> {{ : {keys} }}")))),
+            self._condition(live, "t", "k", f"0 <= k < t{bound}"),
+            self._known(self.ask(lambda: sets.parameters_condition(kept, sets.set("[k] -> { : 0 <= k }")))),
             self._greatest(ages),
         )
+
+    def _live(self, pairs: IslMap, bound: str) -> IslMap:
+        """{[t] -> [k]} where a later query attends key k."""
+        sets = self.sets
+        later, held = sets.map(f"{{ [t] -> [q] : 0 <= t <= q{bound} }}"), sets.map(f"{{ {HELD} }}")
+        return self.ask(lambda: sets.explicit(later.apply_range(pairs).intersect(held)).coalesce())
 
     def pages(self, needed: Bool, size: int) -> Bool:
         """The pages with a live key."""
