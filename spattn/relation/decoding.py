@@ -15,13 +15,12 @@ from spattn.expressions.algebra import add, conj, disj, le, lt, negate, substitu
 from spattn.expressions.nodes import (
     FALSE,
     KV_LEN,
-    Q_OFFSET,
     TRUE,
     And,
     Bool,
-    Int,
     K,
     Member,
+    Node,
     Not,
     Or,
     Q,
@@ -36,7 +35,7 @@ from spattn.relation.proofs import least_point, proof_sets, witness
 from spattn.relation.terms import of_distance
 from spattn.relation.witness import Witness
 
-STEP = {KV_LEN: add(Q, 1)}
+STEP: Mapping[Node, Node] = {KV_LEN: add(Q, 1)}
 """The length in the call of a decode step."""
 SIZES = (("num_heads", "h"), ("batch_size", "b"))
 AHEAD = "decode steps have no later keys; `& causal` leaves them out"
@@ -65,7 +64,7 @@ def steps(condition: Bool) -> Steps:
         MissingDependencyError: islpy is not installed.
     """
     assumed: dict[Bool, None] = {}
-    pairs = substitute_bool(_relaxed(condition, assumed), {Q_OFFSET: Int(0)})
+    pairs = _relaxed(condition, assumed)
     _refuse_ahead(condition, pairs, bool(assumed))
     # where only the relaxed pattern has keys after a query, the pattern itself is proved to have none
     pairs = conj(pairs, le(K, Q))
@@ -88,8 +87,15 @@ def head_names(names: Iterable[str]) -> list[str]:
 
 def pair_at(point: Mapping[str, int], kv_len: int) -> Witness:
     """The pair at a point, in a call with `kv_len` keys."""
-    sizes = {"num_heads": point.get("num_heads", 1), "batch_size": point.get("batch_size", 1)}
-    return Witness(kv_len, point["q"], point["k"], point.get("h", 0), point.get("b", 0), **sizes)
+    return Witness(
+        kv_len,
+        point["q"],
+        point["k"],
+        head=point.get("h", 0),
+        batch=point.get("b", 0),
+        num_heads=point.get("num_heads", 1),
+        batch_size=point.get("batch_size", 1),
+    )
 
 
 def _relaxed(condition: Bool, assumed: dict[Bool, None], framed: bool = False) -> Bool:
@@ -169,7 +175,9 @@ def _refuse_unstable(pairs: Bool, assumed: tuple[Bool, ...]) -> None:
         own, more = point["q"] + 1, point["kv_len"]
         there, absent = (more, own) if include is longer else (own, more)
         found = replace(pair_at(point, more), first=include is step)
-        message = f"{_query(found)} attends key {found.k} among {there} keys, and not among {absent}"
+        message = (
+            f"{_query(found)} attends key {found.k} among {there} key{'s' if there > 1 else ''}, and not among {absent}"
+        )
         if assumed:
             message += ", with lists, tables and documents taken as true"
         raise NotDecodableError(message, found, (own, more), hint=UNSTABLE)

@@ -352,7 +352,7 @@ class TestLive:
     def test_a_refusal_is_an_answer(self, spattnc):
         answer = spattnc("live", "causal & tail(3)", "--json")
         assert answer.status == 1
-        assert answer.err.startswith("error E062: query 0 attends key 0 among 1 keys, and not among 4")
+        assert answer.err.startswith("error E062: query 0 attends key 0 among 1 key, and not among 4")
         assert answer.json["decodable"] is False
         assert (answer.json["lengths"], answer.json["witness"]["q"]) == ([1, 4], 0)
         assert spattnc("live", "full").status == 1
