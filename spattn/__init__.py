@@ -17,13 +17,14 @@ from spattn._version import __version__
 if TYPE_CHECKING:
     from spattn.attend import Attention, attention, compile
     from spattn.call.merge import merge
-    from spattn.errors import ArgumentError, BindError, PatternError, SpattnError, UnsupportedError
+    from spattn.errors import ArgumentError, BindError, NotDecodableError, PatternError, SpattnError, UnsupportedError
     from spattn.pattern import Pattern, parse
 
 __all__ = [
     "ArgumentError",
     "Attention",
     "BindError",
+    "NotDecodableError",
     "Pattern",
     "PatternError",
     "SpattnError",
@@ -44,6 +45,7 @@ _HOMES = {
     "parse": "spattn.pattern",
     "ArgumentError": "spattn.errors",
     "BindError": "spattn.errors",
+    "NotDecodableError": "spattn.errors",
     "PatternError": "spattn.errors",
     "SpattnError": "spattn.errors",
     "UnsupportedError": "spattn.errors",

@@ -82,6 +82,23 @@ class UnsupportedError(SpattnError):
     """A right request that no chosen backend can serve."""
 
 
+class NotDecodableError(UnsupportedError):
+    """Decode steps cannot compute a pattern's rows one after the other.
+
+    Attributes:
+        witness: A pair as evidence (`spattn.relation.witness.Witness`).
+        lengths: The numbers of keys of which one allows the pair and the other does not; none if the key comes after
+            its query.
+    """
+
+    def __init__(
+        self, message: str, witness: object = None, lengths: tuple[int, int] | None = None, *, hint: str = ""
+    ) -> None:
+        self.witness = witness
+        self.lengths = lengths
+        super().__init__("E062", message, hint=hint)
+
+
 class MissingDependencyError(SpattnError):
     """Something that is not installed here is needed."""
 

@@ -21,6 +21,7 @@ from spattn.layout import counting
 from spattn.relation import emptiness, proofs
 from spattn.relation.emptiness import EmptyRow
 from spattn.relation.formula import Formula, formula
+from spattn.relation.liveness import Liveness, heads_of, liveness
 from spattn.relation.witness import Witness
 
 if TYPE_CHECKING:
@@ -217,6 +218,36 @@ class Pattern:
         513*S - 65792  for S >= 256
         """
         return formula(self.condition)
+
+    def live(
+        self,
+        *,
+        num_heads: int | None = None,
+        num_kv_heads: int | None = None,
+        kv_head: int | None = None,
+        length: int | None = None,
+    ) -> Liveness:
+        """Which keys later decode steps can still need, for every number of tokens: what a cache has to hold.
+
+        Lists given at the call, tables, documents, random blocks and tests of tensors are taken as true: more keys may
+        count as live than are needed, never fewer. `a | b` is what two layers need that share a cache.
+
+        Args:
+            num_heads: Number of query heads; any number where it is not given.
+            num_kv_heads: Number of key heads, `num_heads` where it is not given.
+            kv_head: The key head whose cache it is: what any of its query heads needs. All heads where not given.
+            length: No query stands there or later; a call may grow without end where it is not given.
+
+        Raises:
+            NotDecodableError: E062, a row attends a key after it, or changes as the call grows; `.witness` is a pair.
+            ArgumentError: E060, heads do not fit each other, or `length` is no number of tokens.
+            MissingDependencyError: islpy is not installed.
+
+        >>> live = Pattern.of("causal & (last(256) | columns([::512]))").live()
+        >>> live.forever, live.reach, live.slots(new=4)
+        ('(k % 512) == 0', 255, 259)
+        """
+        return liveness(heads_of(self.condition, num_heads, num_kv_heads, kv_head), length)
 
     def why(
         self,

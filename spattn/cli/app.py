@@ -18,6 +18,7 @@ from spattn.cli.doctor import doctor
 from spattn.cli.emit import emit
 from spattn.cli.exits import status_of
 from spattn.cli.explain import explain
+from spattn.cli.live import live
 from spattn.cli.output import prepare, write
 from spattn.cli.show import show
 from spattn.cli.tune import tune
@@ -31,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (emit, explain, show, check, verify, diff, tune, bench, atoms, doctor):
+for command in (emit, explain, live, show, check, verify, diff, tune, bench, atoms, doctor):
     app.command()(command)
 app.add_typer(cache, name="cache")
 

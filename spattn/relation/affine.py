@@ -277,9 +277,8 @@ class Sets:
         if points.is_empty():
             return FALSE
         build = isl.AstBuild.from_context(self.set("{ : }") if context is None else context)
-        result = from_ast(self.unbroken(points, lambda: build.expr_from_set(points)), self.lengths)
-        assert isinstance(result, Bool)
-        return result
+        # what the context implies comes back as the number 1
+        return _boolean(from_ast(self.unbroken(points, lambda: build.expr_from_set(points)), self.lengths))
 
 
 def _basics(points: Any) -> list[Any]:

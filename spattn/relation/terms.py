@@ -65,12 +65,12 @@ def _terms(condition: Bool) -> list[Term]:
 def _unframed(frame: Relative, term: Term) -> Term:
     """A term in a document's frame: what speaks of distances alone is the same outside of it, if on one side."""
     parts = term.affine.args if isinstance(term.affine, And) else (term.affine,)
-    free = [part for part in parts if not frame.documents.two_sided and _of_distance(part)]
+    free = [part for part in parts if not frame.documents.two_sided and of_distance(part)]
     framed = conj(*(part for part in parts if part not in free), *term.guards)
     return Term(conj(*free), () if framed == TRUE else (replace(frame, inner=framed),))
 
 
-def _of_distance(part: Bool) -> bool:
+def of_distance(part: Bool) -> bool:
     """Is it the same when q and k move together?"""
     there = Sym("there")
     moved = substitute_bool(part, {Q: add(Q, there), K: add(K, there)})

@@ -283,6 +283,92 @@ class TestDiff:
         assert spattnc("diff", "last(3)", "last(4)", "--set", "w=4").status == 2
 
 
+class TestLive:
+    def test_in_words(self, spattnc):
+        answer = spattnc(
+            "live",
+            "causal & (last(w) | sink(64))",
+            *["--set", "w=4096", "--page-size", "16", "--at", "131072", "--why", "5"],
+        )
+        assert answer.status == 0
+        assert answer.out.splitlines() == [
+            "pattern     causal & (last(4096) | sink(64))",
+            "live        k <= 63 or t <= k + 4095, with t tokens held and the next query at t",
+            "for ever    k <= 63",
+            "reach       4095: other live keys are at least t - 4095",
+            "ring        4096 slots, for calls of 1 new at most",
+            "pages       of 16 keys: j <= 3 or t <= 16*j + 4110",
+            "at          131072 tokens: 4159 live, 64 of them for ever; 260 of 8192 pages",
+            "why         key 5 of 131072 stays: query 131072 attends it",
+        ]
+
+    def test_key_heads_that_hold_the_same_are_one_part(self, spattnc):
+        text = "heads([0:8, 12]) & causal | last(128)"
+        answer = spattnc(
+            "live",
+            text,
+            *["--heads", "32", "--kv-heads", "8", "--new", "4", "--rollback", "2", "--at", "500", "--why", "3"],
+        )
+        assert answer.out.splitlines() == [
+            f"pattern     {text}",
+            "",
+            "kv heads    0-1, 3",
+            "live        every key k, with t tokens held and the next query at t",
+            "for ever    every key k",
+            "at          500 tokens: 500 live, 500 of them for ever",
+            "why         key 3 of 500 stays: query 500 of head 0 of 32 attends it",
+            "",
+            "kv heads    2, 4-7",
+            "live        t <= k + 127, with t tokens held and the next query at t",
+            "for ever    no key k",
+            "reach       127: live keys are at least t - 127",
+            "ring        133 slots, for calls of 4 new and 2 back at most",
+            "at          500 tokens: 127 live, 0 of them for ever",
+            "why         key 3 of 500 may go: no later query attends it",
+        ]
+
+    def test_no_ring_and_no_window(self, spattnc):
+        assert "reach       none: live keys may be of any age, and no ring holds them" in (
+            spattnc("live", "causal & where(q <= 2 * k)").out.splitlines()
+        )
+        assert "reach       0: there are no other live keys" in spattnc("live", "causal & sink(3)").out.splitlines()
+
+    def test_what_was_assumed_is_said(self, spattnc):
+        lines = spattnc("live", "documents(ids) & last(9)", "--at", "20", "--why", "15").out.splitlines()
+        assert "why         key 15 of 20 stays: query 20 may attend it" in lines
+        assert lines[-1] == "assumed     ids[q] == ids[k]: taken as true, so that fewer keys may be needed"
+
+    def test_json(self, spattnc):
+        answer = spattnc(
+            "live", "last(8)", *["--at", "100", "--page-size", "4", "--why", "95", "--length", "1000", "--json"]
+        )
+        found = answer.json
+        assert (found["schema"], found["decodable"], found["question"]["length"]) == ("spattn/live/1", True, 1000)
+        [part] = found["parts"]
+        assert (part["live"], part["forever"], part["reach"], part["slots"]) == ("t <= k + 7", "false", 7, 8)
+        assert part["moment"] == {"tokens": 100, "keys": 7, "kept": 0, "pages": 2, "of_pages": 25}
+        assert part["why"]["witness"]["q"] == 100
+
+    def test_a_refusal_is_an_answer(self, spattnc):
+        answer = spattnc("live", "causal & tail(3)", "--json")
+        assert answer.status == 1
+        assert answer.err.startswith("error E062: query 0 attends key 0 among 1 key, and not among 4")
+        assert answer.json["decodable"] is False
+        assert (answer.json["lengths"], answer.json["witness"]["q"]) == ([1, 4], 0)
+        assert spattnc("live", "full").status == 1
+
+    @pytest.mark.parametrize("arguments", ["--why 3", "--kv-heads 2", "--heads 3 --kv-heads 2", "--at 3 --why 3"])
+    def test_numbers_that_do_not_fit(self, spattnc, arguments):
+        answer = spattnc("live", "causal", *arguments.split())
+        assert answer.status == 2
+        assert answer.out == ""
+        assert answer.err
+
+    def test_without_isl(self, spattnc, monkeypatch):
+        monkeypatch.setattr("spattn.relation.affine.available", False)
+        assert spattnc("live", "last(12345)").status == 3
+
+
 class TestAtoms:
     def test_the_table(self, spattnc):
         answer = spattnc("atoms")
@@ -355,6 +441,12 @@ class TestDoctor:
 
 
 def test_json_is_one_object_a_line(spattnc):
-    for arguments in (("check", "causal"), ("atoms", "full"), ("diff", "causal", "causal"), ("cache", "dir")):
+    for arguments in (
+        ("check", "causal"),
+        ("atoms", "full"),
+        ("diff", "causal", "causal"),
+        ("live", "causal"),
+        ("cache", "dir"),
+    ):
         [line] = spattnc(*arguments, "--json").out.splitlines()
         assert json.loads(line)["schema"].startswith("spattn/")

@@ -13,7 +13,7 @@ from spattn.cli import app
 from spattn.errors import MissingDependencyError
 
 HEAVY = ("islpy", "jinja2", "lark", "matplotlib", "numpy", "rich", "sympy", "torch", "triton")
-COMMANDS = ("emit", "explain", "show", "check", "verify", "diff", "atoms", "cache", "doctor")
+COMMANDS = ("emit", "explain", "live", "show", "check", "verify", "diff", "atoms", "cache", "doctor")
 
 
 def _run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -46,9 +46,9 @@ def test_no_command_but_verify_needs_torch():
     code = (
         "import sys; from spattn.cli.app import status; sys.modules['torch'] = None\n"
         "print([status(a.split()) for a in ('check causal', 'emit causal -o /dev/null', 'show causal -n 4',"
-        " 'explain causal', 'diff causal full', 'atoms local')], file=sys.stderr)"
+        " 'explain causal', 'diff causal full', 'atoms local', 'live causal')], file=sys.stderr)"
     )
-    assert _run(sys.executable, "-c", code).stderr.splitlines()[-1] == "[0, 0, 0, 0, 1, 0]"
+    assert _run(sys.executable, "-c", code).stderr.splitlines()[-1] == "[0, 0, 0, 0, 1, 0, 0]"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
