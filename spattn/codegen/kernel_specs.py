@@ -69,7 +69,7 @@ class KernelSpec:
         direction: Of the layout: "queries" or "keys".
         operands: Tensors [batch, heads, seq, width], with three strides each.
         vectors: float32 tensors [batch, num_q_heads, q_len].
-        parts: What one nest leaves to the next, or a split to its tile.
+        parts: What one pass leaves to the next, or a split to its tile.
         results: Operands and vectors that hold the result, as splits are combined into it.
         state: What a loop carries from tile to tile.
         given: What else a loop is called with, a line a group.

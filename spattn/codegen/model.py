@@ -251,7 +251,7 @@ class KernelText:
 
     @property
     def signature(self) -> Signature:
-        """What the nest's own kernel is launched with."""
+        """What the pass's own kernel is launched with."""
         return repairable(self.repairing)
 
     @property

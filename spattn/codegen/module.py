@@ -8,9 +8,9 @@ from spattn._version import __version__
 from spattn.codegen.environment import code, comment, environment
 from spattn.codegen.helpers import Helpers
 from spattn.codegen.kernel_specs import CONSTANTS, FORWARD, GRAD_KV, GRAD_Q, KernelSpec
+from spattn.codegen.kernel_text import COORDINATES, kernel_text
 from spattn.codegen.languages.language import Language
 from spattn.codegen.model import KernelText, LoopText
-from spattn.codegen.nest import COORDINATES, kernel_text
 from spattn.codegen.parameters import Role
 from spattn.codegen.pruning import pruned
 from spattn.codegen.signature import Signature, combining

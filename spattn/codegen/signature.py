@@ -43,7 +43,7 @@ class Argument:
 
 
 REPAIR = Argument("program", "scalar", specialised=True), Argument("REPAIR", "constexpr")
-"""Of a nest's own kernel, besides: which tile to repair, where it is called for that."""
+"""Of a pass's own kernel, besides: which tile to repair, where it is called for that."""
 
 
 @frozen
@@ -108,14 +108,14 @@ def signature_of(
     resume: bool,
     final: bool,
 ) -> Signature:
-    """The arguments of the kernel that repairs a nest's tiles; the nest's own kernel has two more.
+    """The arguments of the kernel that repairs a pass's tiles; the pass's own kernel has two more.
 
     Args:
         kind: What it computes.
         tensors: Its run-time tensors.
         numbers: What it is told of a launch.
         boxes: Names of the sides of each box that it walks over.
-        resume: Does it go on from an earlier nest's results?
+        resume: Does it go on from an earlier pass's results?
         final: Does it store the call's results?
     """
     operands = (_operand(name, ROW_LETTERS.get(name, "m")) for name in kind.operands)
@@ -138,12 +138,12 @@ def signature_of(
 
 
 def repairable(signature: Signature) -> Signature:
-    """The arguments of a nest's own kernel: besides, a tile to repair."""
+    """The arguments of a pass's own kernel: besides, a tile to repair."""
     return Signature((*signature.groups, REPAIR))
 
 
 def combining(kind: KernelSpec) -> Signature:
-    """The arguments of the kernel that combines the splits of a nest, one for all patterns."""
+    """The arguments of the kernel that combines the splits of a pass, one for all patterns."""
     ways = (_part(f"{way}{part.tag}_ptr", part) for way in ("part_in", "part_out") for part in kind.parts)
     vectors = tuple(_pointer(f"{name}_ptr") for name in kind.vectors if name in kind.results)
     outputs = [_operand(name, ROW_LETTERS.get(name, "m")) for name in kind.results if name in kind.operands]

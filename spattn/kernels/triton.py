@@ -467,7 +467,7 @@ def rows_of_split(split_row_ptr, at, splits, rows, BLOCK_M: tl.constexpr):
     """The rows of tile `at` whose splits are combined.
 
     Returns:
-        row: int64, among those of all heads; -1 where another nest has the row, or none.
+        row: int64, among those of all heads; -1 where another pass has the row, or none.
         bh, m: The head that the tile is of, and the rows' places in it.
     """
     row = tl.load(split_row_ptr + at.to(tl.int64) * splits * BLOCK_M + tl.arange(0, BLOCK_M))
@@ -551,7 +551,7 @@ def combine_gradient(
     RESUME: tl.constexpr,
     FINAL: tl.constexpr,
 ):
-    """The splits of one gradient of a tile added in order, after what earlier nests left."""
+    """The splits of one gradient of a tile added in order, after what earlier passes left."""
     row_ok, inside = row >= 0, (dims < WIDTH)[None, :]
     total = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     if RESUME:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spattn.codegen.nest import kernel_text
+from spattn.codegen.kernel_text import kernel_text
 from spattn.codegen.tile import Tile, next_power
 from spattn.compiler import compile_pattern
 from spattn.cost.choice import choose, predicted, ranked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import re
 import shutil
 import subprocess
@@ -48,6 +49,16 @@ def source(pattern: str) -> str:
 @pytest.mark.parametrize("name", PATTERNS)
 def test_generated_text_is_as_it_was(name: str, golden: Callable[[str, str], None]) -> None:
     golden(f"{name}.py", source(PATTERNS[name]))
+
+
+def test_the_difference_of_texts_is_that_of_patterns() -> None:
+    """As CONTRIBUTING shows it; and `causal` is a page or two."""
+    folder = Path(__file__).parent / "golden"
+    causal, window = ((folder / f"{name}.py").read_text().splitlines() for name in ("dense_causal", "window"))
+    assert len(causal) < 140
+    shown = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text().split("```diff\n")[1].split("```")[0]
+    lines = [line for line in difflib.ndiff(causal, window) if line[0] in "-+"]
+    assert sorted(line[2:] for line in lines) == sorted(line[2:] for line in shown.splitlines() if line[0] in "<>")
 
 
 def test_there_is_no_golden_file_too_many() -> None:

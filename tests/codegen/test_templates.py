@@ -24,7 +24,7 @@ from spattn.layout.planner import plan
 
 PASS = {"kernel", "kind", "side", "loops", "by_head"}
 NAMES: Mapping[str, set[str]] = {
-    "_head.py.jinja": {"version", "digest", "pattern", "condition", "layout", "helpers"},
+    "_head.py.jinja": {"version", "digest", "pattern", "condition", "score", "layout", "helpers"},
     "_loop.py.jinja": {"one", "walk", "kind", "side"},
     "forward.py.jinja": PASS,
     "grad_q.py.jinja": PASS,

@@ -108,7 +108,7 @@ def attend_0(
     )
 
     acc, lse = normalised(acc, m_i, l_i)
-    slot = program.to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+    slot = tl.cast(program, tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     if SPLIT_KV:
         tl.store(split_row_ptr + slot, tl.where(row_ok, row, -1))
         store_part(split_ptr, split_lse_ptr, split_scale_ptr, slot, slot >= 0, v_dims, acc, lse, V_HEAD_DIM)
@@ -244,7 +244,7 @@ def attend_1(
     )
 
     acc, lse = normalised(acc, m_i, l_i)
-    slot = program.to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+    slot = tl.cast(program, tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     if not REPAIR:
         # 0 * inf, from a value that some row may not see: the repair launch computes this tile again
         lse += nonfinite(acc)

@@ -102,7 +102,7 @@ def attend_0(
     )
 
     acc, lse = normalised(acc, m_i, l_i)
-    slot = program.to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+    slot = tl.cast(program, tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     if not REPAIR:
         # 0 * inf, from a value that some row may not see: the repair launch computes this tile again
         lse += nonfinite(acc)
@@ -233,7 +233,7 @@ def attend_1(
     )
 
     acc, lse = normalised(acc, m_i, l_i)
-    slot = program.to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+    slot = tl.cast(program, tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     if not REPAIR:
         # 0 * inf, from a value that some row may not see: the repair launch computes this tile again
         lse += nonfinite(acc)

@@ -140,7 +140,7 @@ def grad_q_0(
         offs_m, first_m, last_m, k_offset, num_keys,
         HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, INT64_OFFSETS, NO_TAIL, SPLIT_KV, REPAIR,
     )
-    slot = program.to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+    slot = tl.cast(program, tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     if not REPAIR:
         # 0 * inf, from a value that some row may not see: the repair launch computes this tile again
         tl.store(flags_ptr + slot, nonfinite(dq))
@@ -286,7 +286,7 @@ def grad_kv_0(
             HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, INT64_OFFSETS, NO_TAIL, SPLIT_KV, PEELED,
             REPAIR,
         )
-    slot = program.to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+    slot = tl.cast(program, tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     if not REPAIR:
         # 0 * inf, from a value that some row may not see: the repair launch computes this tile again
         tl.store(flags_ptr + slot, nonfinite(dk) + nonfinite(dv))
@@ -435,7 +435,7 @@ def grad_kv_1(
             HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PRECISION, INT64_OFFSETS, NO_TAIL, SPLIT_KV, PEELED,
             REPAIR,
         )
-    slot = program.to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+    slot = tl.cast(program, tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     if not REPAIR:
         # 0 * inf, from a value that some row may not see: the repair launch computes this tile again
         tl.store(flags_ptr + slot, nonfinite(dk) + nonfinite(dv))
