@@ -158,9 +158,7 @@ def _along_lines(condition: Bool, call: _Call, rows: IntArray, columns: IntArray
     return Cells(fraction, touched, full, rows, columns, "lines", False)
 
 
-def _counted(
-    condition: Bool, call: _Call, lines: IntArray, edges: IntArray
-) -> tuple[FloatArray, BoolArray, BoolArray]:
+def _counted(condition: Bool, call: _Call, lines: IntArray, edges: IntArray) -> tuple[FloatArray, BoolArray, BoolArray]:
     """Fraction, touched, full `[lines, cells]`; lines are positions of the condition's q, edges positions of its k.
 
     Raises:

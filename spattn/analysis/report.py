@@ -51,7 +51,8 @@ def _cost(explained: Explanation) -> Iterator[str]:
         heads += f" on {explained.num_kv_heads} of keys"
     batch = f", batch {explained.batch_size}" if explained.batch_size > 1 else ""
     example = ", with example tensors" if explained.sampled else ""
-    yield f"at          {explained.q_len} queries, {explained.num_keys} keys{heads}{batch}{_placement(explained)}{example}"
+    lengths = f"{explained.q_len} queries, {explained.num_keys} keys"
+    yield f"at          {lengths}{heads}{batch}{_placement(explained)}{example}"
     yield f"of          {explained.dtype}, {_widths(explained)}"
     yield f"backend     {_backend(explained)}"
     if explained.pairs is None:
@@ -70,7 +71,8 @@ def _cost(explained: Explanation) -> Iterator[str]:
         how = "measured" if all(group.measured is not None for group in explained.groups) else "predicted"
         yield f"{how:<12}{_time(explained.microseconds)} on one {explained.device}, {launches}"
     asked, tiled = (
-        (explained.q_len, explained.num_keys, explained.kv_len), (*explained.tiled_len, explained.tiled_kv_len)
+        (explained.q_len, explained.num_keys, explained.kv_len),
+        (*explained.tiled_len, explained.tiled_kv_len),
     )
     if explained.computed is not None and tiled != asked:
         whole = f" of {tiled[2]}" if explained.num_keys < explained.kv_len else ""

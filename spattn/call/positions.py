@@ -193,7 +193,9 @@ def refused(at: Positions, missing: tuple[int, int]) -> ArgumentError:
     first, stop = at.given
     given = f"keys {first} .. {stop - 1}" if stop > first else "none"
     message = f"row {row - at.q_offset}, at position {row}, attends key {key}, and {given} are given"
-    return ArgumentError("E060", message, hint='missing_keys="ignore" computes over those that are, to be merged by lse')
+    return ArgumentError(
+        "E060", message, hint='missing_keys="ignore" computes over those that are, to be merged by lse'
+    )
 
 
 def out_strides(shape: Sequence[int], *, packed: bool) -> tuple[int, ...]:

@@ -28,7 +28,9 @@ KeysOption = Annotated[
 ]
 QOffsetOption = Annotated[
     int | None,
-    typer.Option("--q-offset", help="Position of the first query among the keys; the last is at the last if not given."),
+    typer.Option(
+        "--q-offset", help="Position of the first query among the keys; the last is at the last if not given."
+    ),
 ]
 KOffsetOption = Annotated[int, typer.Option("--k-offset", help="Position of the first key that is given.")]
 HeadsOption = Annotated[int, typer.Option("--heads", min=1, help="Query heads.")]

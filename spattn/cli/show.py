@@ -42,7 +42,10 @@ def show(
     kv_len: Annotated[
         int | None,
         typer.Option(
-            "--kv-len", min=1, max=MAX_LENGTH, help="Keys of the whole; as many as queries, or up to the last of --keys."
+            "--kv-len",
+            min=1,
+            max=MAX_LENGTH,
+            help="Keys of the whole; as many as queries, or up to the last of --keys.",
         ),
     ] = None,
     q_offset: QOffsetOption = None,
@@ -70,8 +73,8 @@ def show(
     chosen = form or _by_name("" if output is None else output.suffix)
     if chosen is Format.PNG and output is None and not as_json:
         raise typer.BadParameter("a PNG goes into a file: -o FILE")
-    at = {"q_offset": q_offset, "k_offset": k_offset, "num_keys": keys}
-    found = cells(parsed, q_len, kv_len, CELLS[chosen], head, **at)
+    most = CELLS[chosen]
+    found = cells(parsed, q_len, kv_len, most, head, q_offset=q_offset, k_offset=k_offset, num_keys=keys)
     if as_json:
         _write_json(found, str(parsed))
     else:

@@ -74,7 +74,9 @@ def spans(walk: Walk, keys: Regular, seen: Samples, sizes: Sizes, residues: int)
         found = [_cut(ends, left, keys, seen.residue) for ends in found]
     straddling = np.minimum((seen.u1 - seen.u0 + 1).max(1, keepdims=True) * 2 / length, 1.0)
     whole = length if any(isinstance(clamp, FrameClamp) for clamp in clamps) else length // 2
-    return RangeTrips(every, tuple(found), straddling, sizes.share(whole) // (keys.step if isinstance(keys, Affine) else 1))
+    return RangeTrips(
+        every, tuple(found), straddling, sizes.share(whole) // (keys.step if isinstance(keys, Affine) else 1)
+    )
 
 
 def _document(clamp: SegmentClamp | FrameClamp, seen: Samples, env: dict[str, Any], length: int) -> Ends:

@@ -50,7 +50,7 @@ def reach(walk: Walk, seen: Samples, sizes: Sizes, residues: int) -> Reach:
 
 @dataclass(frozen=True)
 class Even:
-    """As many places for each tile, `length` of them, in blocks of `size` (1: none), which hold `keys` that are given."""
+    """As many places for each tile, `length` of them, in blocks of `size` (1: none); `keys` are seen in all."""
 
     shape: tuple[int, ...]
     length: int

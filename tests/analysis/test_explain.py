@@ -282,7 +282,7 @@ def test_a_long_call_with_some_keys_is_counted_where_it_stands(first):
         ("causal", {"k_offset": 1.5}, "k_offset is a float, not an integer"),
         ("causal", {"num_keys": -1}, "num_keys is -1; a length is 0 or more"),
         ("causal", {"kv_len": -1}, "kv_len is -1; a length is 0 or more"),
-        ("causal", {"missing_keys": "drop"}, "missing_keys is \"refuse\" or \"ignore\", not 'drop'"),
+        ("causal", {"missing_keys": "drop"}, 'missing_keys is "refuse" or "ignore", not \'drop\''),
     ],
 )
 def test_what_a_call_refuses_is_refused(pattern, at, message):
