@@ -242,13 +242,16 @@ class Attention:
         v_head_dim: int | None = None,
         dtype: torch.dtype | str = "bfloat16",
         q_offset: int | None = None,
+        k_offset: int = 0,
+        num_keys: int | None = None,
+        missing_keys: MissingKeys = "refuse",
         **tensors: Any,
     ) -> Explanation:
         """What the pattern means and what the kernels do at these lengths; `print` it.
 
         Args:
             q_len: Queries, in tokens.
-            kv_len: Keys, as many as queries if not given.
+            kv_len: Keys of the whole; as many as queries if not given, or up to the last of `num_keys`.
             num_heads: Query heads.
             num_kv_heads: Heads of k and v, as many as query heads if not given.
             batch_size: Batch entries.
@@ -256,18 +259,35 @@ class Attention:
             v_head_dim: Width of a head of v and out, as wide if not given.
             dtype: Of q, k, v and out, torch's or its name.
             q_offset: Position of the first query among the keys; kv_len - q_len if not given.
+            k_offset: Position of the first key that is given.
+            num_keys: How many are given; all up to the last of the whole if it is not said.
+            missing_keys: As in a call: "refuse" is an error where a row attends a key that is not given.
             tensors: The pattern's free names; example tensors stand in if none is given.
 
         Raises:
-            ArgumentError: E060, the heads of k and v do not divide those of q, or the dtype is not served.
+            ArgumentError: E060, the heads of k and v do not divide those of q, the dtype is not served, or a position
+                or a key that is not given is refused as in a call.
         """
         from spattn.analysis.explain import explain
+        from spattn.call.positions import standing
         from spattn.call.shape import Shape, dtype_name
 
-        keys, kv_heads = q_len if kv_len is None else kv_len, num_kv_heads or num_heads
-        first, v_width = keys - q_len if q_offset is None else q_offset, v_head_dim or head_dim
-        widths = head_dim, v_width, dtype_name(dtype), self.tf32
-        return explain(self, Shape(batch_size, num_heads, kv_heads, q_len, keys, first, *widths), tensors)
+        at = standing(q_len, kv_len, q_offset=q_offset, k_offset=k_offset, num_keys=num_keys)
+        shape = Shape(
+            batch_size=batch_size,
+            num_q_heads=num_heads,
+            num_kv_heads=num_kv_heads or num_heads,
+            q_len=at.q_len,
+            kv_len=at.kv_len,
+            q_offset=at.q_offset,
+            k_offset=at.k_offset,
+            num_keys=at.num_keys,
+            head_dim=head_dim,
+            v_head_dim=v_head_dim or head_dim,
+            dtype=dtype_name(dtype),
+            tf32=self.tf32,
+        )
+        return explain(self, shape, tensors, missing_keys)
 
     def _values(self, group: int) -> tuple[bool, ...]:
         return list(self.groups(1, 64))[group] if self._compiled.pair_conditions else ()

@@ -183,6 +183,8 @@ class Pattern:
         kv_len: int,
         *,
         q_offset: int | None = None,
+        k_offset: int = 0,
+        num_keys: int | None = None,
         num_heads: int = 1,
         batch_size: int = 1,
         **tensors: Any,
@@ -193,7 +195,8 @@ class Pattern:
             UnsupportedError: E097, counting would take too long.
         """
         self._check_call(q_len, kv_len, num_heads, batch_size, tensors)
-        return counting.count(self.condition, q_len, kv_len, tensors, q_offset, num_heads, batch_size)
+        given = _given(kv_len, k_offset, num_keys)
+        return counting.count(self.condition, q_len, kv_len, tensors, q_offset, num_heads, batch_size, given)
 
     def density(
         self,
@@ -201,13 +204,16 @@ class Pattern:
         kv_len: int,
         *,
         q_offset: int | None = None,
+        k_offset: int = 0,
+        num_keys: int | None = None,
         num_heads: int = 1,
         batch_size: int = 1,
         **tensors: Any,
     ) -> float:
-        """Allowed pairs over all pairs; arguments as those of `mask`. Raises as `count` does."""
+        """Allowed pairs over all pairs of rows and given keys; arguments as those of `mask`. Raises as `count` does."""
         self._check_call(q_len, kv_len, num_heads, batch_size, tensors)
-        return counting.density(self.condition, q_len, kv_len, tensors, q_offset, num_heads, batch_size)
+        given = _given(kv_len, k_offset, num_keys)
+        return counting.density(self.condition, q_len, kv_len, tensors, q_offset, num_heads, batch_size, given)
 
     def formula(self) -> Formula | None:
         """The number of pairs for q_len = kv_len = S.
@@ -374,6 +380,11 @@ def _placed(rows: list[int], keys: list[int], q_offset: int | None, k_offset: in
         {"q_len": q, "kv_len": k_offset + k, "num_keys": k, "q_offset": q_offset, "k_offset": k_offset}
         for q, k in zip(rows, keys, strict=True)
     ]
+
+
+def _given(kv_len: int, k_offset: int, num_keys: int | None) -> tuple[int, int]:
+    """Positions of the keys that are given, half-open."""
+    return k_offset, k_offset + max(kv_len - k_offset if num_keys is None else num_keys, 0)
 
 
 def _check_lengths(q_len: int, kv_len: int, num_heads: int, batch_size: int) -> None:

@@ -28,6 +28,9 @@ PATTERNS = {
     "grid": "neighborhood([6, 7], [3, 3])",
 }
 LENGTHS = (16, 17, 31, 42, 48)  # tiles have 16 columns
+SHARDED = {**PATTERNS, "random": "random(3, block=16) | last(4)"}
+SHARDS = ((32, 32, False), (7, 41, False), (0, 41, True))
+"""The first key that is given of 64, how many are, and whether they lie before a forbidden page or behind it."""
 NOTHING = 0  # of mprotect: may not be read, nor written
 _libc = ctypes.CDLL(None, use_errno=True)
 _kept: list[mmap.mmap] = []  # as long as tensors may lie in them
@@ -48,7 +51,28 @@ def guarded(x: Tensor, *, end: bool) -> Tensor:
 
 
 def main() -> None:
-    """Each pattern at each length, both ways, and its gradients."""
+    """Each pattern at each length, both ways, and its gradients; then with some keys of a whole."""
+    lengths()
+    shards()
+
+
+def shards() -> None:
+    """Tiles and blocks of keys that are not given are not read."""
+    for name, pattern in SHARDED.items():
+        for k_offset, count, end in SHARDS:
+            print(name, count, "keys from", k_offset, flush=True)
+            tensors = {"ids": torch.arange(64) // 9} if "ids" in pattern else {}
+            if "table" in pattern:
+                tensors = {"table": torch.ones(4, 4, dtype=torch.bool)}
+            at = {"q_offset": 0, "k_offset": k_offset, "kv_len": 64}
+            given = drawn(64, count, batch=1, heads=(1, 1), tensors=tensors)
+            given = replace(given, **{side: guarded(getattr(given, side), end=end) for side in "kv"}, **at)
+            check(pattern, given, SMALL)
+            check_gradients(pattern, given, SMALL)
+
+
+def lengths() -> None:
+    """All keys are given."""
     for name, pattern in PATTERNS.items():
         for length in (42,) if name == "grid" else LENGTHS:
             print(name, length, flush=True)

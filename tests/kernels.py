@@ -85,6 +85,15 @@ class Inputs:
     tensors: Mapping[str, Any] = field(default_factory=dict)
     scale: float | None = None
     q_offset: int | None = None
+    k_offset: int | None = None
+    kv_len: int | None = None
+
+    @property
+    def placed(self) -> dict[str, Any]:
+        """Where rows and keys stand, as the oracle has it."""
+        first, count = self.k_offset or 0, self.k.shape[2]
+        kv_len = first + count if self.kv_len is None else self.kv_len
+        return {"kv_len": kv_len, "q_offset": self.q_offset, "k_offset": first, "num_keys": count}
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -126,7 +135,7 @@ def requested(pattern: str | Node, given: Inputs) -> tuple[CompiledPattern, Requ
         given.k,
         given.v,
         scale=given.scale,
-        said=Numbers(given.q_offset),
+        said=Numbers(given.q_offset, given.k_offset, given.kv_len),
         tf32=False,
         roles=dict(plan.compiled.roles),
         tensors={name: torch.as_tensor(value, device=given.q.device) for name, value in given.tensors.items()},
@@ -151,7 +160,7 @@ def mask_of(pattern: str | Node, given: Inputs) -> Tensor:
     node = parse(pattern) if isinstance(pattern, str) else pattern
     arrays = {name: np.asarray(torch.as_tensor(value).cpu()) for name, value in given.tensors.items()}
     lengths = given.q.shape[2], given.k.shape[2]
-    found = oracle.mask(node, *lengths, q_offset=given.q_offset, tensors=arrays, **given.sizes)
+    found = oracle.mask(node, lengths[0], tensors=arrays, **given.placed, **given.sizes)
     return torch.as_tensor(found).expand(*given.q.shape[:2], *lengths)
 
 

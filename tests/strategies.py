@@ -131,6 +131,12 @@ def q_offsets(length: int = 70) -> st.SearchStrategy[int | None]:
     return st.one_of(st.none(), st.integers(-length - 5, length + 10))
 
 
+def key_ranges(kv_len: int) -> st.SearchStrategy[tuple[int, int]]:
+    """Positions of the keys of a whole that a call gives, half-open; none of them, all, or those of some part."""
+    ends = st.tuples(st.integers(0, kv_len), st.integers(0, kv_len))
+    return ends.map(lambda pair: (min(pair), max(pair)))
+
+
 @st.composite
 def index_sets(draw: st.DrawFn, names: bool = True) -> IndexSet:
     """Indices, slices and free names."""

@@ -124,3 +124,12 @@ def test_a_mask_too_large_is_refused_before_it_is_built() -> None:
     assert str(2**62) in caught.value.message
     with pytest.raises(UnsupportedError):
         parse("heads([0])").mask(2**14, 2**14, num_heads=8)
+
+
+@pytest.mark.parametrize("pattern", ["causal", "last(20) | columns([0, -1])", "random(2, block=8)"])
+@pytest.mark.parametrize("at", [{"k_offset": 30}, {"k_offset": 10, "num_keys": 25}, {"k_offset": -5, "num_keys": 90}])
+def test_some_keys_of_a_whole_are_counted(pattern: str, at: dict[str, int]) -> None:
+    parsed = parse(pattern)
+    mask = parsed.mask(40, 70, **at)
+    assert parsed.count(40, 70, **at) == mask.sum()
+    assert parsed.density(40, 70, **at) == pytest.approx(mask.double().mean().item())

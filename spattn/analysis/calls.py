@@ -14,6 +14,7 @@ from spattn.expressions.tensors import Tensors
 from spattn.oracle import is_spread
 
 MAX_TILED = 1 << 15  # tokens at which tiles are counted at most: 262144 visits of 64 x 64 tiles
+MAX_WHOLE = 1 << 20  # keys of the whole then, where few of them are given
 MAX_ROWS = 1 << 21  # queries whose keys are counted one by one
 
 
@@ -31,8 +32,18 @@ class Call:
 
     @property
     def kv_len(self) -> int:
-        """Keys, in tokens."""
+        """Keys of the whole, in tokens."""
         return self.shape.kv_len
+
+    @property
+    def num_keys(self) -> int:
+        """Keys that are given, in tokens."""
+        return self.shape.num_keys
+
+    @property
+    def given(self) -> tuple[int, int]:
+        """Their positions, half-open."""
+        return self.shape.given
 
     @property
     def q_offset(self) -> int:
@@ -72,9 +83,21 @@ class Call:
         return self._capped(MAX_TILED // isqrt(self.entries)).with_samples(condition, names)
 
     def _capped(self, most: int) -> Call:
-        """No longer than that; the last query stays at the last key, or about as far before or behind it."""
-        q_len, kv_len = min(self.q_len, most), min(self.kv_len, most)
-        beyond = self.q_offset + self.q_len - self.kv_len
-        if kv_len < self.kv_len:
-            beyond = beyond * kv_len // self.kv_len
-        return replace(self, shape=replace(self.shape, q_len=q_len, kv_len=kv_len, q_offset=kv_len - q_len + beyond))
+        """No longer than that; the last query stays at the last given key, or about as far before or behind it."""
+        (first, stop), kv_len = self.given, self.kv_len
+        q_len, num_keys = min(self.q_len, most), min(stop - first, most)
+        beyond = self.q_offset + self.q_len - stop
+        if num_keys < stop - first:
+            beyond = beyond * num_keys // (stop - first)
+        around = kv_len - (stop - first)  # keys that are not given, as many of them before the others as after in part
+        left = min(around, max(MAX_WHOLE - num_keys, 0))
+        first = first * left // max(around, 1)
+        shape = replace(
+            self.shape,
+            q_len=q_len,
+            kv_len=left + num_keys,
+            q_offset=first + num_keys - q_len + beyond,
+            k_offset=first,
+            num_keys=num_keys,
+        )
+        return replace(self, shape=shape)

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spattn.analysis.placement import unusual
 from spattn.analysis.samples import sample_tensors
+from spattn.call.positions import standing
 from spattn.errors import UnsupportedError
 from spattn.expressions.algebra import conj, lt, subexpressions, substitute_bool
 from spattn.expressions.evaluation import BoolArray, IntArray, evaluate
@@ -40,9 +42,11 @@ class Cells:
         fraction: `[rows, columns]`, 0 to 1; an estimate unless `how` is "exact".
         touched: Some pair is allowed, for certain.
         full: Every pair that was looked at is allowed.
-        rows, columns: Where cells begin, and where the last one ends; rows count from the first query.
+        rows, columns: Where cells begin, and where the last one ends; rows count from the first query, columns are
+            positions of the keys that are given.
         how: "exact", "lines" or "points".
         sampled: The pattern's tensors are examples.
+        placement: Where the call's rows and keys stand, in words, where that is not as usual.
     """
 
     fraction: FloatArray
@@ -52,6 +56,7 @@ class Cells:
     columns: IntArray
     how: str
     sampled: bool
+    placement: tuple[str, ...] = ()
 
     @property
     def single(self) -> bool:
@@ -61,34 +66,61 @@ class Cells:
 
 @dataclass(frozen=True)
 class _Call:
-    """One head of a call whose queries begin at position `first`."""
+    """One head of a call whose queries begin at position `first`, and its keys, half-open, at `given`."""
 
     first: int
     q_len: int
-    kv_len: int
+    given: tuple[int, int]
     env: dict[str, int]
     tensors: Tensors
 
 
-def cells(pattern: Pattern, q_len: int, kv_len: int, most: int, head: int = 0, batch: int = 0) -> Cells:
-    """The mask of one head in at most `most` x `most` cells.
+def cells(
+    pattern: Pattern,
+    q_len: int,
+    kv_len: int | None,
+    most: int,
+    head: int = 0,
+    batch: int = 0,
+    *,
+    q_offset: int | None = None,
+    k_offset: int = 0,
+    num_keys: int | None = None,
+) -> Cells:
+    """The mask of one head, of rows and given keys, in at most `most` x `most` cells.
+
+    Args:
+        pattern: Of which.
+        q_len: Number of queries.
+        kv_len: Keys of the whole; as `call.positions.standing` has it where it is not given.
+        most: Cells along a side.
+        head: Which head.
+        batch: Which batch entry.
+        q_offset: Position of the first query; the last stands at the last key of the whole where it is not given.
+        k_offset: Position of the first key that is given.
+        num_keys: How many are given; all up to the last of the whole where it is not said.
 
     Raises:
+        ArgumentError: E060, a length or a position is none.
         UnsupportedError: E094, too long for the example tensors that the pattern needs.
     """
-    if max(q_len, kv_len) > MAX_LENGTH:
-        raise UnsupportedError("E094", f"{max(q_len, kv_len)} tokens are more than a picture shows: {MAX_LENGTH}")
+    at = standing(q_len, kv_len, q_offset=q_offset, k_offset=k_offset, num_keys=num_keys)
+    first, kv_len = at.q_offset, at.kv_len
+    longest = max(q_len, kv_len, abs(first), abs(first + q_len))
+    if longest > MAX_LENGTH:
+        raise UnsupportedError("E094", f"{longest} tokens are more than a picture shows: {MAX_LENGTH}")
     condition, names = pattern.condition, pattern.free_names
-    examples, first = sample_tensors(condition, names, kv_len, q_len=q_len), kv_len - q_len
-    given = _SparseTensors(examples, kv_len, batch + 1, head + 1, q_len)
+    examples = sample_tensors(condition, names, kv_len, q_len=q_len)
+    tensors = _SparseTensors(examples, kv_len, batch + 1, head + 1, q_len)
     env = {"h": head, "b": batch, "kv_len": kv_len, "num_heads": head + 1, "batch_size": batch + 1, "q_offset": first}
-    call = _Call(first, q_len, kv_len, env, given)
-    rows, columns = _edges(q_len, most), _edges(kv_len, most)
-    if q_len * kv_len <= MAX_EXACT:
+    call = _Call(first, q_len, at.given, env, tensors)
+    rows, columns = _edges(q_len, most), at.k_offset + _edges(at.num_keys, most)
+    if q_len * at.num_keys <= MAX_EXACT:
         found = _exact(condition, call, rows, columns)
     else:
         found = _along_lines(condition, call, rows, columns) or _at_points(condition, call, rows, columns)
-    return replace(found, sampled=bool(names))
+    words = tuple(unusual(q_len, first, at.k_offset, at.num_keys, kv_len))
+    return replace(found, sampled=bool(names), placement=words)
 
 
 def _edges(length: int, most: int) -> IntArray:
@@ -98,13 +130,13 @@ def _edges(length: int, most: int) -> IntArray:
 
 def _exact(condition: Bool, call: _Call, rows: IntArray, columns: IntArray) -> Cells:
     allowed = np.zeros((len(rows) - 1, len(columns) - 1))
-    step = max(BAND // max(call.kv_len, 1), 1)
-    keys = np.arange(call.kv_len)[None, :]
+    keys = np.arange(*call.given)[None, :]
+    step = max(BAND // max(keys.size, 1), 1)
     for begin in range(0, call.q_len, step):
         row = np.arange(begin, min(begin + step, call.q_len))
         env = {**call.env, "q": call.first + row[:, None], "k": keys}
-        mask = np.broadcast_to(evaluate(condition, env, call.tensors), (len(row), call.kv_len))
-        band = np.add.reduceat(mask, columns[:-1], axis=1, dtype=np.int64)
+        mask = np.broadcast_to(evaluate(condition, env, call.tensors), (len(row), keys.size))
+        band = np.add.reduceat(mask, columns[:-1] - call.given[0], axis=1, dtype=np.int64)
         np.add.at(allowed, np.searchsorted(rows, row, side="right") - 1, band)
     fraction = allowed / (np.diff(rows)[:, None] * np.diff(columns)[None, :])
     return Cells(fraction, allowed > 0, fraction == 1.0, rows, columns, "exact", False)
@@ -113,8 +145,9 @@ def _exact(condition: Bool, call: _Call, rows: IntArray, columns: IntArray) -> C
 def _along_lines(condition: Bool, call: _Call, rows: IntArray, columns: IntArray) -> Cells | None:
     """By queries and by keys: neither alone sees what the other's lines are wont to miss."""
     try:
-        by_query = _counted(condition, call, rows, columns, 0)
-        by_key = _counted(swapped(condition), call, columns, rows + call.first, call.first) if call.first >= 0 else None
+        by_query = _counted(condition, call, rows + call.first, columns)
+        # edges are counted from position 0 on
+        by_key = _counted(swapped(condition), call, columns, rows + call.first) if call.first >= 0 else None
     except NoForm:
         return None
     if by_key is None:
@@ -125,20 +158,18 @@ def _along_lines(condition: Bool, call: _Call, rows: IntArray, columns: IntArray
     return Cells(fraction, touched, full, rows, columns, "lines", False)
 
 
-def _counted(
-    condition: Bool, call: _Call, lines: IntArray, edges: IntArray, origin: int
-) -> tuple[FloatArray, BoolArray, BoolArray]:
-    """Fraction, touched, full `[lines, cells]`; lines are q of the condition, edges positions of k.
+def _counted(condition: Bool, call: _Call, lines: IntArray, edges: IntArray) -> tuple[FloatArray, BoolArray, BoolArray]:
+    """Fraction, touched, full `[lines, cells]`; lines are positions of the condition's q, edges positions of its k.
 
     Raises:
         NoForm: The condition has no cuts and periods.
     """
-    first = 0 if origin else call.first
-    span = Rows(first, 0, call.kv_len, call.env, call.tensors)
+    stop = int(edges[-1])
+    span = Rows(int(lines[0]), 0, stop, call.env, call.tensors)
     plain = without_frames(_as_points(condition), span)
     chosen, place = _lines(lines, _named(condition))
-    form = KeyForm.of(conj(plain, lt(K, Sym("edge"))), call.kv_len)
-    q = np.repeat(first + chosen, len(edges))
+    form = KeyForm.of(conj(plain, lt(K, Sym("edge"))), stop)
+    q = np.repeat(chosen, len(edges))
     before = form.counts(q, replace(span, env={**call.env, "edge": np.tile(edges, len(chosen))[:, None]}))
     inside = np.diff(before.reshape(len(chosen), len(edges)), axis=1)
     width = np.diff(edges)[None, :]
@@ -172,9 +203,9 @@ def _as_points(condition: Bool) -> Bool:
 
 def _at_points(condition: Bool, call: _Call, rows: IntArray, columns: IntArray) -> Cells:
     """Some pairs of each cell: whatever is thinner may be missed."""
-    q, row = _lines(rows, _named(condition))
+    q, row = _lines(rows + call.first, _named(condition))
     k, column = _lines(columns, _named(condition))
-    env = {**call.env, "q": call.first + q[:, None], "k": k[None, :]}
+    env = {**call.env, "q": q[:, None], "k": k[None, :]}
     mask = np.broadcast_to(evaluate(condition, env, call.tensors), (len(q), len(k)))
     found, times = np.zeros((len(rows) - 1, len(columns) - 1)), np.zeros((len(rows) - 1, len(columns) - 1))
     place = np.broadcast_arrays(row[:, None], column[None, :])

@@ -54,7 +54,7 @@ def _as_measured(found: Costed) -> Costed:
 
 def _costed(one: Pass, tile: Tile, usual: Sizes, known: Sizes, asked: Asked) -> Costed:
     """What is chosen knows no data; what is predicted does."""
-    if one.skips(usual.first, usual.first + usual.q_len) or not usual.q_len * usual.kv_len * usual.count:
+    if one.skips(*usual.rows) or not usual.q_len * usual.num_keys * usual.count:
         return Costed(tile, None)
     device, order = asked.device, ranked(one, usual.bucketed(), asked.device, asked.languages)
     others = [each for each in _different(order) if each.tile != tile]

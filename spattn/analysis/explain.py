@@ -12,6 +12,7 @@ from spattn.analysis.pairs import allowed_pairs, known_formula
 from spattn.analysis.plans import About, groups
 from spattn.analysis.remarks import remarks
 from spattn.attend import Attention
+from spattn.call.positions import Numbers, check_missing_keys, placed, refused
 from spattn.call.shape import Shape
 from spattn.errors import ArgumentError, SpattnError
 from spattn.expressions.text import text
@@ -22,20 +23,25 @@ from spattn.relation.terms import disjunction
 T = TypeVar("T")
 
 
-def explain(attn: Attention, shape: Shape, tensors: Mapping[str, Any]) -> Explanation:
+def explain(attn: Attention, shape: Shape, tensors: Mapping[str, Any], missing_keys: str = "refuse") -> Explanation:
     """What a pattern means, and what a call of this shape costs.
 
     Args:
         attn: The pattern, compiled.
         shape: Of the call.
         tensors: The free names; example tensors stand in if none is given.
+        missing_keys: What becomes of a row that attends a key which is not given: "refuse" or "ignore".
 
     Raises:
-        ArgumentError: E060, the heads of k and v do not divide those of q.
+        ArgumentError: E060, the heads of k and v do not divide those of q, or a row attends such a key.
+        UnsupportedError: E096, whether one does takes too long to find.
     """
     pattern = attn.pattern
     condition, names = pattern.condition, pattern.free_names
     _heads_fit(shape)
+    check_missing_keys(missing_keys)
+    if missing_keys == "refuse":
+        _refuse_missing_keys(attn, shape)
     served, refusal = _served(attn.backend, shape)
     asked = Call(shape, dict(tensors))
     call = asked if tensors else asked.with_samples(condition, names)
@@ -54,6 +60,8 @@ def explain(attn: Attention, shape: Shape, tensors: Mapping[str, Any]) -> Explan
         q_len=call.q_len,
         kv_len=call.kv_len,
         q_offset=call.q_offset,
+        k_offset=call.given[0],
+        num_keys=call.num_keys,
         num_heads=shape.num_q_heads,
         num_kv_heads=shape.num_kv_heads,
         batch_size=shape.batch_size,
@@ -61,10 +69,11 @@ def explain(attn: Attention, shape: Shape, tensors: Mapping[str, Any]) -> Explan
         v_head_dim=shape.v_head_dim,
         dtype=shape.dtype,
         pairs=pairs,
-        density=None if pairs is None else pairs / max(call.q_len * call.kv_len * call.entries, 1),
+        density=None if pairs is None else pairs / max(call.q_len * call.num_keys * call.entries, 1),
         formula=None if found is None else str(found),
         sampled=bool(names) and not tensors,
-        tiled_len=(tiled.q_len, tiled.kv_len),
+        tiled_len=(tiled.q_len, tiled.num_keys),
+        tiled_kv_len=tiled.kv_len,
         computed=_computed(parts, allowed_pairs(condition, tiled)),
         flops=None if pairs is None else 2 * (shape.head_dim + shape.v_head_dim) * pairs,
         bytes=_bytes(shape),
@@ -89,6 +98,17 @@ def _heads_fit(shape: Shape) -> None:
         )
 
 
+def _refuse_missing_keys(attn: Attention, shape: Shape) -> None:
+    """Refuses what a call does."""
+    if shape.given == (0, shape.kv_len):
+        return
+    said = Numbers(shape.q_offset, shape.k_offset, shape.kv_len)
+    at = placed(said, (), shape.q_len, shape.num_keys)
+    pair = attn.missing_key(at, shape.num_q_heads, shape.batch_size)
+    if pair is not None:
+        raise refused(at, pair)
+
+
 def _served(backend: str, shape: Shape) -> tuple[str | None, str | None]:
     """Who serves such a call where there is a GPU, and why Triton does not."""
     why = beyond(shape)
@@ -99,7 +119,7 @@ def _served(backend: str, shape: Shape) -> tuple[str | None, str | None]:
 
 def _bytes(shape: Shape) -> int:
     """q, k, v and out once."""
-    rows = shape.num_q_heads * shape.q_len + shape.num_kv_heads * shape.kv_len
+    rows = shape.num_q_heads * shape.q_len + shape.num_kv_heads * shape.num_keys
     return shape.itemsize * shape.batch_size * rows * (shape.head_dim + shape.v_head_dim)
 
 

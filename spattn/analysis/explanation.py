@@ -140,7 +140,11 @@ class Explanation:
         pairs: Allowed pairs of all heads and batch entries; None where counting would take too long.
         formula: The pairs of one head for q_len = kv_len = S.
         sampled: The counts hold for example tensors.
-        tiled_len: (q_len, kv_len) at which tiles were counted: shorter than asked where that would take too long.
+        kv_len: Keys of the whole.
+        k_offset: Position of the first key that is given.
+        num_keys: How many are given.
+        tiled_len: (q_len, num_keys) at which tiles were counted: shorter than asked where that would take too long.
+        tiled_kv_len: Keys of the whole there.
         computed: Pairs that the chosen tiles compute for each allowed one, at `tiled_len`.
         flops: Of the allowed pairs, forward: 2 * (head_dim + v_head_dim) each.
         bytes: q, k, v and out once.
@@ -162,6 +166,8 @@ class Explanation:
     q_len: int
     kv_len: int
     q_offset: int
+    k_offset: int
+    num_keys: int
     num_heads: int
     num_kv_heads: int
     batch_size: int
@@ -173,6 +179,7 @@ class Explanation:
     formula: str | None
     sampled: bool
     tiled_len: tuple[int, int]
+    tiled_kv_len: int
     computed: float | None
     flops: int | None
     bytes: int

@@ -25,10 +25,11 @@ def allowed_pairs(condition: Bool, call: Call) -> int | None:
 
 
 def _counted(condition: Bool, call: Call) -> int | None:
-    arguments = (condition, call.q_len, call.kv_len, call.tensors, call.q_offset, call.num_heads, call.batch_size)
+    sizes = call.num_heads, call.batch_size, call.given
+    arguments = (condition, call.q_len, call.kv_len, call.tensors, call.q_offset, *sizes)
     found = row_counting.count(*arguments)
     if found is None:
-        if max(call.q_len, call.kv_len) > MAX_UNCUT:
+        if max(call.q_len, call.num_keys) > MAX_UNCUT:
             return None
         found = counting.count_by_layout(*arguments)
     return found if call.is_spread(condition) else found * call.entries
@@ -36,7 +37,7 @@ def _counted(condition: Bool, call: Call) -> int | None:
 
 def _by_formula(condition: Bool, call: Call) -> int | None:
     found = known_formula(condition)
-    if found is None or call.q_len != call.kv_len or call.q_offset:
+    if found is None or call.given != (0, call.q_len) or call.q_len != call.kv_len or call.q_offset:
         return None
     try:
         return found.at(call.q_len) * call.entries

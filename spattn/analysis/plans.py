@@ -92,7 +92,7 @@ def _planned(attn: Attention, values: tuple[bool, ...]) -> tuple[Bool, float]:
 def _other(attn: Attention, values: tuple[bool, ...], members: int, about: About, *, taken: bool) -> OtherPlan | None:
     """The plan that a call does not take, where rows may be tiled by residue classes."""
     shape = about.call.shape
-    if not attn.layout_of(values).in_classes or not shape.q_len * shape.kv_len * members:
+    if not attn.layout_of(values).in_classes or not shape.q_len * shape.num_keys * members:
         return None
     other = attn.layout_of(values, not taken)
     return OtherPlan(
@@ -118,6 +118,7 @@ def _tiling(layout: Layout, call: Call, tile: Tile) -> Tiling:
         tile.block_m,
         tile.block_n,
         q_offset=call.q_offset,
+        given=call.given,
         num_heads=call.num_heads,
         batch_size=call.batch_size,
         tensors=call.tensors,

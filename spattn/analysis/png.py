@@ -25,7 +25,7 @@ def png_picture(cells: Cells, title: str) -> bytes:
         raise MissingDependencyError("E050", "a PNG needs matplotlib", hint="pip install 'spattn[viz]'") from error
     figure = Figure(figsize=(6, 6.4), layout="constrained")
     axes = figure.subplots()
-    extent = (0, int(cells.columns[-1]), int(cells.rows[-1]), 0)
+    extent = (int(cells.columns[0]), int(cells.columns[-1]), int(cells.rows[-1]), 0)
     colours = ListedColormap(["white", *COLOURS[1:]])
     axes.imshow(
         np.asarray(shades(cells)), cmap=colours, vmin=0, vmax=4, extent=extent, interpolation="nearest", aspect="auto"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from spattn.analysis.explanation import Cost, Explanation, Group, PassPart, Tiling
+from spattn.analysis.placement import unusual
 
 SHOWN = 12
 BOUNDS = {
@@ -50,7 +51,8 @@ def _cost(explained: Explanation) -> Iterator[str]:
         heads += f" on {explained.num_kv_heads} of keys"
     batch = f", batch {explained.batch_size}" if explained.batch_size > 1 else ""
     example = ", with example tensors" if explained.sampled else ""
-    yield f"at          {explained.q_len} queries, {explained.kv_len} keys{heads}{batch}{_offset(explained)}{example}"
+    lengths = f"{explained.q_len} queries, {explained.num_keys} keys"
+    yield f"at          {lengths}{heads}{batch}{_placement(explained)}{example}"
     yield f"of          {explained.dtype}, {_widths(explained)}"
     yield f"backend     {_backend(explained)}"
     if explained.pairs is None:
@@ -68,13 +70,18 @@ def _cost(explained: Explanation) -> Iterator[str]:
         launches = _count(explained.launches, "launch", "launches")
         how = "measured" if all(group.measured is not None for group in explained.groups) else "predicted"
         yield f"{how:<12}{_time(explained.microseconds)} on one {explained.device}, {launches}"
-    if explained.computed is not None and explained.tiled_len != (explained.q_len, explained.kv_len):
-        yield f"tiles       counted at {explained.tiled_len[0]} queries and {explained.tiled_len[1]} keys"
+    asked, tiled = (
+        (explained.q_len, explained.num_keys, explained.kv_len),
+        (*explained.tiled_len, explained.tiled_kv_len),
+    )
+    if explained.computed is not None and tiled != asked:
+        whole = f" of {tiled[2]}" if explained.num_keys < explained.kv_len else ""
+        yield f"tiles       counted at {tiled[0]} queries and {tiled[1]} keys{whole}"
 
 
-def _offset(explained: Explanation) -> str:
-    usual = explained.q_offset == explained.kv_len - explained.q_len
-    return "" if usual else f", the first query at {explained.q_offset}"
+def _placement(explained: Explanation) -> str:
+    keys = explained.k_offset, explained.num_keys, explained.kv_len
+    return "".join(f", {words}" for words in unusual(explained.q_len, explained.q_offset, *keys))
 
 
 def _widths(explained: Explanation) -> str:

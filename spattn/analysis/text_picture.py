@@ -62,7 +62,8 @@ def size_text(cells: Cells) -> str:
 
 
 def caveats(cells: Cells) -> Iterator[str]:
-    """How far the picture is to be trusted."""
+    """Where the call stands, and how far the picture is to be trusted."""
+    yield from cells.placement
     match cells.how:
         case "lines":
             yield "sampled: in each cell a few queries with all their keys, a few keys with all their queries"

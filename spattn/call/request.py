@@ -94,6 +94,8 @@ class Request:
             q_len=self.q_len,
             kv_len=self.kv_len,
             q_offset=self.q_offset,
+            k_offset=self.positions.k_offset,
+            num_keys=self.positions.num_keys,
             head_dim=self.q.shape[3],
             v_head_dim=self.v.shape[3],
             dtype=dtype_name(self.q.dtype),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spattn.call.positions import keys_inside
 from spattn.errors import ArgumentError
 from spattn.expressions.frozen import frozen
 
@@ -15,7 +16,10 @@ class Shape:
     """A call's sizes, as `Request` has them.
 
     Attributes:
+        kv_len: Keys of the whole, given or not.
         q_offset: Position of the first query among the keys.
+        k_offset: Position of the first key that is given.
+        num_keys: How many are given.
         dtype: Of q, k, v and out, a name in `ITEMSIZE`.
         tf32: May float32 products use TF32?
     """
@@ -26,10 +30,17 @@ class Shape:
     q_len: int
     kv_len: int
     q_offset: int
+    k_offset: int
+    num_keys: int
     head_dim: int
     v_head_dim: int
     dtype: str
     tf32: bool = False
+
+    @property
+    def given(self) -> tuple[int, int]:
+        """Positions of the given keys that are of the whole, half-open."""
+        return keys_inside(self.k_offset, self.num_keys, self.kv_len)
 
     @property
     def group_size(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -10,14 +11,24 @@ from spattn.cli.options import (
     BatchOption,
     HeadsOption,
     JsonOption,
+    KeysOption,
+    KOffsetOption,
     KvHeadsOption,
     KvLenOption,
     LayerOption,
     PatternArgument,
+    QOffsetOption,
     SetOption,
 )
 from spattn.cli.output import write, write_json
 from spattn.cli.patterns import read_pattern
+
+
+class MissingKeys(StrEnum):
+    """What becomes of a row that attends a key which is not given."""
+
+    REFUSE = "refuse"
+    IGNORE = "ignore"
 
 
 def explain(
@@ -34,12 +45,12 @@ def explain(
     dtype: Annotated[
         str, typer.Option("--dtype", metavar="DTYPE", help="Of q, k, v and out: fp16, bf16, fp32 or fp64.")
     ] = "bf16",
-    q_offset: Annotated[
-        int | None,
-        typer.Option(
-            "--q-offset", help="Position of the first query among the keys; the last is at the last if not given."
-        ),
-    ] = None,
+    q_offset: QOffsetOption = None,
+    k_offset: KOffsetOption = 0,
+    keys: KeysOption = None,
+    missing_keys: Annotated[
+        MissingKeys, typer.Option("--missing-keys", help="What becomes of a row that attends a key which is not given.")
+    ] = MissingKeys.REFUSE,
     tuned: Annotated[
         bool, typer.Option("--tuned", help="As compiled with tune=True: by the tiles that were measured, if any were.")
     ] = False,
@@ -61,6 +72,9 @@ def explain(
         v_head_dim=v_head_dim,
         dtype=dtype,
         q_offset=q_offset,
+        k_offset=k_offset,
+        num_keys=keys,
+        missing_keys=missing_keys.value,
     )
     if as_json:
         write_json("explain", found.to_dict())

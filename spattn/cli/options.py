@@ -19,7 +19,20 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object.")]
 OutputOption = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write here instead of to standard output.")
 ]
-KvLenOption = Annotated[int | None, typer.Option("--kv-len", min=0, help="Keys; as many as queries if not given.")]
+KvLenOption = Annotated[
+    int | None,
+    typer.Option("--kv-len", min=0, help="Keys of the whole; as many as queries, or up to the last of --keys."),
+]
+KeysOption = Annotated[
+    int | None, typer.Option("--keys", min=0, help="Keys that are given; all up to the last of the whole if not said.")
+]
+QOffsetOption = Annotated[
+    int | None,
+    typer.Option(
+        "--q-offset", help="Position of the first query among the keys; the last is at the last if not given."
+    ),
+]
+KOffsetOption = Annotated[int, typer.Option("--k-offset", help="Position of the first key that is given.")]
 HeadsOption = Annotated[int, typer.Option("--heads", min=1, help="Query heads.")]
 KvHeadsOption = Annotated[int | None, typer.Option("--kv-heads", min=1, help="Key heads; as many if not given.")]
 BatchOption = Annotated[int, typer.Option("--batch", min=1, help="Batch entries.")]

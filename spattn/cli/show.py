@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spattn.cli.options import JsonOption, LayerOption, OutputOption, PatternArgument, SetOption
+from spattn.cli.options import (
+    JsonOption,
+    KOffsetOption,
+    LayerOption,
+    OutputOption,
+    PatternArgument,
+    QOffsetOption,
+    SetOption,
+)
 from spattn.cli.output import can_print, write_json, write_result
 from spattn.cli.patterns import read_pattern
 
@@ -32,7 +40,21 @@ def show(
     pattern: PatternArgument,
     q_len: Annotated[int, typer.Option("--q-len", "-n", min=1, max=MAX_LENGTH, help="Queries.")] = 64,
     kv_len: Annotated[
-        int | None, typer.Option("--kv-len", min=1, max=MAX_LENGTH, help="Keys; as many as queries if not given.")
+        int | None,
+        typer.Option(
+            "--kv-len",
+            min=1,
+            max=MAX_LENGTH,
+            help="Keys of the whole; as many as queries, or up to the last of --keys.",
+        ),
+    ] = None,
+    q_offset: QOffsetOption = None,
+    k_offset: KOffsetOption = 0,
+    keys: Annotated[
+        int | None,
+        typer.Option(
+            "--keys", min=1, max=MAX_LENGTH, help="Keys that are given; all up to the last of the whole if not said."
+        ),
     ] = None,
     form: Annotated[Format | None, typer.Option("--format", help="By the name of the file if not given.")] = None,
     output: OutputOption = None,
@@ -41,14 +63,18 @@ def show(
     layer: LayerOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw the mask: keys to the right, queries down. Long ones are drawn in cells, and no length is too long."""
+    """Draw the mask: keys to the right, queries down. Long ones are drawn in cells, and no length is too long.
+
+    Of a call that has some keys of a whole these are drawn, by their positions; rows count from the first query.
+    """
     parsed = read_pattern(pattern, settings, layer)
     from spattn.analysis.cells import cells
 
     chosen = form or _by_name("" if output is None else output.suffix)
     if chosen is Format.PNG and output is None and not as_json:
         raise typer.BadParameter("a PNG goes into a file: -o FILE")
-    found = cells(parsed, q_len, q_len if kv_len is None else kv_len, CELLS[chosen], head)
+    most = CELLS[chosen]
+    found = cells(parsed, q_len, kv_len, most, head, q_offset=q_offset, k_offset=k_offset, num_keys=keys)
     if as_json:
         _write_json(found, str(parsed))
     else:
@@ -86,6 +112,7 @@ def _write_json(found: Cells, pattern: str) -> None:
         "fraction": found.fraction.round(6).tolist(),
         "shade": shades(found),
         "how": found.how,
+        "placement": list(found.placement),
         "example_tensors": found.sampled,
     }
     write_json("show", data)

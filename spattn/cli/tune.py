@@ -14,10 +14,13 @@ from spattn.cli.options import (
     BatchOption,
     HeadDimOption,
     JsonOption,
+    KeysOption,
+    KOffsetOption,
     KvHeadsOption,
     KvLenOption,
     LayerOption,
     PatternArgument,
+    QOffsetOption,
     SetOption,
 )
 from spattn.cli.output import write, write_json
@@ -35,6 +38,9 @@ def tune(
     pattern: PatternArgument,
     length: Annotated[int, typer.Option("--length", "-n", min=1, help="Queries.")] = 8192,
     kv_len: KvLenOption = None,
+    q_offset: QOffsetOption = None,
+    k_offset: KOffsetOption = 0,
+    keys: KeysOption = None,
     heads: Annotated[int, typer.Option("--heads", min=1, help="Query heads.")] = 16,
     kv_heads: KvHeadsOption = None,
     batch: BatchOption = 1,
@@ -54,12 +60,13 @@ def tune(
     from spattn.analysis.samples import sample_tensors
     from spattn.attend import compile as compiled
     from spattn.cache.store import default_cache
+    from spattn.call.positions import standing
     from spattn.runtime.tuned import Shape, tuned
 
-    keys = length if kv_len is None else kv_len
-    shape = Shape(batch, heads, kv_heads or heads, length, keys, head_dim, dtype.value)
+    at = standing(length, kv_len, q_offset=q_offset, k_offset=k_offset, num_keys=keys)
+    shape = Shape(batch, heads, kv_heads or heads, at, head_dim, dtype.value)
     roles, cache = parsed.free_names, default_cache()
-    tensors = sample_tensors(parsed.condition, roles, keys, q_len=length)
+    tensors = sample_tensors(parsed.condition, roles, at.kv_len, q_len=length)
     found = tuned(compiled(parsed, backend="triton", tune=True), roles, tensors, shape, cache, backward=backward)
     if as_json:
         write_json("tune", {"pattern": str(parsed), **asdict(found)})

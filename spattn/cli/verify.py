@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 
 from spattn.cli.exits import Status, no, say
-from spattn.cli.options import BatchOption, JsonOption, KvLenOption, LayerOption, PatternArgument, SetOption
+from spattn.cli.options import (
+    BatchOption,
+    JsonOption,
+    KeysOption,
+    KOffsetOption,
+    KvLenOption,
+    LayerOption,
+    PatternArgument,
+    QOffsetOption,
+    SetOption,
+)
 from spattn.cli.output import write, write_json
 from spattn.cli.patterns import read_pattern
 
@@ -26,6 +36,9 @@ def verify(
     pattern: PatternArgument,
     q_len: Annotated[int, typer.Option("--q-len", "-n", min=0, help="Queries.")] = 200,
     kv_len: KvLenOption = None,
+    q_offset: QOffsetOption = None,
+    k_offset: KOffsetOption = 0,
+    keys: KeysOption = None,
     heads: Annotated[int, typer.Option("--heads", min=1, help="Query heads.")] = 2,
     batch: BatchOption = 1,
     head_dim: Annotated[int, typer.Option("--head-dim", min=1, max=256, help="Width of a head.")] = 32,
@@ -42,9 +55,11 @@ def verify(
     parsed = read_pattern(pattern, settings, layer)
     from spattn.analysis.ladder import MAX_PAIRS, Sizes, climb
     from spattn.attend import compile as compiled
+    from spattn.call.positions import standing
 
-    sizes = Sizes(q_len, q_len if kv_len is None else kv_len, heads, batch, head_dim)
-    if sizes.q_len * sizes.kv_len * heads * batch > MAX_PAIRS:
+    at = standing(q_len, kv_len, q_offset=q_offset, k_offset=k_offset, num_keys=keys)
+    sizes = Sizes(at, heads, batch, head_dim)
+    if at.q_len * max(at.num_keys, at.kv_len) * heads * batch > MAX_PAIRS:
         raise typer.BadParameter(f"the oracle looks at every pair; {MAX_PAIRS} are its limit")
     chosen = ("torch", "triton") if backend is Backends.ALL else (backend.value,)
     rungs = []

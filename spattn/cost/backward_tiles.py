@@ -40,7 +40,7 @@ class Extent:
 
     Attributes:
         rows, columns: Positions, half-open.
-        kv_len: Keys, in tokens.
+        kv_len: Keys of the whole, in tokens.
         count: (batch, head) pairs.
         group: Heads that a program goes through.
         head_dim: The wider of the two head dimensions.
@@ -138,7 +138,7 @@ def _walked(walk: Walk, one: Pass, extent: Extent) -> float:
         case Box(shape, _, ranges):
             return float(np.prod([_along(*axis) for axis in zip(ranges, shape, strict=True)]))
         case Blocks(RandomTable() as table, size):
-            return table.count * size
+            return min(table.count * size, stop - first)
     return min(stop - first, LONG_WALK)
 
 

@@ -25,7 +25,7 @@ UNEVEN = 16  # times the mean: a program so long is split though there are many
 def shapes(one: Pass, sizes: Sizes, device: Device, languages: tuple[str, ...]) -> tuple[Tile, ...]:
     """Tiles of all languages that serve the pass, without splits, each once."""
     listed = sizes.length(one.rows.tokens) if isinstance(one.rows, Listed) else 0
-    rows = rows_each(one, (sizes.first, sizes.first + sizes.q_len), listed)
+    rows = rows_each(one, sizes.rows, listed)
     most = min(next_power(rows), MOST_ROWS)
     names = serving(one, "forward", languages)
     return tuple(t for name in names for t in _shapes(name, one, sizes.head_dim, sizes.itemsize, most, device.shared))

@@ -18,5 +18,5 @@ def prefers_classes(classes: Layout, masked: Layout, sizes: Sizes, device: Devic
 
 def total(layout: Layout, sizes: Sizes, device: Device, languages: tuple[str, ...]) -> float:
     """Microseconds of all passes, each with the tile that suits it."""
-    rows = sizes.first, sizes.first + sizes.q_len
-    return sum(ranked(one, sizes, device, languages)[0].total for one in layout.passes if not one.skips(*rows))
+    passes = (one for one in layout.passes if not one.skips(*sizes.rows))
+    return sum(ranked(one, sizes, device, languages)[0].total for one in passes)

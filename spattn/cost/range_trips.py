@@ -58,11 +58,11 @@ class RangeTrips:
 
 def spans(walk: Walk, keys: Regular, seen: Samples, sizes: Sizes, residues: int) -> RangeTrips:
     """The ranges of a walk, cut by the documents of the rows; other clamps are taken to leave all."""
-    ends_at = coordinate(keys, np.array([0, sizes.kv_len]), seen.residue)
+    ends_at = coordinate(keys, np.array(sizes.keys), seen.residue)
     begin, last = int(ends_at[0]), int(ends_at[1]) - 1
     env = {**OTHERS, "u0": seen.u0, "u1": seen.u1, "c": seen.residue, "kv_len": sizes.kv_len}
-    env |= {"row_begin": sizes.first, "row_end": sizes.first + sizes.q_len, "column_begin": 0}
-    env |= {"column_end": sizes.kv_len, "begin": begin, "last": last}
+    env |= dict(zip(("row_begin", "row_end", "column_begin", "column_end"), (*sizes.rows, *sizes.keys), strict=True))
+    env |= {"begin": begin, "last": last}
     found = [bounded(ends_of(r, env, begin, last), begin, last) for r in walk.ranges]
     every = max(last + 1 - begin, 0) * residues
     clamps = [clamp for clamp in walk.clamps if isinstance(clamp, SegmentClamp | FrameClamp)]
@@ -74,7 +74,9 @@ def spans(walk: Walk, keys: Regular, seen: Samples, sizes: Sizes, residues: int)
         found = [_cut(ends, left, keys, seen.residue) for ends in found]
     straddling = np.minimum((seen.u1 - seen.u0 + 1).max(1, keepdims=True) * 2 / length, 1.0)
     whole = length if any(isinstance(clamp, FrameClamp) for clamp in clamps) else length // 2
-    return RangeTrips(every, tuple(found), straddling, whole // (keys.step if isinstance(keys, Affine) else 1))
+    return RangeTrips(
+        every, tuple(found), straddling, sizes.share(whole) // (keys.step if isinstance(keys, Affine) else 1)
+    )
 
 
 def _document(clamp: SegmentClamp | FrameClamp, seen: Samples, env: dict[str, Any], length: int) -> Ends:

@@ -74,7 +74,7 @@ def _picked(tiles: int) -> IntArray:
 
 def _regular(one: Pass, rows: Regular, sizes: Sizes, block_m: tuple[int, ...]) -> Samples:
     residue = one.residues // 2
-    ends = coordinate(rows, np.array([sizes.first, sizes.first + sizes.q_len]), residue)
+    ends = coordinate(rows, np.array(sizes.rows), residue)
     begin, end = int(ends[0]), max(int(ends[1]), int(ends[0]) + 1)
     made = [_neighbours(begin, end, one.block, m) for m in block_m]
     u0, u1 = (np.stack([found[i] for found in made]) for i in (1, 2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from spattn.call.rounding import power_of_two, rounded
 from spattn.expressions.frozen import frozen
 from spattn.expressions.nodes import Tokens
 
@@ -12,17 +13,13 @@ DOCUMENT = 4096  # tokens of the document that a token is in: 2048 in the mean, 
 TOKENS = 64  # of a list whose length is not known
 
 
-def power_of_two(n: int) -> int:
-    """The least power of two that is at least n; 0 and 1 stay."""
-    return n if n < 2 else 1 << (n - 1).bit_length()
-
-
 @frozen
 class Sizes:
     """One launch for some (batch, head) pairs.
 
     Attributes:
-        q_len, kv_len: Queries and keys, in tokens.
+        q_len: Queries, in tokens.
+        kv_len: Keys of the whole, in tokens.
         first: Position of the first query among the keys.
         count: (batch, head) pairs.
         group: Query heads of a key head.
@@ -30,7 +27,8 @@ class Sizes:
         itemsize: Bytes of an element of q, k and v.
         tokens: Lengths of the token lists that are known.
         document: Tokens of the document that a token is in, in the mean over tokens.
-        listed: Keys that a table of blocks gives to a row, in the mean.
+        listed: Keys of the whole that a table of blocks gives to a row, in the mean.
+        given: Positions of the keys that are given, half-open, where these are not all.
     """
 
     q_len: int
@@ -43,12 +41,34 @@ class Sizes:
     tokens: tuple[tuple[Tokens, int], ...] = ()
     document: int = DOCUMENT
     listed: int = LONG_WALK
+    given: tuple[int, int] | None = None
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """Positions of the queries, half-open."""
+        return self.first, self.first + self.q_len
+
+    @property
+    def keys(self) -> tuple[int, int]:
+        """Positions of the keys that are given, half-open."""
+        return self.given or (0, self.kv_len)
+
+    @property
+    def num_keys(self) -> int:
+        """How many keys are given."""
+        first, stop = self.keys
+        return stop - first
+
+    def share(self, keys: int) -> int:
+        """How many of so many keys of the whole are given, where they lie evenly."""
+        return keys if self.given is None else keys * self.num_keys // max(self.kv_len, 1)
 
     def bucketed(self) -> Sizes:
         """The same for all lengths up to the next power of two: a decision is made once, not for each length."""
-        q_len, stop = power_of_two(self.q_len), power_of_two(max(self.first + self.q_len, 0))
         tokens = tuple((tokens, power_of_two(n)) for tokens, n in self.tokens)
-        return replace(self, q_len=q_len, kv_len=power_of_two(self.kv_len), first=stop - q_len, tokens=tokens)
+        (first, stop), keys, kv_len = rounded(self.rows, self.keys, self.kv_len)
+        given = None if keys == (0, kv_len) else keys
+        return replace(self, q_len=stop - first, kv_len=kv_len, first=first, tokens=tokens, given=given)
 
     def length(self, tokens: Tokens) -> int:
         """How many tokens a list has, perhaps some of them twice."""

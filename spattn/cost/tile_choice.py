@@ -15,7 +15,7 @@ from spattn.codegen.tile import Tile
 from spattn.cost.backward_tiles import Extent, backward_candidates
 from spattn.cost.choice import ranked
 from spattn.cost.plans import prefers_classes
-from spattn.cost.sizes import Sizes, power_of_two
+from spattn.cost.sizes import Sizes
 from spattn.expressions.nodes import Tokens
 from spattn.layout.ir import Layout
 from spattn.machine.device import Device
@@ -126,16 +126,14 @@ def candidates(asked: Question) -> list[list[Candidate]]:
 def bucket(asked: Question) -> Sizes | Extent:
     """What tiles depend on, lengths rounded up to powers of two: a new length rarely takes other tiles."""
     shape = asked.shape
+    sizes = sizes_of(shape, asked.count, asked.tokens).bucketed()
     if asked.kind == FORWARD:
-        return sizes_of(shape, asked.count, asked.tokens).bucketed()
-    q_len, kv_len = power_of_two(shape.q_len), power_of_two(shape.kv_len)
-    first = kv_len - q_len if shape.q_offset + shape.q_len == shape.kv_len else shape.q_offset
-    queries, keys = (first, first + q_len), (0, kv_len)
+        return sizes
     by_queries = asked.kind.direction == "queries"
     return Extent(
-        rows=queries if by_queries else keys,
-        columns=keys if by_queries else queries,
-        kv_len=kv_len,
+        rows=sizes.rows if by_queries else sizes.keys,
+        columns=sizes.keys if by_queries else sizes.rows,
+        kv_len=sizes.kv_len,
         count=asked.count,
         group=1 if by_queries else shape.group_size,
         head_dim=shape.widest,
@@ -145,6 +143,7 @@ def bucket(asked: Question) -> Sizes | Extent:
 
 def sizes_of(shape: Shape, count: int, tokens: TokenCounts = ()) -> Sizes:
     """The sizes of a call for `count` (batch, head) pairs, with the lengths of its lists of tokens."""
+    given = shape.given
     return Sizes(
         q_len=shape.q_len,
         kv_len=shape.kv_len,
@@ -154,4 +153,5 @@ def sizes_of(shape: Shape, count: int, tokens: TokenCounts = ()) -> Sizes:
         head_dim=shape.widest,
         itemsize=shape.itemsize,
         tokens=tuple(tokens),
+        given=None if given == (0, shape.kv_len) else given,
     )

@@ -36,12 +36,13 @@ def reach(walk: Walk, seen: Samples, sizes: Sizes, residues: int) -> Reach:
     shape = seen.u0.shape
     match walk.keys:
         case Listed(tokens):
-            return Even(shape, sizes.length(tokens), sizes.length(tokens))
+            return Even(shape, sizes.length(tokens), sizes.share(sizes.length(tokens)))
         case Blocks(table, size):
             listed = table.count * size if isinstance(table, RandomTable) else sizes.listed
-            return Even(shape, min(listed, sizes.kv_len), sizes.kv_len, size, walk.residual == TRUE)
+            seen_of_row = sizes.share(min(listed, sizes.kv_len))
+            return Even(shape, seen_of_row, sizes.num_keys, size, walk.residual == TRUE)
         case Box(grid, _, ranges):
-            return Boxes(sizes.kv_len, _axes(ranges, grid, seen.places))
+            return Boxes(sizes.num_keys, _axes(ranges, grid, seen.places))
         case Affine() | Runs() as keys:
             return spans(walk, keys, seen, sizes, residues)
     raise AssertionError(walk.keys)
@@ -49,7 +50,7 @@ def reach(walk: Walk, seen: Samples, sizes: Sizes, residues: int) -> Reach:
 
 @dataclass(frozen=True)
 class Even:
-    """As many keys for each tile, `length` of them, in blocks of `size` (1: none)."""
+    """As many places for each tile, `length` of them, in blocks of `size` (1: none); `keys` are seen in all."""
 
     shape: tuple[int, ...]
     length: int

@@ -50,7 +50,9 @@ class Frame:
         return {"queries": stop - first if documents.two_sided else keys, "keys": keys}
 
     def blocks(self, size: int, *, keys: bool) -> tuple[int, int]:
-        """The blocks in which keys, or queries, lie, half-open; one at least."""
-        begin, end = (0, self.kv_len) if keys else self.queries
+        """The blocks in which the given keys, or queries, lie, half-open; one at least."""
+        begin, end = self.queries
+        if keys:
+            begin, end = (0, self.kv_len) if self.positions.by_request else self.positions.given
         first = begin // size
         return first, max(-(-end // size), first + 1)

@@ -241,7 +241,9 @@ def _random_lists(table: RandomTable, size: int, transposed: bool, frame: Frame)
     blocks = int(evaluate(table.key_blocks, {"kv_len": frame.kv_len}, NOTHING))
     rows = np.arange(first, last)
     drawn = random_blocks(table.count, table.seed, table.past, blocks, np.arange(frame.num_heads), rows)
-    lists = inverse(drawn, frame.blocks(size, keys=True)[1], first) if transposed else _counted(drawn)
+    begin, end = frame.blocks(size, keys=True)
+    drawn = np.where((drawn >= begin) & (drawn < end), drawn, -1)
+    lists = inverse(drawn - begin, end - begin, first) if transposed else _counted(drawn)
     return torch.from_numpy(lists).to(frame.device)[None]
 
 

@@ -35,17 +35,20 @@ def count(
     q_offset: int | None = None,
     num_heads: int = 1,
     batch_size: int = 1,
+    given: tuple[int, int] | None = None,
 ) -> int:
     """Allowed pairs, exactly: the sum of the oracle's mask.
 
     Args:
         condition: A pattern's meaning.
         q_len: Number of queries.
-        kv_len: Number of keys.
+        kv_len: Number of keys of the whole.
         tensors: An array for each of the pattern's free names.
         q_offset: Position of the first query; the last query stands at the last key where it is not given.
         num_heads: Number of query heads.
         batch_size: Number of batch entries.
+        given: Positions of the keys that are given, half-open; all of the whole where it is not said. One before 0 or
+            past the end of the whole is in no pair that is allowed.
 
     Returns:
         Pairs of all heads and batch entries; of one where these cannot differ.
@@ -53,9 +56,10 @@ def count(
     Raises:
         UnsupportedError: E097, it would take too long.
     """
-    found = counting.count(condition, q_len, kv_len, tensors, q_offset, num_heads, batch_size)
+    arguments = (condition, q_len, kv_len, tensors, q_offset, num_heads, batch_size, given)
+    found = counting.count(*arguments)
     if found is None:
-        found = count_by_layout(condition, q_len, kv_len, tensors, q_offset, num_heads, batch_size)
+        found = count_by_layout(*arguments)
     return found
 
 
@@ -67,12 +71,14 @@ def density(
     q_offset: int | None = None,
     num_heads: int = 1,
     batch_size: int = 1,
+    given: tuple[int, int] | None = None,
 ) -> float:
     """Allowed pairs over all pairs, 0.0 where there are none; arguments as those of `count`."""
-    pairs = q_len * kv_len
+    first, stop = given or (0, kv_len)
+    pairs = q_len * (stop - first)
     if is_spread(condition, Tensors(tensors or {}, kv_len, batch_size, num_heads, q_len)):
         pairs *= batch_size * num_heads
-    allowed = count(condition, q_len, kv_len, tensors, q_offset, num_heads, batch_size)
+    allowed = count(condition, q_len, kv_len, tensors, q_offset, num_heads, batch_size, given)
     return allowed / pairs if pairs else 0.0
 
 
@@ -84,14 +90,18 @@ def count_by_layout(
     q_offset: int | None = None,
     num_heads: int = 1,
     batch_size: int = 1,
+    given: tuple[int, int] | None = None,
 ) -> int:
     """`count` by the visits of the plan: full tiles whole, partial ones by their mask."""
-    given = Tensors(tensors or {}, kv_len, batch_size, num_heads, q_len)
+    reads = Tensors(tensors or {}, kv_len, batch_size, num_heads, q_len)
     layout = plan(condition)
-    over = spread(condition, given)
-    launch = calls(layout, q_len, kv_len, given, q_offset=q_offset, batch_size=batch_size, num_heads=num_heads)
+    over = spread(condition, reads)
+    first, stop = given or (0, kv_len)
+    inside = min(max(first, 0), kv_len), min(max(stop, 0), kv_len)
+    sizes: dict[str, Any] = {"given": inside, "batch_size": batch_size, "num_heads": num_heads}
+    launch = calls(layout, q_len, kv_len, reads, q_offset=q_offset, **sizes)
     total = sum(_pass_count(one, call) for call in launch for one in layout.passes)
-    if not is_spread(condition, given):
+    if not is_spread(condition, reads):
         return total
     return total * (1 if over.batch else batch_size) * (1 if over.heads else num_heads)
 

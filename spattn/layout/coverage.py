@@ -72,13 +72,18 @@ def coverage(
     block_n: int,
     *,
     q_offset: int | None = None,
+    given: tuple[int, int] | None = None,
     num_heads: int = 1,
     batch_size: int = 1,
     tensors: Mapping[str, Any] = _NOTHING,
 ) -> LayoutCoverage:
-    """The work of a layout; where no head or batch entry differs, that of one."""
-    given = Tensors(tensors, kv_len, batch_size, num_heads, q_len)
-    made = calls(layout, q_len, kv_len, given, q_offset=q_offset, batch_size=batch_size, num_heads=num_heads)
+    """The work of a layout over the keys at positions `given`, all of the whole where it is not said.
+
+    Where no head or batch entry differs, it is that of one.
+    """
+    reads = Tensors(tensors, kv_len, batch_size, num_heads, q_len)
+    sizes: dict[str, Any] = {"given": given, "batch_size": batch_size, "num_heads": num_heads}
+    made = calls(layout, q_len, kv_len, reads, q_offset=q_offset, **sizes)
     counted = [[_pass_coverage(one, call, block_m, block_n) for one in layout.passes] for call in made]
     passes = tuple(sum(column, Coverage()) for column in zip(*counted, strict=True))
     return LayoutCoverage(passes or tuple(Coverage() for _ in layout.passes), len(counted))

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from spattn.expressions.algebra import conj, negate, subexpressions, substitute_bool, symbols
+from spattn.expressions.algebra import conj, le, lt, negate, subexpressions, substitute_bool, symbols
 from spattn.expressions.evaluation import IntArray
 from spattn.expressions.nodes import (
     FALSE,
@@ -24,6 +24,7 @@ from spattn.expressions.nodes import (
     Bool,
     GivenTable,
     InTable,
+    K,
     Member,
     RandomTable,
     Read,
@@ -50,13 +51,26 @@ def count(
     q_offset: int | None = None,
     num_heads: int = 1,
     batch_size: int = 1,
+    given: tuple[int, int] | None = None,
 ) -> int | None:
     """Allowed pairs over all heads and batch entries, as the mask has them: of one where they cannot differ.
+
+    Args:
+        condition: Which pairs are allowed.
+        q_len: Number of queries.
+        kv_len: Number of keys of the whole.
+        tensors: An array for each free name.
+        q_offset: Position of the first query; the last stands at the last key where it is not given.
+        num_heads: Number of query heads.
+        batch_size: Number of batch entries.
+        given: Positions of the keys that are given, half-open; all of the whole where it is not said.
 
     Returns:
         The number, or None where the condition has no cuts and periods.
     """
     calls = entries(condition, q_len, kv_len, tensors, q_offset, num_heads, batch_size)
+    if given is not None and given != (0, kv_len):
+        condition = conj(condition, le(given[0], K), lt(K, given[1]))
     try:
         return sum(times * _pairs_counted(condition, rows) for rows, times in calls)
     except NoForm:

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple, Protocol, cast
 import torch
 
 from spattn.backends.registry import Backend, choose
-from spattn.call.positions import BY_REQUEST, USUAL, Numbers, Placement, Positions, placed
+from spattn.call.positions import BY_REQUEST, USUAL, Numbers, Placement, Positions, placed, refused
 from spattn.call.prepared import NONE, Kept, Prepared
 from spattn.call.request import Again, CompiledPattern, Differentiable, Request, wants_gradient
-from spattn.errors import ArgumentError, BindError
+from spattn.errors import BindError
 from spattn.runtime import derivatives, operators
 from spattn.runtime.arguments import FLOATS, as_tensors, checked, checks_values, named
 from spattn.runtime.context import as_autocast_wants, is_plain, is_strange, is_transformed, is_watched
@@ -202,10 +202,7 @@ class Calls:
             return
         pair = self._plans.missing_key(at, q.shape[1], q.shape[0])
         if pair is not None:
-            row, key = pair
-            message = f"row {row - at.q_offset}, at position {row}, attends key {key}, and {_between(at)} are given"
-            hint = 'missing_keys="ignore" computes over those that are, to be merged by lse'
-            raise ArgumentError("E060", message, hint=hint)
+            raise refused(at, pair)
 
     def chosen(self, request: Request) -> Backend:
         """The backend that serves a request.
@@ -249,11 +246,6 @@ class Calls:
         if key is not None and served.again is not None:
             _remember(self._again, key, served.again)
         return served.out, served.lse
-
-
-def _between(at: Positions) -> str:
-    first, stop = at.given
-    return f"keys {first} .. {stop - 1}" if stop > first else "none"
 
 
 def _numbers(given: Arguments) -> Any:

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from spattn.call.positions import BY_REQUEST, Numbers, placed
+from spattn.call.positions import BY_REQUEST, Numbers, keys_inside, placed
+from spattn.call.rounding import rounded
 from spattn.expressions.width import FIRST, LONGEST
 
 ALIGNMENT = 16  # bytes; kernels are compiled anew for addresses that are no multiples
@@ -53,7 +54,9 @@ def kind_of(numbers: tuple[Any, ...]) -> tuple[Any, ...] | None:
     strides = of_q[2:], of_k[2:], of_v[2:]
     lengths: tuple[Any, ...] = _bucket(q_len), _bucket(k[2]), _bucket(stop), stop == kv_len, q_len == kv_len
     if at.given != (0, kv_len) or by_request:
-        lengths += _bucket(at.q_len), _bucket(at.num_keys), _bucket(kv_len), *(one is None for one in said)
+        keys = keys_inside(at.k_offset, at.num_keys, kv_len)
+        lengths += _bucket(at.q_len), _bucket(at.num_keys), *rounded(at.rows, keys, kv_len)
+        lengths += tuple(one is None for one in said)
     sizes = [(name, tuple(_size(n, q_len, kv_len) for n in shape), *kind) for name, shape, _, *kind in own]
     return (batch, heads, width, k[0], k[1], k[3], v[3], *strides, lengths, dtypes, devices, scale, *sizes)
 

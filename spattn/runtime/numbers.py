@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from spattn.call.positions import integer
 from spattn.errors import ArgumentError
 from spattn.runtime.tensors import require_tensor
 
@@ -20,9 +21,7 @@ def as_position(name: str, value: Any) -> int:
     """
     if isinstance(value, torch.SymInt):
         return value  # type: ignore[return-value]
-    if isinstance(value, int | np.integer) and not isinstance(value, bool):
-        return int(value)
-    raise ArgumentError("E060", f"{name} is a {type(value).__name__}, not an integer", hint=f"{name}=int(..)")
+    return integer(name, value)
 
 
 def scaled(q: torch.Tensor, scale: Any) -> tuple[torch.Tensor, float]:

@@ -7,7 +7,15 @@ from typing import Any
 
 import torch
 
-from spattn.call.positions import BY_REQUEST, LENGTHS, OFFSETS, Numbers, Placement
+from spattn.call.positions import (
+    BY_REQUEST,
+    LENGTHS,
+    OFFSETS,
+    Numbers,
+    Placement,
+    check_missing_keys,
+    of_the_whole,
+)
 from spattn.errors import ArgumentError
 from spattn.runtime.numbers import as_position
 from spattn.runtime.tensors import require_tensor
@@ -51,8 +59,7 @@ def _go_together(by_request: Mapping[str, torch.Tensor], placement: Placement) -
     for name in ("max_seqlen_q", "max_seqlen_k"):
         if getattr(placement, name) is not None and not packed:
             raise ArgumentError("E060", f"{name} is given, and the rows are not packed", hint="cu_seqlens_q packs them")
-    if placement.missing_keys not in ("refuse", "ignore"):
-        raise ArgumentError("E060", f'missing_keys is "refuse" or "ignore", not {placement.missing_keys!r}')
+    check_missing_keys(placement.missing_keys)
 
 
 def as_batch(name: str, x: Any) -> torch.Tensor:
@@ -81,15 +88,14 @@ def only_of_the_whole(
         return k, v, numbers
     if not (isinstance(k, torch.Tensor) and isinstance(v, torch.Tensor) and k.dim() == v.dim() == 4):
         return k, v, numbers  # which the checks refuse
-    first, count = numbers.k_offset or 0, k.shape[2]
-    kv_len = first + count if numbers.kv_len is None else numbers.kv_len
-    if kv_len < 0:
-        raise ArgumentError("E060", f"kv_len is {kv_len}; a length is 0 or more")
-    q_offset = kv_len - q_len if numbers.q_offset is None and not by_request else numbers.q_offset
-    begin, end = max(-first, 0), min(kv_len - first, count)
+    count = k.shape[2]
+    numbers, begin, end = of_the_whole(numbers, count)
+    if numbers.q_offset is None and not by_request:
+        assert numbers.kv_len is not None
+        numbers = numbers._replace(q_offset=numbers.kv_len - q_len)
     if begin or end < count:
-        k, v = (x[:, :, begin : max(end, begin)] for x in (k, v))
-    return k, v, numbers._replace(q_offset=q_offset, k_offset=first + begin, kv_len=kv_len)
+        k, v = (x[:, :, begin:end] for x in (k, v))
+    return k, v, numbers
 
 
 def check_positions(

@@ -10,6 +10,7 @@ import torch
 
 from spattn import oracle
 from spattn.backends import registry
+from spattn.call.positions import Positions
 from spattn.call.request import CompiledPattern
 from spattn.runtime.arguments import checked
 
@@ -50,7 +51,8 @@ def trial(
     tensors: Mapping[str, Any],
     backend: str,
     *,
-    shape: tuple[int, int, int, int],
+    shape: tuple[int, int],
+    at: Positions,
     head_dim: int,
     seed: int = 0,
 ) -> Trial:
@@ -62,15 +64,16 @@ def trial(
         mask: The oracle's pairs.
         tensors: Arrays for the free names.
         backend: "triton" or "torch".
-        shape: (batch_size, num_heads, q_len, kv_len).
+        shape: (batch_size, num_heads).
+        at: Where rows and keys stand, in numbers.
         head_dim: Width of a head.
         seed: Of the random tensors.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.float16 if backend == "triton" else torch.float32
-    q, k, v = _random(shape, head_dim, dtype, device, seed)
+    q, k, v = _random((*shape, at.q_len, at.num_keys), head_dim, dtype, device, seed)
     given = {name: torch.as_tensor(value, device=device) for name, value in tensors.items()}
-    request = checked(q, k, v, scale=None, tf32=False, roles=roles, tensors=given)
+    request = checked(q, k, v, scale=None, tf32=False, roles=roles, tensors=given, said=at.said)
     name = str(dtype).removeprefix("torch.")
     [chosen] = registry.backends(backend).values()
     refusal = chosen.refusal(plans, request)
@@ -86,9 +89,9 @@ def trial(
 def _random(
     shape: tuple[int, int, int, int], head_dim: int, dtype: torch.dtype, device: str, seed: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    batch, heads, q_len, kv_len = shape
+    batch, heads, q_len, num_keys = shape
     generator = torch.Generator().manual_seed(seed)
-    q, k, v = (torch.randn(batch, heads, n, head_dim, generator=generator) for n in (q_len, kv_len, kv_len))
+    q, k, v = (torch.randn(batch, heads, n, head_dim, generator=generator) for n in (q_len, num_keys, num_keys))
     return q.to(device, dtype), k.to(device, dtype), v.to(device, dtype)
 
 

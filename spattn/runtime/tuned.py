@@ -11,6 +11,7 @@ import torch
 
 from spattn.backends.gpu import Gpu
 from spattn.cache.store import Cache
+from spattn.call.positions import Positions
 from spattn.call.request import CompiledPattern, Request
 from spattn.codegen.languages import LANGUAGES
 from spattn.errors import MissingDependencyError, UnsupportedError
@@ -25,13 +26,16 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 @dataclass(frozen=True)
 class Shape:
-    """A call's sizes; `dtype` is "bf16", "fp16" or "fp32"."""
+    """A call's sizes; `dtype` is "bf16", "fp16" or "fp32".
+
+    Attributes:
+        positions: Where its rows and keys stand, in numbers.
+    """
 
     batch_size: int
     num_q_heads: int
     num_kv_heads: int
-    q_len: int
-    kv_len: int
+    positions: Positions
     head_dim: int
     dtype: str
 
@@ -97,11 +101,12 @@ def tuned(
 
 def _request(roles: Mapping[str, str], tensors: Mapping[str, Any], shape: Shape, tf32: bool) -> Request:
     generator = torch.Generator("cuda").manual_seed(0)
-    sizes = ((shape.num_q_heads, shape.q_len), (shape.num_kv_heads, shape.kv_len), (shape.num_kv_heads, shape.kv_len))
+    at, of_keys = shape.positions, (shape.num_kv_heads, shape.positions.num_keys)
+    sizes = (shape.num_q_heads, at.q_len), of_keys, of_keys
     dtype = DTYPES[shape.dtype]
     q, k, v = (
         torch.randn(shape.batch_size, *size, shape.head_dim, generator=generator, dtype=dtype, device="cuda")
         for size in sizes
     )
     given = {name: torch.as_tensor(value, device="cuda") for name, value in tensors.items()}
-    return checked(q, k, v, scale=None, tf32=tf32, roles=roles, tensors=given)
+    return checked(q, k, v, scale=None, tf32=tf32, roles=roles, tensors=given, said=at.said)

@@ -63,6 +63,59 @@ def test_sampled_cells_claim_no_pair_that_is_not_there(pattern, monkeypatch):
     assert not (~found.full & (allowed == 400)).any()
 
 
+FRAMES = (
+    {"k_offset": 130},
+    {"k_offset": 100, "num_keys": 170},
+    {"q_offset": 20, "num_keys": 250},
+    {"q_offset": 350, "k_offset": 350, "num_keys": 50},
+    {"q_offset": -40, "k_offset": 7, "num_keys": 90},
+)
+
+
+@pytest.mark.parametrize("most", [0, module.MAX_EXACT])
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("at", FRAMES)
+def test_some_keys_of_a_whole(pattern, at, most, monkeypatch):
+    monkeypatch.setattr(module, "MAX_EXACT", most)
+    found = cells(parse(pattern), 90, 400, 20, head=1, **at)
+    first, count = at.get("k_offset", 0), at.get("num_keys", 400 - at.get("k_offset", 0))
+    assert (found.columns[0], found.columns[-1]) == (first, first + count)
+    assert (found.rows[0], found.rows[-1]) == (0, 90)
+    parsed = parse(pattern)
+    tensors = sample_tensors(parsed.condition, parsed.free_names, 400)
+    whole = {"q_offset": at.get("q_offset"), "num_heads": 2, "tensors": tensors}
+    mask = np.broadcast_to(oracle.mask(parsed.syntax, 90, 400, **whole), (1, 2, 90, 400))[0, 1]
+    allowed = _sums(mask[:, first : first + count], found.rows, found.columns - first)
+    size = np.diff(found.rows)[:, None] * np.diff(found.columns)
+    if found.how == "exact":
+        np.testing.assert_array_equal(found.fraction, allowed / size)
+        np.testing.assert_array_equal(found.full, allowed == size)
+    assert not (found.touched & (allowed == 0)).any()
+    assert not (~found.full & (allowed == size)).any()
+
+
+def test_where_some_keys_stand_is_said():
+    found = cells(parse("causal"), 3, 10, 64, q_offset=5, k_offset=4, num_keys=3)
+    assert list(text_picture(found, ASCII)) == [
+        "   4",
+        "0 |####  |",
+        "  |######|",
+        "  |######|",
+        "# allowed; a cell is one pair",
+        "keys 4 .. 6 of 10",
+        "the first query at 5",
+    ]
+    assert "keys 4 .. 6 of 10" in svg_picture(found, "causal")
+    assert not cells(parse("causal"), 3, 10, 64).placement
+
+
+def test_no_key_is_given():
+    found = cells(parse("causal"), 3, 10, 64, k_offset=10)
+    assert found.fraction.shape == (3, 0)
+    assert "keys none of 10" in "\n".join(text_picture(found, ASCII))
+    svg_picture(found, "causal")
+
+
 @pytest.mark.parametrize("pattern", ["local(70)", "last(5) | global([0, 133, -1])", "columns([::50])", "rows([::50])"])
 def test_counted_lines_see_thin_structures(pattern, monkeypatch):
     monkeypatch.setattr(module, "MAX_EXACT", 0)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import strategies as st
 
 import spattn
 from spattn import oracle
 from spattn.analysis.explanation import Explanation
 from spattn.analysis.remarks import remarks
 from spattn.analysis.samples import sample_tensors
-from spattn.errors import ArgumentError
+from spattn.errors import ArgumentError, SpattnError
 from spattn.frontend.parser import parse as parse_node
 from spattn.pattern import parse
+from tests import strategies
 
 PATTERNS = (
     "full",
@@ -204,6 +208,105 @@ def test_pairs_are_those_of_the_offset(pattern, q_offset):
     found = spattn.compile(pattern).explain(64, 64, q_offset=q_offset)
     assert found.pairs == oracle.mask(parse(pattern).syntax, 64, 64, q_offset=q_offset).sum()
     assert (f"the first query at {q_offset}" in str(found)) == bool(q_offset)
+
+
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_pairs_are_those_of_the_given_keys(data: st.DataObject) -> None:
+    node = data.draw(st.one_of(st.sampled_from([parse_node(one) for one in PATTERNS]), strategies.patterns(depth=2)))
+    q_len, kv_len = data.draw(st.integers(1, 90)), data.draw(st.integers(1, 90))
+    q_offset, (first, stop) = data.draw(strategies.q_offsets()), data.draw(strategies.key_ranges(kv_len))
+    batch, heads = data.draw(st.sampled_from([(1, 1), (2, 3)]))
+    sizes = {"num_heads": heads, "batch_size": batch, "q_offset": q_offset}
+    try:
+        tensors = data.draw(strategies.tensors_for(node, q_len, kv_len, batch, heads))
+        mask = oracle.mask(node, q_len, kv_len, tensors=tensors, **sizes)
+    except SpattnError:
+        reject()
+    mask = np.broadcast_to(mask, (batch, heads, q_len, kv_len))[..., first:stop]
+    at = {"k_offset": first, "num_keys": stop - first}
+    found = spattn.compile(str(node)).explain(q_len, kv_len, missing_keys="ignore", **at, **sizes, **tensors)
+    assert found.pairs == mask.sum()
+    assert found.density == pytest.approx(mask.mean() if mask.size else 0.0)
+    assert (found.k_offset, found.num_keys, found.kv_len) == (first, stop - first, kv_len)
+    assert found.tiled_len == (q_len, stop - first)
+    assert (f"keys {first} .. {stop - 1} of {kv_len}" in str(found)) == (0 < stop - first < kv_len)
+
+
+def test_work_is_that_of_the_given_keys():
+    attn = spattn.compile("causal")
+    sizes = {"num_heads": 16, "missing_keys": "ignore"}
+    [alone] = attn.explain(8192, **sizes).groups
+    [own] = attn.explain(8192, 32768, q_offset=16384, k_offset=16384, num_keys=8192, **sizes).groups
+    [before] = attn.explain(8192, 32768, q_offset=16384, k_offset=8192, num_keys=8192, **sizes).groups
+    [after] = attn.explain(8192, 32768, q_offset=16384, k_offset=24576, num_keys=8192, **sizes).groups
+    tilings = [(one.passes[0].tiling, one.passes[0].cost) for one in (alone, own, before, after)]
+    assert tilings[1] == tilings[0]
+    assert tilings[2][0].full > 1.9 * tilings[0][0].full
+    assert tilings[2][1].microseconds > 1.7 * tilings[0][1].microseconds
+    assert tilings[3][0].full == tilings[3][0].partial == 0
+
+
+def test_what_is_read_is_what_is_given():
+    found = spattn.compile("last(64)").explain(64, 10**6, k_offset=10**6 - 128, head_dim=64)
+    assert found.bytes == 2 * (64 + 64) * (64 + 128)
+    assert found.pairs == 64 * 64
+    assert found.tiled_len == (64, 128)
+    assert found.tiled_kv_len == 10**6
+    assert "64 queries, 128 keys, keys 999872 .. 999999 of 1000000" in str(found)
+
+
+def test_few_keys_of_a_very_long_whole():
+    found = spattn.compile("last(64)").explain(1, 10**9, k_offset=10**9 - 64)
+    assert (found.pairs, found.computed) == (64, pytest.approx(16))
+    assert (found.tiled_len, found.tiled_kv_len) == ((1, 64), 2**20)
+    assert "tiles       counted at 1 queries and 64 keys of 1048576" in str(found)
+
+
+@pytest.mark.parametrize("first", [0, 1 << 18, 1 << 19])
+def test_a_long_call_with_some_keys_is_counted_where_it_stands(first):
+    at = {"q_offset": 1 << 18, "k_offset": first, "num_keys": 1 << 18, "missing_keys": "ignore"}
+    found = spattn.compile("causal").explain(1 << 18, 1 << 20, **at)
+    assert found.pairs == {0: 1 << 36, 1 << 18: (1 << 17) * ((1 << 18) + 1), 1 << 19: 0}[first]
+    assert found.tiled_len == (1 << 15, 1 << 15)
+    assert found.computed is None or 1.0 <= found.computed < 1.1
+
+
+@pytest.mark.parametrize(
+    ("pattern", "at", "message"),
+    [
+        ("full", {"k_offset": 500}, "row 0, at position 0, attends key 0, and keys 500 .. 999 are given"),
+        ("causal", {"num_keys": 900, "kv_len": 1000}, "row 900, at position 900, attends key 900, and keys 0 .. 899"),
+        ("last(600)", {"k_offset": 500, "q_offset": 0}, "row 0, at position 0, attends key 0, and keys 500 .. 999"),
+        ("sink(4)", {"k_offset": 2000}, "row 0, at position 0, attends key 0, and none are given"),
+        ("causal", {"k_offset": 1.5}, "k_offset is a float, not an integer"),
+        ("causal", {"num_keys": -1}, "num_keys is -1; a length is 0 or more"),
+        ("causal", {"kv_len": -1}, "kv_len is -1; a length is 0 or more"),
+        ("causal", {"missing_keys": "drop"}, 'missing_keys is "refuse" or "ignore", not \'drop\''),
+    ],
+)
+def test_what_a_call_refuses_is_refused(pattern, at, message):
+    with pytest.raises(ArgumentError, match=re.escape(message)) as raised:
+        spattn.compile(pattern).explain(1000, **at)
+    assert raised.value.code == "E060"
+
+
+@pytest.mark.parametrize("pattern", ["full", "causal", "last(30)", "columns([0, -1])", "chunk(50) & causal"])
+@pytest.mark.parametrize(("k_offset", "num_keys", "q_offset"), [(0, 60, None), (40, 60, 0), (50, 50, 50), (70, 10, 80)])
+def test_errors_are_those_of_the_call(pattern, k_offset, num_keys, q_offset):
+    torch = pytest.importorskip("torch")
+    attn, q, k = spattn.compile(pattern), torch.zeros(1, 1, 20, 8), torch.zeros(1, 1, num_keys, 8)
+    texts = []
+    for asked in (
+        lambda: attn(q, k, k, q_offset=q_offset, k_offset=k_offset, kv_len=100),
+        lambda: attn.explain(20, 100, q_offset=q_offset, k_offset=k_offset, num_keys=num_keys),
+    ):
+        try:
+            asked()
+            texts.append("")
+        except ArgumentError as error:
+            texts.append(str(error))
+    assert texts[0] == texts[1]
 
 
 @pytest.mark.parametrize("q_offset", [None, 0, 1 << 19, 1 << 20])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from dataclasses import replace
 from itertools import groupby
@@ -131,21 +132,56 @@ COUNTED = (
 )
 
 
+FRAMES = {
+    "some rows": ((1000, 3000), None),
+    "a shard's own": ((2048, 3072), (2048, 3072)),
+    "the shard before": ((2048, 3072), (1024, 2048)),
+    "the first": ((1024, 4096), (0, 1000)),
+    "some": ((1000, 4096), (1500, 3500)),
+    "the last": ((3500, 4096), (3000, 4096)),
+}
+
+
 @pytest.mark.parametrize("pattern", COUNTED)
 @pytest.mark.parametrize("block_n", [32, 128])
 def test_work_is_what_tiles_visit(pattern, block_n):
     if "random" in pattern and block_n > 64:
         pytest.skip("no tile is wider than the blocks that are listed")
+    assert_visited(pattern, block_n, Sizes(4096, 4096, 0, 1, 1, 64, 2), rel=0.12, abs_=2)
+
+
+@pytest.mark.parametrize("pattern", [one for one in COUNTED if not re.search("neighborhood|global|random", one)])
+@pytest.mark.parametrize("block_n", [32, 128])
+@pytest.mark.parametrize("frame", FRAMES)
+def test_work_with_some_keys_of_a_whole(pattern, block_n, frame):
+    (first, stop), keys = FRAMES[frame]
+    # where few row tiles see any of them, ten samples stand for all less well
+    assert_visited(pattern, block_n, Sizes(stop - first, 4096, first, 1, 1, 64, 2, given=keys), rel=0.3, abs_=5)
+
+
+def assert_visited(pattern: str, block_n: int, sizes: Sizes, rel: float, abs_: float) -> None:
+    """The work of tiles of 64 rows is what the layout visits."""
     layout = compile_pattern(pattern).layout()
-    sizes = Sizes(4096, 4096, 0, 1, 1, 64, 2)
     for i, one in enumerate(layout.passes):
-        found = coverage(replace(layout, passes=(one,)), 4096, 4096, 64, block_n).passes[0]
+        at = {"q_offset": sizes.first, "given": sizes.given}
+        found = coverage(replace(layout, passes=(one,)), sizes.q_len, sizes.kv_len, 64, block_n, **at).passes[0]
         work = Workload(one, sizes, (64,)).work(Tile(64, block_n, 4, 3))
         assert work.programs == found.row_tiles or found.row_tiles == 0, f"pass {i}"
         visited = found.full + found.partial
-        assert work.steps * work.programs == pytest.approx(visited, rel=0.12, abs=2)
-        assert work.full * work.programs == pytest.approx(found.full, rel=0.15, abs=0.12 * visited + 2)
+        assert work.steps * work.programs == pytest.approx(visited, rel=rel, abs=abs_)
+        assert work.full * work.programs == pytest.approx(found.full, rel=max(rel, 0.15), abs=0.12 * visited + abs_)
         assert work.longest >= 0.7 * found.longest
+
+
+def test_tables_and_lists_hold_their_share_of_the_keys():
+    whole, some = (Sizes(1024, 4096, 0, 1, 1, 64, 2, given=keys) for keys in (None, (1024, 2048)))
+    for pattern in ("random(8)", "blocks(t, size=64)"):
+        of_all, of_some = (Workload(only(pattern), sizes, (64,)).work(Tile(64, 64, 4, 3)) for sizes in (whole, some))
+        assert of_some.steps == of_all.steps / 4
+    walk = "columns([0, 7, 700, 1025, 1500, 2047, 3000, 4000])"
+    of_all, of_some = (Workload(only(walk), sizes, (64,)).work(Tile(64, 64, 4, 3)) for sizes in (whole, some))
+    assert of_some.steps == of_all.steps == 1
+    assert of_some.moved < of_all.moved
 
 
 @pytest.mark.parametrize("pattern", COUNTED)

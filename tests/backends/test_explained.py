@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from spattn.analysis.plans import About, groups
 from spattn.attend import Attention
 from spattn.backends.gpu import Gpu
 from spattn.cache.store import Cache
-from spattn.call.positions import Numbers
+from spattn.call.positions import Numbers, standing
 from spattn.call.request import Request
 from spattn.codegen.tile import Tile
+from spattn.cost.sizes import Sizes
 from spattn.gpu import launch, tile_records
 from spattn.gpu.forward import attend
 from spattn.gpu.launch import Options, Outputs
@@ -32,6 +34,7 @@ from spattn.gpu.tuning import Tuner
 from spattn.machine.device import H200
 from spattn.pattern import Pattern
 from spattn.runtime.arguments import checked
+from spattn.runtime.kinds import kind_of
 from tests import strategies
 from tests.kernels import TRITON
 
@@ -79,14 +82,16 @@ class Idle:
 @st.composite
 def requests(draw: st.DrawFn, pattern: Pattern) -> Request:
     heads, group = draw(st.sampled_from([1, 3])), draw(st.sampled_from([1, 4]))
-    batch, q_len, kv_len = draw(st.integers(1, 2)), draw(st.sampled_from(LENGTHS)), draw(st.sampled_from(LENGTHS))
+    batch, q_len, num_keys = draw(st.integers(1, 2)), draw(st.sampled_from(LENGTHS)), draw(st.sampled_from(LENGTHS))
+    before, after = (draw(st.sampled_from([0, 0, 1, 700, 5000])) for _ in range(2))
+    kv_len = before + num_keys + after
     dims = [draw(st.sampled_from([16, 40, 64, 96, 128, 256])) for _ in range(2)]
     dtype = draw(st.sampled_from([torch.float16, torch.bfloat16, torch.float32]))
     tensors = draw(strategies.tensors_for(pattern.syntax, q_len, kv_len, batch, heads * group))
-    shapes = (heads * group, q_len, dims[0]), (heads, kv_len, dims[0]), (heads, kv_len, dims[1])
+    shapes = (heads * group, q_len, dims[0]), (heads, num_keys, dims[0]), (heads, num_keys, dims[1])
     q, k, v = (torch.empty(batch, *shape, dtype=dtype) for shape in shapes)
-    options = {"tf32": draw(st.booleans()), "said": Numbers(draw(st.sampled_from([None, 0, 5, kv_len])))}
-    return checked(q, k, v, scale=None, roles=pattern.free_names, tensors=tensors, **options)
+    said = Numbers(draw(st.sampled_from([None, 0, 5, before, kv_len])), before, kv_len)
+    return checked(q, k, v, scale=None, roles=pattern.free_names, tensors=tensors, tf32=draw(st.booleans()), said=said)
 
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -110,6 +115,22 @@ def test_plan_and_tiles_are_those_of_the_launch(taken, data):
             assert (part.tiling.block_m, part.tiling.block_n) == (tile.block_m, tile.block_n)
             assert (part.cost is None) == one.skips(*job.rows)
             assert part.cost is None or part.cost.tile == str(tile)
+
+
+def test_calls_of_one_kind_have_one_bucket():
+    """A call that is served like an earlier one has its tiles: they are those that would be chosen for it."""
+    buckets: dict[Any, set[Any]] = {}
+    numbers = (0, 1, 300, 512, 700, 1000, 1024, 2000, 5000)
+    for q_len, num_keys in itertools.product((1, 64, 700), (1, 500, 512, 600, 1000)):
+        for q_offset, before, after in itertools.product(numbers, numbers, (0, 1, 3000)):
+            at = standing(q_len, before + num_keys + after, q_offset=q_offset, k_offset=before, num_keys=num_keys)
+            shapes = [(1, 2, n, 16) for n in (q_len, num_keys, num_keys)]
+            strides = (0, 0, 16, 1)
+            kind = kind_of((*shapes, *[strides] * 3, (), (), None, at.said, ()))
+            sizes = Sizes(at.q_len, at.kv_len, at.q_offset, 2, 1, 16, 2, given=at.given).bucketed()
+            buckets.setdefault(kind, set()).add(sizes)
+    assert all(len(found) == 1 for found in buckets.values())
+    assert len(buckets) < 3000
 
 
 def ran(attn: Attention, taken: Taken, tuner: Tuner | None = None, **options: Any) -> tuple[Tile, ...]:

@@ -132,6 +132,18 @@ class TestExplain:
         assert "float32, head dimension 96, 64 of v and out" in spattnc(*arguments).out
         assert "8 heads on 2 of keys, the first query at 5" in spattnc(*arguments).out
 
+    def test_some_keys_of_a_whole(self, spattnc):
+        sizes = ("-n", "100", "--kv-len", "400", "--q-offset", "150", "--k-offset", "120", "--keys", "80")
+        answer = spattnc("explain", "last(8)", *sizes, "--missing-keys", "ignore", "--json").json
+        found = spattn.compile("last(8)").explain(
+            100, 400, q_offset=150, k_offset=120, num_keys=80, missing_keys="ignore"
+        )
+        assert answer["pairs"] == found.pairs == 50 * 8 + 28
+        assert (answer["k_offset"], answer["num_keys"], answer["kv_len"]) == (120, 80, 400)
+        refused = spattnc("explain", "last(8)", *sizes)
+        assert refused.status == 2
+        assert refused.err.startswith("error E060: row 50, at position 200, attends key 200, and keys 120 .. 199 are")
+
     def test_tiles_that_are_not_measured(self, spattnc):
         assert "not measured yet" not in spattnc("explain", "last(8)", "-n", "100").out
         answer = spattnc("explain", "last(8)", "-n", "100", "--tuned")
@@ -173,6 +185,14 @@ class TestShow:
         answer = spattnc("show", "causal", "-n", "2", "--json").json
         assert answer["fraction"] == [[1.0, 0.0], [1.0, 1.0]]
 
+    def test_some_keys_of_a_whole(self, spattnc):
+        sizes = ("-n", "2", "--kv-len", "9", "--q-offset", "4", "--k-offset", "3", "--keys", "4")
+        answer = spattnc("show", "causal", *sizes, "--json").json
+        assert answer["fraction"] == [[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0]]
+        assert answer["columns"] == [3, 4, 5, 6, 7]
+        assert answer["placement"] == ["keys 3 .. 6 of 9", "the first query at 4"]
+        assert spattnc("show", "causal", *sizes).out.splitlines()[0].split() == ["3"]
+
     def test_a_length_without_limit(self, spattnc):
         answer = spattnc("show", "local(256) | global([0])", "-n", "1000000000")
         assert answer.status == 0
@@ -193,6 +213,24 @@ class TestVerify:
         rungs = {rung["name"]: rung["passed"] for rung in answer.json["rungs"]}
         assert rungs["layout"]
         assert rungs["torch"]
+
+    @pytest.mark.parametrize("at", [["--k-offset", "31"], ["--k-offset", "20", "--keys", "33", "--q-offset", "15"]])
+    @pytest.mark.parametrize(
+        "pattern", ["local(5) | global([0, -1])", "documents(ids) & causal", "random(2, block=16)"]
+    )
+    def test_some_keys_of_a_whole(self, spattnc, pattern, at):
+        pytest.importorskip("torch")
+        answer = spattnc("verify", pattern, "-n", "70", "--kv-len", "80", *at, "--head-dim", "16", "--json")
+        assert answer.status == 0
+        rungs = {rung["name"]: rung for rung in answer.json["rungs"]}
+        assert rungs["layout"]["passed"]
+        assert rungs["torch"]["passed"]
+        parsed = spattn.parse(pattern)
+        if not parsed.free_names:
+            offset = {"q_offset": 15, "num_keys": 33, "k_offset": 20} if "--keys" in at else {"k_offset": 31}
+            mask = parsed.mask(70, 80, num_heads=2, **offset)
+            pairs = mask.expand(1, 2, *mask.shape[-2:]).sum()
+            assert rungs["layout"]["detail"] == f"the same {pairs} pairs"
 
     def test_a_wrong_layout_is_named(self, spattnc, monkeypatch):
         pytest.importorskip("torch")

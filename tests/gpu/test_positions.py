@@ -119,3 +119,25 @@ def test_nothing_waits_for_the_device() -> None:
         attn(q, k, k, **at)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize(
+    "pattern", ["blocks(table, size=16)", "random(6, block=16) | last(40)", "last(100) | columns([::16])"]
+)
+def test_a_window_of_the_last_keys_goes_on(pattern: str) -> None:
+    """Each call is launched as the one before, with lists of the blocks in which its own keys lie."""
+    generator = torch.Generator("cuda").manual_seed(0)
+    whole = torch.randn(2, HEADS[1], 512, 64, generator=generator, device="cuda", dtype=torch.float16)
+    table = torch.rand(32, 32, generator=generator, device="cuda") < 0.5
+    tensors = {"table": table} if "table" in pattern else {}
+    attn, other = (spattn.compile(pattern, backend=backend) for backend in ("triton", "torch"))
+    for stop in (300, 301, 317, 333, 400, 416, 512):
+        found = []
+        for one in (attn, other):
+            k = whole[:, :, stop - 128 : stop].clone().requires_grad_()
+            q = whole[:, :, stop - 40 : stop].repeat(1, 2, 1, 1).requires_grad_()
+            at = {"k_offset": stop - 128, "kv_len": stop, "missing_keys": "ignore"}
+            out, lse = one(q, k, k, return_lse=True, **at, **tensors)
+            found.append([out, lse, *torch.autograd.grad(out.float().square().sum(), (q, k))])
+        for mine, wanted in zip(*found, strict=True):
+            torch.testing.assert_close(mine, wanted, atol=1e-2, rtol=1e-2)

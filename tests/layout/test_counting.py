@@ -13,7 +13,7 @@ from spattn.frontend.meaning import meaning
 from spattn.frontend.parser import parse
 from spattn.layout.counting import count, count_by_layout, density
 from spattn.relation import counting
-from tests.strategies import patterns, q_offsets, tensors_for
+from tests.strategies import key_ranges, patterns, q_offsets, tensors_for
 
 
 @settings(max_examples=30, suppress_health_check=list(HealthCheck))
@@ -31,6 +31,10 @@ def test_visits_count_what_the_mask_counts(data: st.DataObject) -> None:
     call = (tensors, q_offset, heads, batch)
     assert count_by_layout(meaning(node), q_len, kv_len, *call) == mask.sum()
     assert density(meaning(node), q_len, kv_len, *call) == mask.mean()
+    first, stop = data.draw(key_ranges(kv_len))
+    assert count_by_layout(meaning(node), q_len, kv_len, *call, (first, stop)) == mask[..., first:stop].sum()
+    if first < stop:
+        assert density(meaning(node), q_len, kv_len, *call, (first, stop)) == mask[..., first:stop].mean()
 
 
 @pytest.mark.parametrize("text", ["last(200) & where(t[k] > t[q])", "documents(t) & last(300)"])

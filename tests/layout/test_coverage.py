@@ -48,3 +48,24 @@ def test_all_allowed_pairs_are_computed(name: str) -> None:
     mask = oracle.mask(node, 64, 70, num_heads=2, tensors=given)
     served = mask.size // (64 * 70) / found.calls  # heads that one call stands for
     assert found.total.pairs * served >= mask.sum()
+
+
+def test_tiles_are_counted_from_the_first_key_that_is_given() -> None:
+    at = {"q_offset": 0, "given": (37, 165)}
+    assert coverage(layout_of("full"), 64, 1000, 64, 64, **at).total == Coverage(1, 2, 0, 2 * 64 * 64, 2)
+    own = coverage(layout_of("causal"), 1024, 4096, 64, 64, q_offset=1000, given=(1000, 2024))
+    assert own == coverage(layout_of("causal"), 1024, 1024, 64, 64)
+    later = coverage(layout_of("causal"), 1024, 4096, 64, 64, q_offset=1000, given=(2024, 3048))
+    assert later.total.full == later.total.partial == 0
+
+
+@pytest.mark.parametrize("name", PICKED)
+def test_all_allowed_pairs_of_some_keys_are_computed(name: str) -> None:
+    node = parse(PICKED[name])
+    reads = tensors(node, 70)
+    found = coverage(plan(meaning(node)), 64, 70, 16, 16, given=(19, 58), num_heads=2, tensors=reads)
+    whole = coverage(plan(meaning(node)), 64, 70, 16, 16, num_heads=2, tensors=reads)
+    mask = oracle.mask(node, 64, 70, num_heads=2, tensors=reads)[..., 19:58]
+    served = mask.size // (64 * 39) / found.calls
+    assert whole.total.pairs >= found.total.pairs
+    assert found.total.pairs * served >= mask.sum()

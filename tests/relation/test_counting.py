@@ -16,7 +16,7 @@ from spattn.expressions.nodes import Bool
 from spattn.frontend.meaning import meaning
 from spattn.frontend.parser import parse
 from spattn.relation.counting import count, row_counts
-from tests.strategies import patterns, q_offsets, tensors_for
+from tests.strategies import key_ranges, patterns, q_offsets, tensors_for
 
 
 def condition(text: str) -> Bool:
@@ -37,6 +37,9 @@ def test_the_count_is_the_sum_of_the_mask(data: st.DataObject) -> None:
         reject()
     found = count(meaning(node), q_len, kv_len, tensors, q_offset, heads, batch)
     assert found in (None, mask.sum())
+    first, stop = data.draw(key_ranges(kv_len))
+    found = count(meaning(node), q_len, kv_len, tensors, q_offset, heads, batch, (first, stop))
+    assert found in (None, mask[..., first:stop].sum())
 
 
 @pytest.mark.parametrize(
