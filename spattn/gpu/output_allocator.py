@@ -27,6 +27,11 @@ class OutputAllocator:
         self._dtype, self._device = dtype, device
         self._quick = _quick if device.type == "cuda" else None
 
+    @staticmethod
+    def like(tensor: torch.Tensor) -> OutputAllocator:
+        """Makes tensors of the shape and the strides of one."""
+        return OutputAllocator(tensor.shape, tensor.dtype, tensor.device, tensor.stride())
+
     def __call__(self) -> torch.Tensor:
         """A new one."""
         if self._quick is not None:

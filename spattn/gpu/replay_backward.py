@@ -57,34 +57,37 @@ class ReplayedBackward:
         together = at[0] | at[1] | at[2] | at[3] | row[0] | row[1] | row[2]
         if together % ALIGNMENT or torch.cuda.current_device() != self._device.index:
             return None
-        dq, dk, dv = torch.empty_like(q), None, None
-        if self._wants_keys:
-            dk, dv = torch.empty_like(k), torch.empty_like(v)
-        if positions.by_request:
-            Gradients(dq, dk, dv).clear()
         last = self._ready
         if last is not None and (last[0] is exact or last[0] == exact):
             ready = last[1]
         else:
-            found = self._filled((q, k, v, d_out, out, d_lse, dq, dk, dv), positions, prepared)
+            found = self._filled((q, k, v, d_out, out, d_lse), positions, prepared)
             if found is None:
                 return None
             ready, self._ready = found, (exact, found)
+        dq, dk, dv = (None if make is None else make() for make in ready.gradients)
+        assert dq is not None
+        into = Gradients(dq, dk, dv)
+        if positions.by_request:
+            into.clear()
         row_stats = ready.row_stats()  # held until all is launched, else others would write there
         made = row_stats.data_ptr()
         run_again(ready.queries, (*at, row[0], row[1], dq.data_ptr(), row[2], made), prepared, self._device)
         if dk is not None and dv is not None:
             run_again(ready.keys, (*at, dk.data_ptr(), dv.data_ptr(), made), prepared, self._device)
-        return Gradients(dq, dk, dv)
+        return into
 
     def _filled(
         self, tensors: tuple[torch.Tensor | None, ...], positions: Positions, prepared: Prepared
     ) -> _Ready | None:
         """The launches for tensors of these strides; None where they need other kernels."""
-        q = tensors[0]
+        q, k, v, *_ = tensors
         assert q is not None
+        assert k is not None
+        assert v is not None
         frame = Frame(positions, q.shape[0], self._heads, self._device)
-        strides = [ZERO if one is None else one.stride()[:3] for one in tensors]
+        into = [torch.empty_like(q), *(torch.empty_like(one) if self._wants_keys else None for one in (k, v))]
+        strides = [ZERO if one is None else one.stride()[:3] for one in (*tensors, *into)]
         of_q, of_k, of_v, of_do, of_out, of_dlse, of_dq, of_dk, of_dv = strides
         by_queries: tuple[Strides, ...] = (of_q, of_k, of_v, of_do, of_out, of_dlse, of_dq)
         queries = planned_again(self._queries, frame, self._scale, by_queries, prepared)
@@ -93,14 +96,24 @@ class ReplayedBackward:
             keys = planned_again(self._keys, frame, self._scale, (of_q, of_k, of_v, of_do, of_dk, of_dv), prepared)
         if queries is None or keys is None:
             return None
-        return _Ready(queries, keys, OutputAllocator((*q.shape[:3], ROW_STATS), torch.float32, self._device))
+        gradients = [None if one is None else OutputAllocator.like(one) for one in into]
+        row_stats = OutputAllocator((*q.shape[:3], ROW_STATS), torch.float32, self._device)
+        return _Ready(queries, keys, gradients, row_stats)
 
 
 class _Ready(NamedTuple):
-    """Launches for tensors of just these shapes and strides, of dq, of dk and dv; what makes that which dq leaves."""
+    """For tensors of just these shapes and strides.
+
+    Attributes:
+        queries: Launches of dq.
+        keys: Launches of dk and dv.
+        gradients: What makes dq, dk and dv; None for those that nobody asks for.
+        row_stats: What makes that which dq leaves.
+    """
 
     queries: list[Launch]
     keys: list[Launch]
+    gradients: list[OutputAllocator | None]
     row_stats: OutputAllocator
 
 

@@ -17,7 +17,7 @@ from spattn.backends.gpu import Gpu
 from spattn.codegen.kernel_specs import GRAD_Q
 from spattn.gpu import backward, derivations, modules
 
-TERMS = 3 * len(GRAD_Q.operands) + GRAD_Q.vectors.index("terms")  # the place among the arguments of dq
+ROW_STATS = 3 * len(GRAD_Q.operands) + GRAD_Q.vectors.index("row_stats")  # the place among the arguments of dq
 PATTERNS = {
     "window": "last(6)",
     "splits": "global([0, 9]) | local(3)",
@@ -105,12 +105,12 @@ def launched(launches: Launches, call: Any, given: list[Tensor]) -> list[tuple[A
     d_out, d_lse = torch.randn_like(out), torch.randn_like(lse)
     gradients = torch.autograd.grad((out, lse), given, (d_out, d_lse))
     derived = launches.taken()
-    of_dq = next(one for one in derived if len(one) > TERMS)  # what derives lists is told less
-    return ran + named(derived, (*given, out, lse, d_out, d_lse, *gradients), of_dq[TERMS])
+    of_dq = next(one for one in derived if len(one) > ROW_STATS)  # what derives lists is told less
+    return ran + named(derived, (*given, out, lse, d_out, d_lse, *gradients), of_dq[ROW_STATS])
 
 
-def named(launched: list[tuple[Any, ...]], tensors: Sequence[Tensor], terms: int = 0) -> list[tuple[Any, ...]]:
-    names = {x.data_ptr(): f"tensor {i}" for i, x in enumerate(tensors)} | {terms: "terms"}
+def named(launched: list[tuple[Any, ...]], tensors: Sequence[Tensor], row_stats: int = 0) -> list[tuple[Any, ...]]:
+    names = {x.data_ptr(): f"tensor {i}" for i, x in enumerate(tensors)} | {row_stats: "row_stats"}
     return [tuple(names.get(x, "made") if is_address(x) else x for x in one) for one in launched]
 
 
@@ -129,7 +129,7 @@ def test_later_calls_launch_with_the_tensors_of_the_first(name: str, launches: L
     kept = [[x.requires_grad_() for x in drawn(seed)] for seed in range(3)]
     first, *later = (launched(launches, call, given) for given in kept)
     seen = {x for one in first for x in one}
-    assert {"terms", *(f"tensor {i}" for i in range(8))} <= seen  # dk and dv may be sums of others
+    assert {"row_stats", *(f"tensor {i}" for i in range(8))} <= seen  # dk and dv may be sums of others
     # a later call derives all its lists before it launches the rest
     assert all(Counter(one) == Counter(first) for one in later)
 

@@ -61,8 +61,10 @@ def test_answers_are_as_the_fake_says(dtype: torch.dtype) -> None:
 def test_only_what_is_asked_for_is_computed() -> None:
     given, rest = drawn(), arguments("window")
     out, lse = FORWARD(*given, *rest)
-    dq, dk, dv = BACKWARD(out, None, *given, out, lse, *rest, [False, True, False])
-    assert [dq.numel(), dk.shape, dv.numel()] == [0, given[1].shape, 0]
+    dq, dk, dv, d_floats = BACKWARD(out, None, *given, out, lse, *rest, [False, True, False])
+    assert [dq.numel(), dk.shape, dv.numel(), d_floats] == [0, given[1].shape, 0, []]
+    with pytest.raises(ArgumentError, match="wanted has 2 entries, and the plan 3"):
+        BACKWARD(out, None, *given, out, lse, *rest, [False, True])
 
 
 def test_a_plan_is_read_as_it_was_written() -> None:
@@ -80,7 +82,7 @@ GOOD = json.loads(plan("causal"))
         ("", PatternError, "E035"),
         ("[" * 100_000, PatternError, "E035"),
         ("[]", PatternError, "E035"),
-        (json.dumps({**GOOD, "spattn": 2}), PatternError, "E035"),
+        (json.dumps({**GOOD, "spattn": 1}), PatternError, "E035"),
         (json.dumps({**GOOD, "more": 1}), PatternError, "E035"),
         (json.dumps({**GOOD, "tf32": 1}), PatternError, "E035"),
         (json.dumps({**GOOD, "tensors": [1]}), PatternError, "E035"),
