@@ -44,6 +44,14 @@ class Derivation:
     allocator: OutputAllocator
     zeroed: bool = False
 
+    def told(self, place: int, number: int) -> Derivation:
+        """The same with another number among the first launch's, after its tensors."""
+        first, *rest = self.launches.each
+        arguments = first.arguments.copy()
+        arguments[len(first.kernel.pointers) + place] = number
+        launches = Launches([first._replace(arguments=arguments), *rest], self.launches.workspace)
+        return Derivation(launches, self.allocator, self.zeroed)
+
     def __call__(self, *sources: torch.Tensor) -> torch.Tensor:
         """The tensor, derived on the current stream."""
         made = self.allocator()
@@ -99,7 +107,7 @@ def token_list(tokens: torch.Tensor, length: int, requests: torch.Tensor | None 
         workspace, kernels = Workspace(), _kernels()
         result = len(sources)
         places = result + 1 + workspace.add(batch * count, torch.int32)
-        grid, numbers = (-(-count // COMPARED), batch, 1), (count, length, *strides)
+        grid, numbers = (-(-count // COMPARED), batch, 1), (count, 0, *strides)
         constants = requests is not None, COMPARED
         steps = [
             _step(kernels.place_tokens, grid, (0, result - 1, places), numbers, constants, strides),
@@ -108,7 +116,7 @@ def token_list(tokens: torch.Tensor, length: int, requests: torch.Tensor | None 
         return Derivation(Launches(steps, workspace), OutputAllocator(tokens.shape, torch.int32, tokens.device))
 
     sources = (tokens,) if requests is None else (tokens, requests)
-    return _settled(("tokens", length), sources, made)
+    return _settled(("tokens", length), sources, lambda: _settled(("tokens",), sources, made).told(1, length))
 
 
 def membership(tokens: torch.Tensor, length: int, requests: torch.Tensor | None = None) -> Derivation:
