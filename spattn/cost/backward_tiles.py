@@ -23,7 +23,7 @@ from spattn.expressions.nodes import Expr, RandomTable, Read, Sym
 from spattn.expressions.tensors import NOTHING
 from spattn.layout.boxes import axis_ends
 from spattn.layout.ir import Blocks, Box, FrameClamp, Listed, Pass, SegmentClamp, Walk
-from spattn.layout.tiling import rows_each
+from spattn.layout.tiling import present_residues, rows_each
 from spattn.machine.device import Device
 from spattn.relation.bounds import Range
 from spattn.relation.lattice import Affine, Runs
@@ -90,7 +90,7 @@ def _suited(tile: Tile, one: Pass, extent: Extent, seen: int, device: Device) ->
     sizes = [walk.keys.size for walk in one.walks if isinstance(walk.keys, Blocks)]
     tile = replace(tile, block_m=block_m, block_n=min(tile.block_n, *map(next_power, sizes), tile.block_n))
     tile = _fitting(tile, next_power(extent.head_dim) * extent.itemsize, device.shared)
-    programs = -(-rows // tile.block_m) * one.residues * extent.count
+    programs = -(-rows // tile.block_m) * present_residues(one, extent.rows) * extent.count
     steps = seen * extent.group // tile.block_n
     wanted = RESIDENT * device.processors // max(programs, 1)
     return replace(tile, splits=max(1, min(wanted, steps // MIN_STEPS, MAX_SPLITS)))

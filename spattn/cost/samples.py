@@ -12,7 +12,7 @@ from spattn.expressions.evaluation import IntArray, evaluate
 from spattn.expressions.tensors import NOTHING
 from spattn.layout.grid_index import positions_of
 from spattn.layout.ir import Grid, Listed, Pass, box_sides
-from spattn.layout.tiling import tile_count, tile_rows
+from spattn.layout.tiling import present_residues, tile_count, tile_rows
 from spattn.relation.lattice import Affine, Regular, Runs
 
 SHARES = (0.0, 0.07, 0.19, 0.3, 0.44, 0.56, 0.7, 0.81, 0.93, 1.0)
@@ -31,7 +31,7 @@ class Samples:
         tiles: Row tiles of one (batch, head), residues included, for each BLOCK_M.
         rows: Rows of one (batch, head).
         u0, u1: First and last row coordinate.
-        residue: The residue class that they are of.
+        residue: The residue class that they are of, one of those that the rows are of.
         places: Of rows on a grid: u0 and u1 on each axis.
     """
 
@@ -73,13 +73,14 @@ def _picked(tiles: int) -> IntArray:
 
 
 def _regular(one: Pass, rows: Regular, sizes: Sizes, block_m: tuple[int, ...]) -> Samples:
-    residue = one.residues // 2
+    present = present_residues(one, sizes.rows)
+    residue = (sizes.rows[0] + present // 2) % one.residues
     ends = coordinate(rows, np.array(sizes.rows), residue)
     begin, end = int(ends[0]), max(int(ends[1]), int(ends[0]) + 1)
     made = [_neighbours(begin, end, one.block, m) for m in block_m]
     u0, u1 = (np.stack([found[i] for found in made]) for i in (1, 2))
     rows_each = int(ends[1] - ends[0])
-    return Samples(tuple(found[0] * one.residues for found in made), rows_each * one.residues, u0, u1, residue)
+    return Samples(tuple(found[0] * present for found in made), rows_each * present, u0, u1, residue)
 
 
 def _neighbours(begin: int, end: int, block: int, block_m: int) -> tuple[int, IntArray, IntArray]:

@@ -13,6 +13,7 @@ from spattn.cost.samples import MEAN, samples
 from spattn.cost.sizes import Sizes
 from spattn.cost.trips import reach
 from spattn.layout.ir import Blocks, Pass
+from spattn.layout.tiling import present_residues
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Workload:
     def __init__(self, one: Pass, sizes: Sizes, block_m: tuple[int, ...]) -> None:
         self._one, self._sizes, self._block_m = one, sizes, block_m
         self._samples = samples(one, sizes, block_m)
-        self._reaches = [reach(walk, self._samples, sizes, one.residues) for walk in one.walks]
+        self._reaches = [reach(walk, self._samples, sizes, present_residues(one, sizes.rows)) for walk in one.walks]
         self._indirect = any(isinstance(walk.keys, Blocks) for walk in one.walks)
         self._steps: dict[int, list[tuple[float, float, float, float]]] = {}
 

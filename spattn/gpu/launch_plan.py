@@ -139,7 +139,7 @@ class LaunchPlan:
         if self._by_request:  # wherever a request's rows stand
             block = self._passes[i].block
             rows = block - 1, block - 1 + rows[1] - rows[0]
-        tiles = row_tiles(self._passes[i], rows, self._listed(i, extent), tile.block_m)
+        tiles = row_tiles(self._passes[i], rows, self._listed(i, extent), tile.block_m, by_request=self._by_request)
         programs = tiles * count * tile.splits
         counts[i] = programs * tile.block_m
         values = {**values, "tiles": tiles, "programs": programs}

@@ -11,7 +11,7 @@ from spattn.expressions.nodes import Sym
 from spattn.layout.call import Call
 from spattn.layout.grid_index import places_of, positions_of
 from spattn.layout.ir import Grid, Listed, Pass, box_sides
-from spattn.layout.tiling import tile_count, tile_rows
+from spattn.layout.tiling import present_residues, tile_count, tile_rows
 from spattn.relation.lattice import Affine, Regular, Runs
 
 NOWHERE = 2**40  # past every position
@@ -88,7 +88,9 @@ def _grid_tiles(shape: tuple[int, ...], block_m: int) -> Tiles:
 
 
 def _regular_tiles(one: Pass, rows: Regular, call: Call, block_m: int) -> Tiles:
-    parts = [_residue_tiles(one, rows, call, block_m, c) for c in range(one.residues)]
+    present = max(present_residues(one, call.rows), 1)
+    classes = ((call.rows[0] + i) % one.residues for i in range(present))
+    parts = [_residue_tiles(one, rows, call, block_m, c) for c in classes]
     return Tiles(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 

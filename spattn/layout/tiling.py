@@ -36,14 +36,22 @@ def rows_each(one: Pass, rows: tuple[int, int], listed: int) -> int:
     return count
 
 
-def row_tiles(one: Pass, rows: tuple[int, int], listed: int, block_m: int) -> int:
-    """Row tiles of a pass for each (batch, head), some of them perhaps without rows; arguments as of `rows_each`."""
+def row_tiles(one: Pass, rows: tuple[int, int], listed: int, block_m: int, *, by_request: bool = False) -> int:
+    """Row tiles of a pass for each (batch, head), some of them perhaps without rows; arguments as of `rows_each`.
+
+    `by_request`: requests begin anywhere, and so have rows of any residue class.
+    """
     if isinstance(one.rows, Grid):
         sides = box_sides(block_m, len(one.rows.shape))
         return math.prod(-(-n // side) for n, side in zip(one.rows.shape, sides, strict=True))
     if one.block > 1:
         return tile_count(*rows, one.block, block_m)
-    return -(-rows_each(one, rows, listed) // block_m) * one.residues
+    return -(-rows_each(one, rows, listed) // block_m) * (one.residues if by_request else present_residues(one, rows))
+
+
+def present_residues(one: Pass, rows: tuple[int, int]) -> int:
+    """Residue classes that the rows of a call are of; the i-th is that of its i-th row."""
+    return min(one.residues, rows[1] - rows[0])
 
 
 def tile_count(begin: int, end: int, block: int, block_m: int) -> int:
