@@ -74,7 +74,9 @@ def _picked(tiles: int) -> IntArray:
 
 def _regular(one: Pass, rows: Regular, sizes: Sizes, block_m: tuple[int, ...]) -> Samples:
     present = present_residues(one, sizes.rows)
-    residue = (sizes.rows[0] + present // 2) % one.residues
+    residue = one.residues // 2
+    if present < one.residues:
+        residue = (sizes.rows[0] + present // 2) % one.residues
     ends = coordinate(rows, np.array(sizes.rows), residue)
     begin, end = int(ends[0]), max(int(ends[1]), int(ends[0]) + 1)
     made = [_neighbours(begin, end, one.block, m) for m in block_m]

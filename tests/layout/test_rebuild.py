@@ -18,6 +18,7 @@ from spattn.frontend.syntax import Node
 from spattn.layout.ir import Layout
 from spattn.layout.planner import plan
 from spattn.layout.rebuild import layout_mask
+from spattn.layout.tiling import row_tiles
 from spattn.relation import affine
 from tests.layout.patterns import PICKED, tensors
 from tests.strategies import patterns, q_offsets, tensors_for
@@ -76,6 +77,18 @@ def test_offsets_are_exact(direction: str, q_offset: int) -> None:
     for text in ("causal & chunk(10)", "local(4) | global([0, -1])", "strided(8) | last(3)", "random(2, block=8)"):
         node = parse(text)
         check(plan(meaning(node), direction), node, 30, 45, (16, 16), q_offset=q_offset)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("q_offset", [0, 7, -5, 40])
+@pytest.mark.parametrize("q_len", [1, 3, 7, 8, 9])
+def test_short_calls_have_the_classes_of_their_rows(q_len: int, q_offset: int, direction: str) -> None:
+    node = parse("strided(8) & causal | last(3)")
+    layout = plan(meaning(node), direction)
+    check(layout, node, q_len, 45, (16, 16), q_offset=q_offset)
+    for one in layout.passes:
+        if one.residues > 1:
+            assert row_tiles(one, (q_offset, q_offset + q_len), 0, 16) == min(q_len, one.residues)
 
 
 FORMS = (
