@@ -12,7 +12,7 @@ from spattn.codegen.parameters import Parameters
 from spattn.codegen.score_text import ScoreText
 from spattn.codegen.signature import Signature, repairable, signature_of
 
-SCANNED = 64  # tiles that a program of the careful launch looks through
+SCANNED = 64  # tiles that a program of a launch that repairs looks through
 ROW_STATS = 4  # numbers that dq leaves of each row, two of them unused: the 16 bytes that a thread loads at a time
 COMBINED = 16  # dimensions of a tile of rows that a program has which combines its splits
 
@@ -184,7 +184,7 @@ class LoopText:
 
     @property
     def peelable(self) -> bool:
-        """Can its partial tiles be walked apart from the full ones, because they are the first and the last ones?"""
+        """Can its partial tiles be peeled off the full ones, because they are the first and the last ones?"""
         if self.kind == "ranges":
             return self.has_full and len(self.ranges) == 1
         return self.kind == "blocks" and bool(self.partial) and not self.walks[0].masked

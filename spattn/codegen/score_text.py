@@ -19,7 +19,7 @@ from spattn.scores.nodes import Expression, Function, Infix, Negative, Number, R
 from spattn.scores.words import steps
 
 S = Variable("s")
-WHOLE = 2**31
+WHOLE, EXACT = 2**31, 2**53  # whole numbers of 32 bits, and of floats
 POSITION, HEAD = 2**30, 2**20  # greater than any position, and than any head or batch entry that a launch has
 BOUNDS: Mapping[str, int] = {"q": POSITION, "k": POSITION, "h": HEAD, "b": HEAD}
 FUNCTIONS = {"min": "tl.minimum", "max": "tl.maximum", "abs": "tl.abs", "exp": "tl.exp", "log": "tl.log"}
@@ -97,7 +97,8 @@ class _Printer:
         text = self.text(node)
         if not _is_whole(node):
             return text
-        return f"{text}.0" if text.lstrip("-").isdecimal() else f"tl.cast({text}, tl.float32)"
+        number = text.strip("()")
+        return text.replace(number, f"{number}.0") if number.lstrip("-").isdecimal() else f"tl.cast({text}, tl.float32)"
 
     def text(self, node: Expression, *, wide: bool = False) -> str:
         """The value: whole numbers as integers, of 64 bits where they are `wide`."""
@@ -187,7 +188,7 @@ def _constant(node: Expression) -> float:
 
 
 def _literal(value: float, *, whole: bool) -> str:
-    if whole and abs(value) < WHOLE:
+    if whole and abs(value) < EXACT:
         return str(int(value)) if value >= 0 else f"({int(value)})"
     if not np.isfinite(value):
         return f'float("{value}")'

@@ -40,7 +40,7 @@ class Tile:
 
 
 def repair_tile(tile: Tile) -> Tile:
-    """The tile of a careful launch, which is rare: quickly compiled."""
+    """The tile of a launch that repairs, which is rare: quickly compiled."""
     return replace(tile, num_stages=1, registers=0, peeled=False)
 
 
