@@ -14,9 +14,9 @@ import triton
 import triton.language as tl
 
 from spattn.kernels.triton import (
-    LN_2, NOWHERE, SCANNED, any_nonfinite, below, columns_of, combine_forward, empty_softmax, full_tiles, head_of,
-    listed_head, load_part, load_rows, load_tile, nonfinite, normalised, online_softmax, places_from, request_of,
-    row_range, rows_from, share, split_of, store_part, store_rows, tile_number, tiles_in, tiles_of,
+    LN_2, NOWHERE, SCANNED, any_nonfinite, below, columns_of, combine_forward, empty_softmax, floor_mod, full_tiles,
+    head_of, listed_head, load_part, load_rows, load_tile, nonfinite, normalised, online_softmax, places_from,
+    request_of, row_range, rows_from, share, split_of, store_part, store_rows, tile_number, tiles_in, tiles_of,
 )
 
 
@@ -208,8 +208,9 @@ def attend_1(
         requests_ptr, b, q_len, kv_len, q_offset, k_offset, num_keys, ALL_KEYS, REQUESTS
     )
 
-    c = tile % 128
-    tile = tile // 128
+    present = 128 if REQUESTS else tl.minimum(128, q_rows)
+    c = floor_mod(q_offset + tile % present, 128)
+    tile = tile // present
     row_begin, row_end = (q_offset - c + 127) >> 7, (q_len + q_offset - c + 127) >> 7
     start_m = row_begin + tile * BLOCK_M
     offs_m, first_m, last_m, row_ok = rows_from(start_m, row_begin, row_end, BLOCK_M)
