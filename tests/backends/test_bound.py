@@ -105,8 +105,10 @@ def launched(launches: Launches, call: Any, given: list[Tensor]) -> list[tuple[A
     d_out, d_lse = torch.randn_like(out), torch.randn_like(lse)
     gradients = torch.autograd.grad((out, lse), given, (d_out, d_lse))
     derived = launches.taken()
-    of_dq = next(one for one in derived if len(one) > ROW_STATS)  # what derives lists is told less
-    return ran + named(derived, (*given, out, lse, d_out, d_lse, *gradients), of_dq[ROW_STATS])
+    # what derives lists is told less, and may have had memory that dq's launches have now
+    lists = next(i for i, one in enumerate(derived) if len(one) > ROW_STATS)
+    tensors = *given, out, lse, d_out, d_lse, *gradients
+    return ran + named(derived[:lists], tensors) + named(derived[lists:], tensors, derived[lists][ROW_STATS])
 
 
 def named(launched: list[tuple[Any, ...]], tensors: Sequence[Tensor], row_stats: int = 0) -> list[tuple[Any, ...]]:
