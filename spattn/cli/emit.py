@@ -66,6 +66,9 @@ def emit(
     standalone: Annotated[
         bool, typer.Option("--standalone", help="Write out the functions that generated source imports.")
     ] = False,
+    score: Annotated[
+        str | None, typer.Option("--score", help="What becomes of the scores before the mask: softcap(30), ..")
+    ] = None,
     settings: SetOption = None,
     layer: LayerOption = None,
     output: OutputOption = None,
@@ -83,23 +86,23 @@ def emit(
         case Stage.RELATION:
             text = _relation(parsed)
         case Stage.LAYOUT:
-            text = _layouts(_attention(parsed), direction)
+            text = _layouts(_attention(parsed, score), direction)
         case Stage.SOURCE:
-            attn = _attention(parsed)
+            attn = _attention(parsed, score)
             module = _module(attn, _chosen(attn, group), direction)
             text = module.standalone if standalone else module.text
         case _:
-            text, details = _machine_code(_attention(parsed), group, direction, stage, target, dtype, head_dim)
+            text, details = _machine_code(_attention(parsed, score), group, direction, stage, target, dtype, head_dim)
     if as_json:
         write_json("emit", {"pattern": str(parsed), "stage": stage.value, "text": text, **details})
     else:
         write_result(text, output)
 
 
-def _attention(pattern: Pattern) -> Attention:
+def _attention(pattern: Pattern, score: str | None) -> Attention:
     from spattn.attend import compile as compiled
 
-    return compiled(pattern)
+    return compiled(pattern, score=score)
 
 
 def _relation(pattern: Pattern) -> str:

@@ -58,6 +58,14 @@ class TestEmit:
         assert "all keys" in spattnc(*backward, "--stage", "layout").out
         assert {"grad_q_1", "grad_kv_0"} <= set(re.findall(r"def (\w+)\(", spattnc(*backward).out))
 
+    def test_scores(self, spattnc):
+        text = spattnc("emit", "causal", "--score", "softcap(30)").out
+        assert "#   score    softcap(30)" in text
+        assert "30.0 * tanh(" in text
+        wrong = spattnc("emit", "causal", "--score", "softcp(30)")
+        assert wrong.status == 2
+        assert "did you mean 'softcap'?" in wrong.err
+
     def test_groups_of_heads(self, spattnc):
         pattern = "heads([0]) & causal | heads([1]) & last(8)"
         assert "group 1" in spattnc("emit", pattern, "--stage", "layout").out
