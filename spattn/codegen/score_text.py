@@ -20,9 +20,9 @@ from spattn.scores.words import steps
 
 S = Variable("s")
 WHOLE, EXACT = 2**31, 2**53  # whole numbers of 32 bits, and of floats
-POSITION, HEAD = 2**30, 2**20  # greater than any position, and than any head or batch entry that a launch has
+POSITION, HEAD = 2**30 - 1, 2**20  # greater than any position, and than any head or batch entry that a launch has
 BOUNDS: Mapping[str, int] = {"q": POSITION, "k": POSITION, "h": HEAD, "b": HEAD}
-FUNCTIONS = {"min": "tl.minimum", "max": "tl.maximum", "abs": "tl.abs", "exp": "tl.exp", "log": "tl.log"}
+FUNCTIONS = {"min": "least", "max": "greatest", "abs": "tl.abs", "exp": "tl.exp", "log": "tl.log"}
 CONSTANT: Mapping[str, Callable[..., np.float64]] = {
     **{"+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide, "min": np.minimum, "max": np.maximum},
     **{"abs": np.abs, "sign": np.sign, "exp": np.exp, "log": np.log, "tanh": np.tanh},
@@ -52,7 +52,7 @@ def score_text(score: Score, side: Orientation, parameters: Parameters, tile: st
     """The lines of a score where `tile` is the product of a tile of rows and one of columns."""
     chain = steps(score)
     alike = {part for step in chain for part in walk(step) if isinstance(part, Read) and _is_alike(part)}
-    reads = {part: f"read_{i}" for i, part in enumerate(sorted(alike, key=repr))}
+    reads = {part: f"of_head_{i}" for i, part in enumerate(sorted(alike, key=repr))}
     printer = _Printer(side, parameters, {})
     before = tuple(line(name, printer.text(part)) for part, name in reads.items())
     scores, gradients = [], []

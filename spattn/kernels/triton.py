@@ -86,6 +86,18 @@ def tanh(x):
 
 
 @triton.jit
+def least(x, y):
+    """The lesser of two, NaN where one is."""
+    return tl.minimum(x, y, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def greatest(x, y):
+    """The greater of two, NaN where one is."""
+    return tl.maximum(x, y, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
 def sign(x):
     """1 above 0, -1 below, 0 at 0."""
     return tl.where(x > 0, 1, 0) - tl.where(x < 0, 1, 0)

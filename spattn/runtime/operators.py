@@ -103,8 +103,9 @@ def _bwd(
     saved = q, k, v, out.contiguous(), lse.contiguous()
     prepared = calls.request(arguments).tensors
     found = calls.differentiable(arguments).backward(saved, prepared, d_out, d_lse, tuple(wanted))
-    dq, dk, dv, *d_floats = _filled(q, found)
-    return dq, dk, dv, d_floats
+    dq, dk, dv = _filled(q, found[:3])
+    floats = [tensors[i] for i in calls.floats]
+    return dq, dk, dv, [x.new_empty(0) if one is None else one for x, one in zip(floats, found[3:], strict=True)]
 
 
 def _fake_bwd(
