@@ -44,7 +44,7 @@ class Reading:
     def backward(
         self, saved: tuple[Tensor, ...], d_out: Tensor | None, d_lse: Tensor | None, wanted: tuple[bool, ...]
     ) -> tuple[Tensor | None, ...]:
-        """The gradients of q, k and v."""
+        """The gradients of q, k, v and of what a score reads."""
         return self.made.backward(saved, self.prepared, d_out, d_lse, wanted)
 
     def second(
@@ -83,7 +83,7 @@ def refuse_third(ctx: Any, *grad_outputs: Any) -> Any:
 
 
 class _First(torch.autograd.Function):
-    """The gradients of q, k and v."""
+    """The gradients of q, k, v and of what a score reads."""
 
     @staticmethod
     def forward(

@@ -25,8 +25,7 @@ BOUNDS: Mapping[str, int] = {"q": POSITION, "k": POSITION, "h": HEAD, "b": HEAD}
 FUNCTIONS = {"min": "least", "max": "greatest", "abs": "tl.abs", "exp": "tl.exp", "log": "tl.log"}
 CONSTANT: Mapping[str, Callable[..., np.float64]] = {
     **{"+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide, "min": np.minimum, "max": np.maximum},
-    **{"abs": np.abs, "sign": np.sign, "exp": np.exp, "log": np.log, "tanh": np.tanh},
-    "less": lambda x, y: np.heaviside(y - x, 0.5),
+    **{"abs": np.abs, "exp": np.exp, "log": np.log, "tanh": np.tanh},
 }
 FLOATS = ("exp", "tanh", "log", "less")  # functions of floats alone
 

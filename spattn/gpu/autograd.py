@@ -116,6 +116,9 @@ class Differentiable:
             d_lse: Gradient of lse; None for zero.
             wanted: Which are asked for; the others are None.
         """
+        of_floats = self._of_floats(saved, prepared, d_out, d_lse, wanted[3:])
+        if not any(wanted[:3]):
+            return None, None, None, *of_floats
         q, k, v, out, lse = saved
         d_out, outputs, known = dense_rows(d_out, out), Outputs(out, lse), self._recorded
         given = q, k, v, out, d_out, *(() if d_lse is None else (d_lse,))
@@ -136,7 +139,7 @@ class Differentiable:
                 into.clear()
             ran = differentiate(known.plans, request, outputs, d_out, d_lse, into, Options(known.languages))
             known.keep(_kind(wanted, given), replayed_backward(request, (d_out, d_lse, out, lse), ran, wanted))
-        return *_asked(into, wanted), *self._of_floats(saved, prepared, d_out, d_lse, wanted[3:])
+        return *_asked(into, wanted), *of_floats
 
     def _of_floats(
         self,

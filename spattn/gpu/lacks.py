@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from spattn.call.request import CompiledPattern, Request
 from spattn.codegen.parameters import BlockLists, DocumentBounds, DocumentIds, Membership, Role
 from spattn.expressions.algebra import subexpressions
-from spattn.expressions.nodes import KV_LEN, RandomTable, Relative
+from spattn.expressions.nodes import KV_LEN, Documents, RandomTable, Relative
 
 
 @dataclass(frozen=True)
@@ -40,20 +40,19 @@ class Lack:
     holds: Callable[[Role, Known], bool]
 
 
-def _of_documents(role: Role) -> bool:
-    return isinstance(role, DocumentIds | DocumentBounds)
+def _documents(role: Role) -> Documents | None:
+    """Those that a tensor is of."""
+    return role.documents if isinstance(role, DocumentIds | DocumentBounds) else None
 
 
 LACKS: Mapping[str, Lack] = {
     "within": Lack(
         "positions within documents, which end with the keys",
-        lambda role, known: _of_documents(role) and known.framed,
+        lambda role, known: _documents(role) is not None and known.framed,
     ),
     "segments": Lack(
         "segments, and no number says how long the longest whole is",
-        lambda role, known: (
-            isinstance(role, DocumentIds | DocumentBounds) and role.documents.cumulative and not known.longest
-        ),
+        lambda role, known: (of := _documents(role)) is not None and of.cumulative and not known.longest,
     ),
     "tokens": Lack(
         "lists of tokens, and no number says how long the longest whole is",

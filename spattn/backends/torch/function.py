@@ -243,13 +243,13 @@ def _derived(
     scale: float,
     scoring: Scoring | None = None,
 ) -> list[Tensor]:
-    """The gradients of q, k, v and a score's tensors: with care for pairs that are not allowed where that is needed."""
+    """The gradients of q, k, v and a score's tensors, unrounded, with care for pairs not allowed where it is needed."""
     q, k, v, out, lse = saved
     rows = q, *read_rows(out, lse, d_out, d_lse)
     found = _gradients(rows, k, v, made, scale, scoring, careful=False) if is_finite(out) else None
     if found is None or not is_finite(*found):
         found = _gradients(rows, k, v, made, scale, scoring, careful=True)
-    return [*(gradient.to(x.dtype) for gradient, x in zip(found, (q, k, v), strict=False)), *found[3:]]
+    return found
 
 
 def _gradients(
