@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from spattn.backends.registry import require
 from spattn.cache.store import Cache, default_cache
 from spattn.call.positions import MissingKeys, Placement, Positions
+from spattn.codegen.decode import DecodeSource
 from spattn.codegen.module import ModuleSource
 from spattn.compiler import Compiled, compile_pattern
 from spattn.errors import BindError, MissingDependencyError
@@ -229,6 +230,10 @@ class Attention:
     ) -> ModuleSource:
         """The generated module of such a group's gradients."""
         return self._compiled.backward_source(values, by_residue, language)
+
+    def decode_source(self, values: tuple[bool, ...]) -> DecodeSource:
+        """The generated module of such a group's decode steps."""
+        return self._compiled.decode_source(values)
 
     def explain(
         self,

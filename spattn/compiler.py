@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from spattn.codegen.decode import DecodeSource, decode_source
 from spattn.codegen.languages import LANGUAGES
 from spattn.codegen.module import ModuleSource, backward_source, module_source
 from spattn.expressions.frozen import frozen
@@ -55,6 +56,10 @@ class Compiled:
         """Stage 5, in a language."""
         return _source(self.layout(values, by_residue=by_residue), self.text, language, self.score)
 
+    def decode_source(self, values: tuple[bool, ...] = (), language: str = "triton") -> DecodeSource:
+        """Stage 5 for a decoder's steps."""
+        return _decode_source(self.layout(values), self.text, language, self.score)
+
     def backward_source(
         self, values: tuple[bool, ...] = (), by_residue: bool = True, language: str = "triton"
     ) -> ModuleSource:
@@ -85,6 +90,11 @@ def _layout(condition: Bool, known: tuple[tuple[Bool, bool], ...], direction: st
 @lru_cache(maxsize=512)
 def _source(layout: Layout, text: str, language: str, score: Score | None) -> ModuleSource:
     return module_source(layout, text, LANGUAGES[language], score)
+
+
+@lru_cache(maxsize=512)
+def _decode_source(layout: Layout, text: str, language: str, score: Score | None) -> DecodeSource:
+    return decode_source(layout, text, LANGUAGES[language], score)
 
 
 @lru_cache(maxsize=512)

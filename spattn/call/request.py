@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from spattn.call.positions import Numbers, Positions
 from spattn.call.prepared import Prepared
 from spattn.call.shape import Shape, dtype_name
+from spattn.codegen.decode import DecodeSource
 from spattn.codegen.module import ModuleSource
 from spattn.layout.ir import Layout
 from spattn.scores.nodes import Score
@@ -239,6 +240,15 @@ class CompiledPattern(Protocol):
         self, values: tuple[bool, ...], by_residue: bool = True, language: str = "triton"
     ) -> ModuleSource:
         """The generated module of a group's gradients."""
+        ...
+
+    @property
+    def reads_batch(self) -> bool:
+        """Does it ask which batch entry a pair belongs to?"""
+        ...
+
+    def decode_source(self, values: tuple[bool, ...]) -> DecodeSource:
+        """The generated module of a group's decode steps."""
         ...
 
     def publish(self, text: str) -> Path:

@@ -81,6 +81,17 @@ def row_lines(shape: tuple[int, ...], side: Orientation) -> tuple[Line, ...]:
     return tuple(lines)
 
 
+def row_digits(shape: tuple[int, ...], side: Orientation) -> tuple[Line, ...]:
+    """Where the rows lie whose positions are known: q_0, q_1, .. (or k_0, ..)."""
+    lines = []
+    for i, length in enumerate(shape):
+        inner = prod(shape[i + 1 :])
+        whole = f"{side.row}_pos // {inner}" if inner > 1 else f"{side.row}_pos"
+        lines.append(line(f"{side.row}_{i}", f"{whole} % {length}" if i else whole))
+    lines.append(line("row_ok", f"row_ok & ({side.row}_pos >= 0) & ({side.row}_pos < {prod(shape)})"))
+    return tuple(lines)
+
+
 def row_ends(shape: tuple[int, ...], side: Orientation) -> tuple[Line, ...]:
     """First and last coordinate of the tile's rows on each axis."""
     ends = []

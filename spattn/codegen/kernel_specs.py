@@ -77,6 +77,8 @@ class KernelSpec:
         weights: The tile of which pairs that are not allowed are made `hidden`.
         guarded: Are its loops skipped where they have no tile? Without that, the way past an empty loop leaves zeros in
             the registers of products that are on their way, and ptxas then lets no two of them run at once.
+        fused: May walks share a loop, and a loop peel its partial tiles? Without that each loop has one mask, in all
+            its tiles.
     """
 
     name: str
@@ -92,6 +94,7 @@ class KernelSpec:
     weights: str
     hidden: str
     guarded: bool = False
+    fused: bool = True
 
     @property
     def side(self) -> Orientation:
@@ -158,3 +161,27 @@ GRAD_KV = KernelSpec(
     hidden=code("0.0"),
     guarded=True,
 )
+DECODE_CONSTANTS = (
+    "HEAD_DIM", "V_HEAD_DIM", "BLOCK_D", "BLOCK_DV", "BLOCK_M", "BLOCK_N",
+    "POSITIONS", "SPLITS", "BATCH", "GROUP", "PAGE_SIZE", "KEPT", "RAGGED", "LISTED_HEADS", "HAS_SINKS",
+    "HAS_SCALES", "PRECISION",
+)  # fmt: skip
+DECODE = KernelSpec(
+    name=code("decode"),
+    prefix="decode",
+    direction="queries",
+    operands=("q", "k", "v", "out"),
+    vectors=("lse",),
+    parts=(),
+    results=("out", "lse"),
+    state=code("acc, m_i, l_i, done"),
+    given=(
+        code("q, k_head, stride_kb, stride_kn, v_head, stride_vb, stride_vn, table_ptr, kept_ptr, ring_slots, ring_base"),
+        code("dims, v_dims, qk_scale, split, tiles_each"),
+    ),
+    verb=code("Attends to"),
+    weights=code("scores"),
+    hidden=code('float("-inf")'),
+    fused=False,
+)
+"""One step of many requests, each with a cache of its own: all passes in one kernel, a program for a share of keys."""

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from spattn.codegen.boxes import Line, axis_names, box_text, row_ends, row_lines
+from spattn.codegen.boxes import Line, axis_names, box_text, row_digits, row_ends, row_lines
 from spattn.codegen.environment import code, comment
-from spattn.codegen.kernel_specs import FORWARD, KernelSpec, numbers_of
+from spattn.codegen.kernel_specs import DECODE, FORWARD, KernelSpec, numbers_of
 from spattn.codegen.model import ClampText, KernelText, LoopText, RangeText, SegmentText, TensorText, WalkText
 from spattn.codegen.parameters import BlockLists, DocumentBounds, Parameters, TokenList, dimensions
 from spattn.codegen.score_text import score_text
@@ -60,11 +60,12 @@ def kernel_text(
     kind: KernelSpec = FORWARD,
     reversed_heads: bool = False,
     score: Score | None = None,
+    parameters: Parameters | None = None,
 ) -> KernelText:
-    """The text parts of pass `index` of a layout, which is of the kind's direction."""
+    """The text parts of pass `index` of a layout, which is of the kind's direction; `parameters` are shared by passes."""
     assert layout.direction == kind.direction
     one = layout.passes[index]
-    return _Printer(one, kind, Parameters(), score).kernel(
+    return _Printer(one, kind, parameters or Parameters(), score).kernel(
         name=f"{kind.prefix}_{index}",
         resume=one.epilogue.accumulates,
         final=one.epilogue.stores_output,
@@ -89,7 +90,7 @@ class _Printer:
         segments = {c.documents: None for c in clamps}
         self.segment_numbers = {documents: i for i, documents in enumerate(segments)}
         self.width = self.measured(self.one.rows)
-        begin = end = position = listed = ""
+        begin = end = position = coordinate = listed = ""
         shape: tuple[int, ...] = ()
         match one.rows:
             case Listed(tokens):
@@ -101,6 +102,7 @@ class _Printer:
                 begin = self.scalar(regular.coordinate(ROW_BEGIN))
                 end = self.scalar(regular.coordinate(ROW_END))
                 position = self.text({"v": "offs_m"}, regular.position(Sym("v")))
+                coordinate = self.text({"v": f"{side.row}_pos"}, regular.coordinate(Sym("v")))
         skip = "" if one.skip == FALSE else self.text({"q": f"{side.row}_pos"}, one.skip)
         loops = self.loops(one.walks)
         title = pass_title(one, self.kind.direction, COORDINATES)
@@ -118,10 +120,11 @@ class _Printer:
             begin=begin,
             end=end,
             position=position,
+            coordinate=coordinate,
             residues=one.residues,
             block=one.block,
             list=code(listed),
-            grid=row_lines(shape, side) if shape else (),
+            grid=self.grid(shape) if shape else (),
             grid_ends=row_ends(shape, side),
             skip=skip,
             resume=resume,
@@ -133,6 +136,10 @@ class _Printer:
             tensors=tuple(TensorText(code(f"t{i}"), dimensions(role)) for i, role in enumerate(self.parameters.roles)),
             parameters=self.parameters,
         )
+
+    def grid(self, shape: tuple[int, ...]) -> tuple[Line, ...]:
+        """Where the rows of a grid lie: a box of them, or those of positions that are known."""
+        return row_digits(shape, self.kind.side) if self.kind == DECODE else row_lines(shape, self.kind.side)
 
     def text(self, names: dict[str, str], node: Node) -> str:
         return code(TritonText(COORDINATES | names, self.parameters, self.width).of(node))
@@ -194,12 +201,14 @@ class _Printer:
         loops: list[LoopText] = []
         score = None
         if self.score is not None:
-            score = score_text(self.score, self.kind.side, self.parameters, "product")
+            heads = "q_heads[:, None]" if self.kind == DECODE else "h"
+            score = score_text(self.score, self.kind.side, self.parameters, "product", heads)
         for walk in walks:
-            before = loops[-1].walks if loops and isinstance(walk.keys, Affine) and loops[-1].walks[0].shares else ()
+            shared = self.kind.fused and loops and isinstance(walk.keys, Affine) and loops[-1].walks[0].shares
+            before = loops[-1].walks if shared else ()
             boxes = sum(bool(other.walks[0].box) for other in loops)
             text = self.walk(walk, len(before), sum(len(other.ranges) for other in before), boxes)
-            loops = [*loops[: len(loops) - bool(before)], LoopText((*before, text), score)]
+            loops = [*loops[: len(loops) - bool(before)], LoopText((*before, text), score, self.kind.fused)]
         return tuple(loops)
 
     def walk(self, walk: Walk, place: int, first: int, boxes: int) -> WalkText:

@@ -123,10 +123,17 @@ class WalkText:
 
 @dataclass(frozen=True)
 class LoopText:
-    """Walks that share a loop: their tiles are one sequence, so that loads of the next walk start while one ends."""
+    """Walks that share a loop: their tiles are one sequence, so that loads of the next walk start while one ends.
+
+    Attributes:
+        walks: These.
+        score: What becomes of scores.
+        peels: May partial tiles have a loop of their own?
+    """
 
     walks: tuple[WalkText, ...]
     score: ScoreText | None = None
+    peels: bool = True
 
     @property
     def kind(self) -> str:
@@ -185,6 +192,8 @@ class LoopText:
     @property
     def peelable(self) -> bool:
         """Can its partial tiles be peeled off the full ones, because they are the first and the last ones?"""
+        if not self.peels:
+            return False
         if self.kind == "ranges":
             return self.has_full and len(self.ranges) == 1
         return self.kind == "blocks" and bool(self.partial) and not self.walks[0].masked
@@ -203,7 +212,8 @@ class KernelText:
         kind: What the kernel computes.
         rows: "regular", "blocked", "listed" or "grid".
         grid, grid_ends: Where the rows of a box lie, and its first and last coordinates.
-        begin, end: Row coordinates of the residue, half-open; position: of coordinate vector `offs_m`.
+        begin, end: Row coordinates of the residue, half-open; position: of coordinate vector `offs_m`; coordinate: of
+            position vector `q_pos`, rounded up where none has that position.
         skip: Rows not to store, "" if none; resume: start from the partial result; final: store the result.
         reversed_heads: Do batch entries and heads come in falling order? Every second launch has them so: the one
             before left the last ones in the cache.
@@ -219,6 +229,7 @@ class KernelText:
     begin: str
     end: str
     position: str
+    coordinate: str
     residues: int
     block: int
     list: str
@@ -264,7 +275,7 @@ class KernelText:
     def variables(self) -> tuple[str, ...]:
         """What the kernel knows of its tile when the walks begin, besides what every loop is given."""
         row = self.side.row
-        names = [f"{row}_pos", "row_ok", "offs_m", "first_m", "last_m", "c", "b", "h", "num_heads", "batch_size"]
+        names = [f"{row}_pos", "row_ok", "offs_m", "first_m", "last_m", "c", "b", "h", "q_heads", "num_heads", "batch_size"]
         names += ["q_len", "kv_len", "q_offset", "k_offset", "num_keys"]
         for s in self.segments:
             parts = ["first", "last", "run_first", "run_last", "length", "single", "whole", "run_start", "run_count"]

@@ -80,7 +80,7 @@ class ModuleSource:
     def standalone(self) -> str:
         """The text with the functions written out that it imports; few ask for it."""
         imported, inlined = self.helpers.imported(self.text), self.helpers.inlined(self.text)
-        return _tidied(self.text.replace(imported, inlined)) if imported else self.text
+        return tidied(self.text.replace(imported, inlined)) if imported else self.text
 
     @property
     def roles(self) -> tuple[Role, ...]:
@@ -160,8 +160,8 @@ def _module(
         "layout": [comment(line) for line in lines],
         "helpers": language.helpers.imported(body),
     }
-    head = _render(f"{language.templates}/_head.py.jinja", **names)
-    return ModuleSource(_tidied(head + body), language.helpers, tuple(map(_pass_source, kernels)))
+    head = render(f"{language.templates}/_head.py.jinja", **names)
+    return ModuleSource(tidied(head + body), language.helpers, tuple(map(_pass_source, kernels)))
 
 
 def _kernel(kernel: KernelText, templates: str) -> str:
@@ -169,12 +169,12 @@ def _kernel(kernel: KernelText, templates: str) -> str:
     spoken = {name for one in loops for name in re.findall(r"\w+", one.names)}
     by_head = [tensor for tensor in kernel.tensors if f"{tensor.name}_ptr" in spoken]
     names = {"kernel": kernel, "kind": kernel.kind, "side": kernel.side, "loops": loops, "by_head": by_head}
-    return _render(f"{templates}/{kernel.kind.name}.py.jinja", **names)
+    return render(f"{templates}/{kernel.kind.name}.py.jinja", **names)
 
 
 def _loop_function(kernel: KernelText, number: int, one: LoopText, templates: str) -> LoopFunction:
     names = {"one": one, "walk": one.walks[0], "kind": kernel.kind, "side": kernel.side}
-    body = _render(f"{templates}/_loop.py.jinja", **names).rstrip("\n")
+    body = render(f"{templates}/_loop.py.jinja", **names).rstrip("\n")
     spoken = set(re.findall(r"[a-zA-Z_]\w*", body))
     variables = code(" ".join(f"{name}," for name in kernel.variables if name in spoken))
     constants = code(" ".join(f"{name}," for name in (*CONSTANTS, "REPAIR") if name in spoken))
@@ -199,11 +199,12 @@ def _pass_source(kernel: KernelText) -> KernelSource:
     )
 
 
-def _render(name: str, **values: object) -> str:
+def render(name: str, **values: object) -> str:
+    """A template, filled in."""
     return environment().get_template(name).render(**values)
 
 
-def _tidied(source: str) -> str:
+def tidied(source: str) -> str:
     """No trailing spaces, no line too long, no more than two empty lines."""
     source = "\n".join(part for line in source.splitlines() for part in wrapped(line.rstrip())) + "\n"
     return re.sub(r"\n{4,}", "\n\n\n", source)

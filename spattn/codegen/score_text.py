@@ -47,16 +47,16 @@ class ScoreText:
     gradients: tuple[Line, ...]
 
 
-def score_text(score: Score, side: Orientation, parameters: Parameters, tile: str) -> ScoreText:
-    """The lines of a score where `tile` is the product of a tile of rows and one of columns."""
+def score_text(score: Score, side: Orientation, parameters: Parameters, tile: str, heads: str = "h") -> ScoreText:
+    """The lines of a score where `tile` is the product of a tile of rows and one of columns, `heads` whose these are."""
     chain = steps(score)
     alike = {part for step in chain for part in walk(step) if isinstance(part, Read) and _is_alike(part)}
     reads = {part: f"of_head_{i}" for i, part in enumerate(sorted(alike, key=repr))}
-    printer = _Printer(side, parameters, {})
+    printer = _Printer(side, parameters, {}, heads)
     before = tuple(line(name, printer.text(part)) for part, name in reads.items())
     scores, gradients = [], []
     for i, step in enumerate(chain):
-        printer = _Printer(side, parameters, reads, f"s_{i}")
+        printer = _Printer(side, parameters, reads, heads, f"s_{i}")
         new = printer.as_float(step)
         if S not in walk(step):
             new = f"tl.broadcast_to(tl.cast({new}, tl.float32), {tile}.shape)"
@@ -83,12 +83,14 @@ class _Printer:
         side: Whose rows are queries, or keys.
         parameters: Collects the tensors that are read.
         reads: Elements that have names.
+        heads: The head that rows are of, or a column of each row's.
         s: The name of the score before.
     """
 
     side: Orientation
     parameters: Parameters
     reads: Mapping[Read, str]
+    heads: str = "h"
     s: str = ""
 
     def as_float(self, node: Expression) -> str:
@@ -112,7 +114,7 @@ class _Printer:
             case Variable("s"):
                 return self.s
             case Variable(name):
-                own = {"q": f"{self._position('q')}", "k": f"{self._position('k')}"}.get(name, name)
+                own = {"q": self._position("q"), "k": self._position("k"), "h": self.heads}.get(name, name)
                 return f"tl.cast({own}, tl.int64)" if wide else own
             case Read(name, index):
                 return self.reads[node] if node in self.reads else self._read(name, index)

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from spattn.codegen.environment import code
-from spattn.codegen.kernel_specs import CONSTANTS, HEADS, ROW_LETTERS, KernelSpec, Part
+from spattn.codegen.kernel_specs import CONSTANTS, DECODE_CONSTANTS, HEADS, ROW_LETTERS, KernelSpec, Part
 from spattn.codegen.parameters import DocumentIds, Floats, Membership, Role, Values, dimensions, has_first_row
 from spattn.codegen.wrapping import WIDTH
 from spattn.expressions.frozen import frozen
 
 What = Literal["tensor", "stride", "size", "scalar", "constexpr"]
-Element = Literal["", "input", "fp32", "part", "given", "int64", "int32", "int8"]
+Element = Literal["", "input", "cache", "fp32", "part", "given", "int64", "int32", "int8"]
 UNALIGNED = ("dlse",)  # the tensor that a user gives with any strides
 NO_BREAK = "\0"
 PLANNED = ("splits", "batch_size", "heads", "chunks", "program")  # numbers that all calls of a launch plan share
@@ -158,6 +158,49 @@ def combining(kind: KernelSpec) -> Signature:
             vectors,
             tuple(_number(name) for name in numbers),
             tuple(Argument(str(name), "constexpr") for name in constants),
+        )
+    )
+
+
+def decoding(
+    kind: KernelSpec, tensors: Sequence[Role], numbers: Iterable[str], boxes: Iterable[Sequence[str]]
+) -> Signature:
+    """The arguments of the kernel of a decoder's step; other arguments as of `signature_of`."""
+    q, k, v, out = (
+        (
+            Argument(f"{name}_ptr", "tensor", "cache" if name in "kv" else "input", aligned=True),
+            *(
+                Argument(f"stride_{name[0]}{axis}", "stride", per_call=True, specialised=True, aligned=True)
+                for axis in ("bhn" if name in "kv" else "bhm")
+            ),
+        )
+        for name in kind.operands
+    )
+    strides_of_lse = tuple(Argument(f"stride_l{axis}", "scalar", per_call=True) for axis in "bhm")
+    return Signature(
+        (
+            q,
+            k,
+            v,
+            out,
+            (_pointer("lse_ptr"), *strides_of_lse),
+            tuple(_pointer(f"{name}_ptr") for name in ("part", "part_lse")),
+            (_pointer("arrived_ptr", "int32"), _pointer("kv_lens_ptr", "int32"), _pointer("cu_seqlens_ptr", "int32")),
+            (_pointer("table_ptr", "int32"), Argument("stride_table", "scalar", per_call=True)),
+            (_pointer("table_starts_ptr", "int32"), _pointer("kept_ptr", "int32")),
+            tuple(Argument(name, "scalar", per_call=True) for name in ("ring_slots", "ring_base")),
+            *(
+                (_pointer(f"{name}_ptr"), Argument(f"stride_{name}", "scalar", per_call=True))
+                for name in ("k_scale", "v_scale")
+            ),
+            (_pointer("sinks_ptr"), _pointer("heads_ptr", "int32")),
+            *(_input(f"t{i}", role) for i, role in enumerate(tensors)),
+            tuple(_number(name) for name in numbers),
+            (Argument("heads", "scalar"), Argument("splits", "scalar")),
+            *(
+                tuple(Argument(str(name), "constexpr") for name in group)
+                for group in (HEADS, DECODE_CONSTANTS, *boxes)
+            ),
         )
     )
 

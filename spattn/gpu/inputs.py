@@ -76,6 +76,26 @@ class Inputs:
         return tuple(tuple(_numbers_of(role, next(made), self._frame) for role in roles) for roles in self._passes)
 
 
+class RoleInputs:
+    """The run-time tensors of one kernel.
+
+    Args:
+        roles: What they are.
+        frame: Where rows and keys stand.
+    """
+
+    def __init__(self, roles: Sequence[Role], frame: Frame) -> None:
+        self._roles, self._frame = roles, frame
+
+    def tensors(self, prepared: Prepared) -> list[torch.Tensor]:
+        """They themselves."""
+        return [_tensor(role, self._frame, prepared) for role in self._roles]
+
+    def numbers(self, tensors: Sequence[torch.Tensor]) -> list[tuple[int, ...]]:
+        """The sizes and strides of each of them."""
+        return [_numbers_of(role, one, self._frame) for role, one in zip(self._roles, tensors, strict=True)]
+
+
 def _numbers_of(role: Role, tensor: torch.Tensor, frame: Frame) -> tuple[int, ...]:
     """Strides of batch and head, size and stride of each dimension, and of lists the first row."""
     extra = tensor.dim() - dimensions(role)

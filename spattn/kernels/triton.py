@@ -650,3 +650,145 @@ def combine_grad_kv(
         split_v_ptr, part_in_v_ptr, part_out_v_ptr, dv_ptr, stride_dvb, stride_dvh, at, row, bh, n, dims, splits, heads,
         1.0, stride_dvn, V_HEAD_DIM, BLOCK_M, BLOCK_D, RESUME, FINAL,
     )  # fmt: skip
+
+
+MIN_TILES = tl.constexpr(2)  # tiles of keys that a program of a step has at least: fewer cost more than they save
+
+
+@triton.jit
+def in_list_of(position, pointer, size, stride):
+    """Is each position in an ascending list?"""
+    found = position < position
+    for i in range(0, size):
+        found |= position == tl.load(pointer + i * stride)
+    return found
+
+
+@triton.jit
+def request_of_tile(
+    cu_seqlens_ptr,
+    kv_lens_ptr,
+    tile,
+    batch_size,
+    q_len,
+    POSITIONS: tl.constexpr,
+    BATCH: tl.constexpr,
+    RAGGED: tl.constexpr,
+):
+    """Whose rows a tile has.
+
+    Returns:
+        b, place: The request, and its first row in the tile.
+        first: Where its rows begin in q.
+        q_len, kv_len: Rows and keys of it; no rows where there are no keys, or no such request.
+    """
+    if RAGGED:
+        # tiles of a request begin where its rows do, one more for each request before it
+        numbers = tl.arange(0, BATCH)
+        starts = tl.load(cu_seqlens_ptr + numbers, mask=numbers < batch_size, other=NOWHERE)
+        if POSITIONS > 1:
+            starts = tl.where(numbers < batch_size, starts // POSITIONS + numbers, NOWHERE)
+        b = tl.maximum(tl.sum(tl.where(starts <= tile, 1, 0), 0) - 1, 0)
+        first = tl.load(cu_seqlens_ptr + b)
+        q_len = tl.load(cu_seqlens_ptr + b + 1) - first
+        begin = first
+        if POSITIONS > 1:
+            begin = first // POSITIONS + b
+        place = (tile - begin) * POSITIONS
+    else:
+        each = (q_len + POSITIONS - 1) // POSITIONS
+        b = tile // each
+        place = tile % each * POSITIONS
+        first = tl.full((), 0, tl.int32)
+    kv_len = tl.load(kv_lens_ptr + b)
+    return b, place, first, tl.where(kv_len > 0, q_len, 0), kv_len
+
+
+@triton.jit
+def share_of(tiles, done, split, tiles_each):
+    """The part [begin, end) of a loop's tiles that a split has, which takes tiles_each of all from the first one on."""
+    begin = tl.minimum(tl.maximum(split * tiles_each - done, 0), tiles)
+    return begin, tl.minimum(tl.maximum((split + 1) * tiles_each - done, 0), tiles)
+
+
+@triton.jit
+def table_of(table_ptr, table_starts_ptr, b, stride_table, PAGE_SIZE: tl.constexpr):
+    """Where the pages of a request are listed: in a row of the table, or from where a list of starts says."""
+    if PAGE_SIZE > 0:
+        if stride_table < 0:
+            table_ptr += tl.load(table_starts_ptr + b)
+        else:
+            table_ptr += b.to(tl.int64) * stride_table
+    return table_ptr
+
+
+@triton.jit
+def slots_of(
+    positions,
+    wanted,
+    b,
+    table_ptr,
+    kept_ptr,
+    ring_slots,
+    ring_base,
+    PAGE_SIZE: tl.constexpr,
+    KEPT: tl.constexpr,
+):
+    """The block and the slot, in 64 bits, in which a cache holds keys of a request; of those that are wanted.
+
+    A page is a block, else a request is. KEPT: of a ring, how many progressions of keys have slots for ever; -1 where
+    each position has one.
+    """
+    if PAGE_SIZE > 0:
+        block = tl.load(table_ptr + positions // PAGE_SIZE, mask=wanted, other=0)
+        return block.to(tl.int64), (positions % PAGE_SIZE).to(tl.int64)
+    slot = positions
+    if KEPT >= 0:
+        slot = ring_base + positions % ring_slots
+        for i in tl.static_range(KEPT):
+            piece = kept_ptr + (KEPT - 1 - i) * 5
+            step, first, count = tl.load(piece), tl.load(piece + 2), tl.load(piece + 3)
+            number = (positions - first) // step
+            held = (positions >= first) & (number * step == positions - first) & (number < count)
+            slot = tl.where(held, tl.load(piece + 4) + number, slot)
+    return b.to(tl.int64), slot.to(tl.int64)
+
+
+@triton.jit
+def head_rows(pointer, b, stride_b, heads, stride_h, rows, stride_m, dims):
+    """Pointers to rows, each of a head of its own."""
+    row = pointer + b.to(tl.int64) * stride_b + heads.to(tl.int64) * stride_h + rows * stride_m
+    return row[:, None] + dims[None, :]
+
+
+@triton.jit
+def is_last(arrived_ptr, count):
+    """Has this program come last of so many? What the others stored before is then seen by it, and nobody has come."""
+    tl.debug_barrier()  # each thread has stored its share
+    arrived = tl.atomic_add(arrived_ptr, 1, sem="acq_rel")
+    last = arrived == count - 1
+    if last:
+        tl.store(arrived_ptr, 0)
+    return last
+
+
+@triton.jit
+def combined_row(
+    part_ptr, part_lse_ptr, first, count, sink, dims, WIDTH: tl.constexpr, SPLITS: tl.constexpr, ROWS: tl.constexpr
+):  # fmt: skip
+    """One row of several splits as one softmax, always added alike; its lse in base 2."""
+    split = tl.arange(0, SPLITS)
+    row = first + split * ROWS
+    lse = tl.load(part_lse_ptr + row, mask=split < count, other=float("-inf"), cache_modifier=".cg")
+    parts = tl.load(
+        part_ptr + row[:, None] * WIDTH + dims[None, :],
+        mask=(split < count)[:, None] & (dims < WIDTH)[None, :],
+        other=0.0,
+        cache_modifier=".cg",
+    )
+    m = tl.maximum(tl.max(lse, 0), sink)
+    m = tl.where(m == float("-inf"), 0.0, m)
+    weights = tl.exp2(lse - m)
+    total = tl.sum(weights, 0) + tl.exp2(sink - m)
+    out = tl.sum(tl.where(weights[:, None] > 0, parts * weights[:, None], 0.0), 0)
+    return out / tl.where(total == 0, 1.0, total), tl.where(total == 0, float("-inf"), m + tl.log2(total))

@@ -1,0 +1,148 @@
+"""The generated module of a decoder's step: the passes of a layout as one kernel, over a cache of each request."""
+
+from __future__ import annotations
+
+import re
+
+from spattn._version import __version__
+from spattn.codegen.boxes import BoxText
+from spattn.codegen.environment import code, comment
+from spattn.codegen.helpers import Helpers
+from spattn.codegen.kernel_specs import DECODE, DECODE_CONSTANTS
+from spattn.codegen.kernel_text import COORDINATES, kernel_text
+from spattn.codegen.languages.language import Language
+from spattn.codegen.model import KernelText, LoopText, TensorText
+from spattn.codegen.module import render, tidied
+from spattn.codegen.parameters import BlockLists, Parameters, Role, dimensions
+from spattn.codegen.pruning import pruned
+from spattn.codegen.signature import Signature, decoding
+from spattn.expressions.algebra import symbols
+from spattn.expressions.frozen import frozen
+from spattn.expressions.nodes import RandomTable
+from spattn.expressions.text import text
+from spattn.layout.describe import describe
+from spattn.layout.ir import Box, Layout
+from spattn.relation.lattice import Affine
+from spattn.expressions.nodes import Int
+from spattn.scores.nodes import Score
+
+LOCAL = ("REQUESTS",)  # constants that a kernel says itself
+
+
+@frozen
+class DecodeSource:
+    """Generated text, and what a launcher must know of it; the same layouts give the same bytes.
+
+    Attributes:
+        text: A module that imports the functions which its kernel calls.
+        helpers: Where these are.
+        roles: The kernel's run-time tensors, in order.
+        boxes: Those that its loops walk over.
+        signature: Its arguments.
+        alike: Does the text treat all heads of a group alike? Then one program may have the query heads that share keys.
+        rows_alike: May a tile have several positions of a request?
+    """
+
+    text: str
+    helpers: Helpers
+    roles: tuple[Role, ...]
+    boxes: tuple[Box, ...]
+    signature: Signature
+    alike: bool
+    rows_alike: bool
+
+    @property
+    def standalone(self) -> str:
+        """The text with the functions written out that it imports."""
+        imported, inlined = self.helpers.imported(self.text), self.helpers.inlined(self.text)
+        return tidied(self.text.replace(imported, inlined)) if imported else self.text
+
+
+@frozen
+class LoopFunctions:
+    """A loop as two functions: one that counts its tiles, one that walks them; `names` are what they read."""
+
+    name: str
+    title: str
+    names: str
+    constants: str
+    body: str
+    count_names: str
+    count_constants: str
+    count: str
+
+
+def decode_source(layout: Layout, pattern: str, language: Language, score: Score | None = None) -> DecodeSource:
+    """The kernel of a step of `layout`, of direction "queries". `pattern` stands in the head, escaped."""
+    parameters = Parameters()
+    kernels = [kernel_text(layout, i, DECODE, score=score, parameters=parameters) for i in range(len(layout.passes))]
+    tensors = [TensorText(code(f"t{i}"), dimensions(role)) for i, role in enumerate(parameters.roles)]
+    boxes = [box for kernel in kernels for box in kernel.boxes]
+    passes = [
+        (kernel, [_loop(kernel, i, one, tensors, boxes, language.templates) for i, one in enumerate(kernel.loops)])
+        for kernel in kernels
+    ]
+    numbers = ("batch_size", "q_len", "qk_scale")
+    signature = decoding(DECODE, parameters.roles, numbers, [box.sides for box in boxes])
+    body = render(
+        f"{language.templates}/decode.py.jinja",
+        passes=passes,
+        kind=DECODE,
+        side=DECODE.side,
+        tensors=tensors,
+        signature=signature,
+    )
+    body = pruned(body)
+    head = render(
+        f"{language.templates}/_head.py.jinja",
+        version=comment(__version__),
+        digest=comment(language.helpers.digest),
+        pattern=comment(pattern),
+        condition=comment(text(layout.condition)),
+        score=comment(str(score)) if score else None,
+        layout=[comment(line) for line in describe(layout, COORDINATES)],
+        helpers=language.helpers.imported(body),
+    )
+    return DecodeSource(
+        text=tidied(head + body),
+        helpers=language.helpers,
+        roles=tuple(parameters.roles),
+        boxes=tuple(one.box for one in boxes),
+        signature=signature,
+        alike="h" not in symbols(layout.condition) and not any(map(_of_heads, parameters.roles)),
+        rows_alike=all(one.rows == Affine(1, Int(0)) and one.block == one.residues == 1 for one in layout.passes),
+    )
+
+
+def _of_heads(role: Role) -> bool:
+    """Has each head a tensor of its own?"""
+    return isinstance(role, BlockLists) and isinstance(role.table, RandomTable)
+
+
+def _loop(
+    kernel: KernelText, number: int, one: LoopText, tensors: list[TensorText], boxes: list[BoxText], templates: str
+) -> LoopFunctions:
+    known = {"one": one, "walk": one.walks[0], "kind": kernel.kind, "side": kernel.side}
+    body = render(f"{templates}/_loop.py.jinja", **known).rstrip("\n")
+    count = render(f"{templates}/_tile_count.py.jinja", **known).rstrip("\n")
+    names, constants = _spoken(kernel, body)
+    count_names, count_constants = _spoken(kernel, count)
+    local = [line for line in ("    REQUESTS: tl.constexpr = True\n",) if "REQUESTS" in count]
+    return LoopFunctions(
+        code(f"{kernel.name}_loop_{number}"),
+        one.title,
+        names,
+        constants,
+        code("".join(local) + body),
+        count_names,
+        count_constants,
+        code("".join(local) + count),
+    )
+
+
+def _spoken(kernel: KernelText, body: str) -> tuple[str, str]:
+    """Variables of the kernel, and constants, that a body speaks of, each with a comma."""
+    spoken = set(re.findall(r"[a-zA-Z_]\w*", body))
+    variables = code(" ".join(f"{name}," for name in kernel.variables if name in spoken))
+    constants = code(" ".join(f"{name}," for name in DECODE_CONSTANTS if name in spoken))
+    return variables, constants
