@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from spattn.codegen.decode import DecodeSource
 from spattn.codegen.kernel_specs import GRAD_KV, GRAD_Q
 from spattn.codegen.languages import LANGUAGES
 from spattn.codegen.model import COMBINED
@@ -29,6 +30,7 @@ from spattn.machine.target import Target
 
 ITEM_SIZES = {"fp16": 2, "bf16": 2, "fp32": 4}
 USUAL_LENGTH, USUAL_HEADS = 8192, 16  # of the call for which tiles are chosen
+KV_HEADS = 8  # of a decoder that is compiled ahead
 INTEGERS = {"given": "i32", "int64": "i64", "int32": "i32", "int8": "i8"}
 
 
@@ -113,6 +115,68 @@ def compile_ahead(
             name, chunk = f"{one.name}_combine", {"BLOCK_D": COMBINED}
             found.append(_compiled(name, one.combining, kernels[name], target, dtype, tile, known | chunk))
     return found
+
+
+def compile_decode_ahead(
+    source: DecodeSource,
+    kernel: Any,
+    target: Target,
+    dtype: str,
+    head_dim: int,
+    v_head_dim: int,
+    tile: Tile,
+    *,
+    group: int = 4,
+    page_size: int = 0,
+    splits: int = 32,
+    positions: int = 1,
+) -> Artefact:
+    """The kernel of a decoder's steps, for a GPU.
+
+    Args:
+        source: Generated text.
+        kernel: What `load` made of it.
+        target: The GPU.
+        dtype: "fp16", "bf16" or "fp32": of q, k, v and out.
+        head_dim: Width of q and k.
+        v_head_dim: Width of v and out.
+        tile: Of rows, which are positions times the query heads that share keys, and keys.
+        group: Query heads that share keys.
+        page_size: Keys of a page, 0 without pages.
+        splits: Programs that share the keys of a tile, at most.
+        positions: Of a request, in a tile.
+
+    Raises:
+        MissingDependencyError: Triton is not installed.
+        UnsupportedError: This process interprets kernels, and so compiles none.
+    """
+    _require_compiler()
+    block_d, block_dv = padded(head_dim, v_head_dim, ITEM_SIZES[dtype])
+    sides = sides_of(source.boxes, tile.block_m, tile.block_n)
+    names = source.signature.names
+    constants = {
+        "num_q_heads": group * KV_HEADS,
+        "group_size": group,
+        "HEAD_DIM": head_dim,
+        "V_HEAD_DIM": v_head_dim,
+        "BLOCK_D": block_d,
+        "BLOCK_DV": block_dv,
+        "BLOCK_M": tile.block_m,
+        "BLOCK_N": tile.block_n,
+        "POSITIONS": positions,
+        "SPLITS": splits,
+        "BATCH": 64,
+        "GROUP": group,
+        "PAGE_SIZE": page_size,
+        "KEPT": -1,
+        "RAGGED": False,
+        "LISTED_HEADS": False,
+        "HAS_SINKS": False,
+        "HAS_SCALES": False,
+        "PRECISION": "ieee",
+        **dict(zip(names[len(names) - len(sides) :], sides, strict=True)),
+    }
+    return _compiled("decode", source.signature, kernel, target, dtype, tile, constants)
 
 
 def usual_backward_tiles(
@@ -211,5 +275,5 @@ def _type(one: Argument, dtype: str) -> str:
         return "constexpr"
     if one.what != "tensor":
         return one.element or "i32"
-    elements = {"input": dtype, "fp32": "fp32", "part": "fp32" if dtype == "fp32" else "fp16"}
+    elements = {"input": dtype, "cache": dtype, "fp32": "fp32", "part": "fp32" if dtype == "fp32" else "fp16"}
     return f"*{elements.get(one.element, INTEGERS.get(one.element))}"

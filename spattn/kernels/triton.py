@@ -741,17 +741,18 @@ def slots_of(
     """
     if PAGE_SIZE > 0:
         block = tl.load(table_ptr + positions // PAGE_SIZE, mask=wanted, other=0)
-        return block.to(tl.int64), (positions % PAGE_SIZE).to(tl.int64)
-    slot = positions
-    if KEPT >= 0:
-        slot = ring_base + positions % ring_slots
+        slot = positions % PAGE_SIZE
+    elif KEPT < 0:
+        block, slot = b, positions
+    else:
+        block, slot = b, ring_base + positions % ring_slots
         for i in tl.static_range(KEPT):
             piece = kept_ptr + (KEPT - 1 - i) * 5
             step, first, count = tl.load(piece), tl.load(piece + 2), tl.load(piece + 3)
             number = (positions - first) // step
             held = (positions >= first) & (number * step == positions - first) & (number < count)
             slot = tl.where(held, tl.load(piece + 4) + number, slot)
-    return b.to(tl.int64), slot.to(tl.int64)
+    return block.to(tl.int64), slot.to(tl.int64)
 
 
 @triton.jit
