@@ -128,7 +128,6 @@ def compile_decode_ahead(
     *,
     group: int = 4,
     page_size: int = 0,
-    splits: int = 32,
     positions: int = 1,
 ) -> Artefact:
     """The kernel of a decoder's steps, for a GPU.
@@ -143,7 +142,6 @@ def compile_decode_ahead(
         tile: Of rows, which are positions times the query heads that share keys, and keys.
         group: Query heads that share keys.
         page_size: Keys of a page, 0 without pages.
-        splits: Programs that share the keys of a tile, at most.
         positions: Of a request, in a tile.
 
     Raises:
@@ -164,7 +162,7 @@ def compile_decode_ahead(
         "BLOCK_M": tile.block_m,
         "BLOCK_N": tile.block_n,
         "POSITIONS": positions,
-        "SPLITS": splits,
+        "SPLITS": 32,
         "BATCH": 64,
         "GROUP": group,
         "PAGE_SIZE": page_size,

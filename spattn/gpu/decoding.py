@@ -35,8 +35,9 @@ from spattn.gpu.load import load
 from spattn.layout.boxes import sides_of
 from spattn.layout.ir import Layout
 
-MIN_TILES = 2  # of keys that a program has at least, as kernels know
+PROGRAMS = 4  # of a processor, where a step has one request
 MOST_SPLITS = 64
+MIN_TILES = 1
 ROWS = 64  # of a tile of several positions
 
 
@@ -229,7 +230,7 @@ class _Launcher:
     def _splits_for(self) -> int:
         """Programs that share the keys of a tile, at most: they fill the device where a step has one request."""
         device = described(self._sizes.device)
-        wanted = max(2 * device.processors // (self._heads * self._each), 1)
+        wanted = max(PROGRAMS * device.processors // (self._heads * self._each), 1)
         tiles = max(_tiles_at(self._layout, self._sizes, part, self._tile) for part in range(1, 9))
         each = max(-(-tiles // min(wanted, MOST_SPLITS)), MIN_TILES)
         return max(-(-tiles // each), 1)

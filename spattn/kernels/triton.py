@@ -15,6 +15,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 ROW_STATS = tl.constexpr(4)  # numbers that dq leaves of a row, two unused: the 16 bytes that a thread loads at a time
 REQUEST = tl.constexpr(8)  # numbers of a request in the table of requests
 SCANNED = tl.constexpr(64)  # tiles that a program looks through whose rows may have to be mended
+ROWS_TOGETHER = tl.constexpr(4)  # whose shares are combined at a time
 
 
 @triton.jit
@@ -652,9 +653,6 @@ def combine_grad_kv(
     )  # fmt: skip
 
 
-MIN_TILES = tl.constexpr(2)  # tiles of keys that a program of a step has at least: fewer cost more than they save
-
-
 @triton.jit
 def in_list_of(position, pointer, size, stride):
     """Is each position in an ascending list?"""
@@ -774,22 +772,42 @@ def is_last(arrived_ptr, count):
 
 
 @triton.jit
-def combined_row(
-    part_ptr, part_lse_ptr, first, count, sink, dims, WIDTH: tl.constexpr, SPLITS: tl.constexpr, ROWS: tl.constexpr
+def combine_shares(
+    part_ptr, part_lse_ptr, at, count, sinks_ptr, out_ptr, stride_ob, stride_oh, stride_om, lse_ptr, stride_lb,
+    stride_lh, stride_lm, b, h, first, place, q_len, dims, WIDTH: tl.constexpr, POSITIONS: tl.constexpr,
+    BLOCK_DV: tl.constexpr, GROUP: tl.constexpr, SPLITS: tl.constexpr, HAS_SINKS: tl.constexpr,
 ):  # fmt: skip
-    """One row of several splits as one softmax, always added alike; its lse in base 2."""
-    split = tl.arange(0, SPLITS)
-    row = first + split * ROWS
-    lse = tl.load(part_lse_ptr + row, mask=split < count, other=float("-inf"), cache_modifier=".cg")
-    parts = tl.load(
-        part_ptr + row[:, None] * WIDTH + dims[None, :],
-        mask=(split < count)[:, None] & (dims < WIDTH)[None, :],
-        other=0.0,
-        cache_modifier=".cg",
-    )
-    m = tl.maximum(tl.max(lse, 0), sink)
-    m = tl.where(m == float("-inf"), 0.0, m)
-    weights = tl.exp2(lse - m)
-    total = tl.sum(weights, 0) + tl.exp2(sink - m)
-    out = tl.sum(tl.where(weights[:, None] > 0, parts * weights[:, None], 0.0), 0)
-    return out / tl.where(total == 0, 1.0, total), tl.where(total == 0, float("-inf"), m + tl.log2(total))
+    """Stores what the shares of a tile's keys come to: those of `count` splits, from number `at` on, added alike."""
+    together: tl.constexpr = SPLITS if SPLITS < 16 else 16
+    for begin in range(0, tl.minimum(q_len - place, POSITIONS) * GROUP, ROWS_TOGETHER):
+        i = begin + tl.arange(0, ROWS_TOGETHER)
+        head, own = h + i % GROUP, place + i // GROUP
+        kept = (i < POSITIONS * GROUP) & (own < q_len)
+        acc = tl.zeros([ROWS_TOGETHER, BLOCK_DV], tl.float32)
+        m_i, l_i = tl.full([ROWS_TOGETHER], float("-inf"), tl.float32), tl.zeros([ROWS_TOGETHER], tl.float32)
+        for start in range(0, count, together):
+            split = start + tl.arange(0, together)
+            there = (split < count)[:, None] & kept[None, :]
+            row = (at + split)[:, None] * (POSITIONS * GROUP) + i[None, :]
+            # what other processors have stored is in no cache but the one that all share
+            lse = tl.load(part_lse_ptr + row, mask=there, other=float("-inf"), cache_modifier=".cg")
+            parts = tl.load(
+                part_ptr + row[:, :, None] * WIDTH + dims[None, None, :],
+                mask=there[:, :, None] & (dims < WIDTH)[None, None, :],
+                other=0.0,
+                cache_modifier=".cg",
+            )
+            m_new = tl.maximum(m_i, tl.max(lse, 0))
+            m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
+            weights = tl.exp2(lse - m_safe[None, :])
+            alpha = tl.exp2(m_i - m_safe)
+            acc = acc * alpha[:, None] + tl.sum(tl.where(weights[:, :, None] > 0, parts * weights[:, :, None], 0.0), 0)
+            m_i, l_i = m_new, l_i * alpha + tl.sum(weights, 0)
+        if HAS_SINKS:
+            sink = tl.load(sinks_ptr + head, mask=kept, other=0.0) * LOG2_E
+            acc, m_i, l_i = add_part(acc, m_i, l_i, tl.zeros_like(acc), sink)
+        acc, lse = normalised(acc, m_i, l_i)
+        token = (first + own).to(tl.int64)
+        out_ptrs = head_rows(out_ptr, b, stride_ob, head, stride_oh, token, stride_om, dims)
+        tl.store(out_ptrs, acc.to(out_ptr.dtype.element_ty), mask=kept[:, None] & (dims < WIDTH)[None, :])
+        tl.store(head_of(lse_ptr, b, stride_lb, head, stride_lh) + token * stride_lm, lse * LN_2, mask=kept)
