@@ -15,6 +15,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 ROW_STATS = tl.constexpr(4)  # numbers that dq leaves of a row, two unused: the 16 bytes that a thread loads at a time
 REQUEST = tl.constexpr(8)  # numbers of a request in the table of requests
 SCANNED = tl.constexpr(64)  # tiles that a program looks through whose rows may have to be mended
+TOGETHER = tl.constexpr(32)
 ROWS_TOGETHER = tl.constexpr(4)  # whose shares are combined at a time
 
 
@@ -778,7 +779,7 @@ def combine_shares(
     BLOCK_DV: tl.constexpr, GROUP: tl.constexpr, SPLITS: tl.constexpr, HAS_SINKS: tl.constexpr,
 ):  # fmt: skip
     """Stores what the shares of a tile's keys come to: those of `count` splits, from number `at` on, added alike."""
-    together: tl.constexpr = SPLITS if SPLITS < 16 else 16
+    together: tl.constexpr = SPLITS if SPLITS < TOGETHER else TOGETHER
     for begin in range(0, tl.minimum(q_len - place, POSITIONS) * GROUP, ROWS_TOGETHER):
         i = begin + tl.arange(0, ROWS_TOGETHER)
         head, own = h + i % GROUP, place + i // GROUP
@@ -811,3 +812,26 @@ def combine_shares(
         out_ptrs = head_rows(out_ptr, b, stride_ob, head, stride_oh, token, stride_om, dims)
         tl.store(out_ptrs, acc.to(out_ptr.dtype.element_ty), mask=kept[:, None] & (dims < WIDTH)[None, :])
         tl.store(head_of(lse_ptr, b, stride_lb, head, stride_lh) + token * stride_lm, lse * LN_2, mask=kept)
+
+
+@triton.jit(do_not_specialize=["batch_size", "q_len", "heads", "splits", "stride_lb", "stride_lh", "stride_lm"])
+def combine_steps(
+    part_ptr, part_lse_ptr, arrived_ptr, kv_lens_ptr, cu_seqlens_ptr, heads_ptr, sinks_ptr, out_ptr, stride_ob, stride_oh, stride_om, lse_ptr, stride_lb,
+    stride_lh, stride_lm, batch_size, q_len, heads, splits, WIDTH: tl.constexpr, POSITIONS: tl.constexpr,
+    BLOCK_DV: tl.constexpr, GROUP: tl.constexpr, SPLITS: tl.constexpr, BATCH: tl.constexpr, RAGGED: tl.constexpr, LISTED_HEADS: tl.constexpr, HAS_SINKS: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0)
+    head, tile = program % heads, program // heads
+    head = listed_head(heads_ptr, head, LISTED_HEADS)
+    b, place, first, q_len, kv_len = request_of_tile(
+        cu_seqlens_ptr, kv_lens_ptr, tile, batch_size, q_len, POSITIONS, BATCH, RAGGED
+    )
+    if place < q_len:
+        at = tile.to(tl.int64) * heads + program % heads
+        used = tl.load(arrived_ptr + at)
+        if used > 1:
+            combine_shares(
+                part_ptr, part_lse_ptr, at * splits, used, sinks_ptr, out_ptr, stride_ob, stride_oh, stride_om,
+                lse_ptr, stride_lb, stride_lh, stride_lm, b, head * GROUP, first, place, q_len, tl.arange(0, BLOCK_DV), WIDTH,
+                POSITIONS, BLOCK_DV, GROUP, SPLITS, HAS_SINKS,
+            )
