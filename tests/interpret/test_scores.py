@@ -68,6 +68,7 @@ def test_drawn_scores(node: Node, score: Score, q_len: int, kv_len: int, data: s
         "apply(exp(-1) * s) + bias(log(1 / 2) + min(3, 4) - abs(-2))",
         "apply(abs(q - k))",
         "bias(q * q * q * k * 1000000 / 1000000000000)",
+        "bias(2000000000 * 2000000000 * q * k / 4e21)",  # would wrap as a whole number
         "apply(max(s, 0))",
         "apply(s / (1 + abs(s)))",
         "bias(t[b, h, q, k])",
