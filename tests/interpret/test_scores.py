@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import spattn
 from spattn import oracle
+from spattn.errors import UnsupportedError
 from spattn.frontend.parser import parse as parse_pattern
 from spattn.frontend.syntax import Node
 from spattn.scores.nodes import Score
@@ -113,3 +114,14 @@ def test_frames_and_requests() -> None:
         mine, theirs = (one(q, k, v, slopes=slopes, return_lse=True, **call) for one in (attn, other))
         for x, y in zip(mine, theirs, strict=True):
             torch.testing.assert_close(x, y, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_of_tensors_are_in_no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of q, k and v are, where no others are recorded."""
+    q, k, v = leaves(12, 30)
+    slopes, attn = torch.rand(HEADS), spattn.compile("causal", score="alibi(slopes)", backend="triton")
+    monkeypatch.setattr("spattn.gpu.autograd.is_captured", lambda *tensors: True)
+    torch.autograd.grad(attn(q, k, v, slopes=slopes).sum(), (q, k, v))
+    out = attn(q, k, v, slopes=slopes.requires_grad_())
+    with pytest.raises(UnsupportedError, match="E061: no graph captures the gradients of a score's tensors"):
+        torch.autograd.grad(out.sum(), (q, slopes))
