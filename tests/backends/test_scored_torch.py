@@ -147,6 +147,30 @@ def test_vmap_is_a_loop() -> None:
     torch.testing.assert_close(torch.func.grad(mapped)(given[3]), theirs)
 
 
+@pytest.mark.parametrize("poison", [False, True])
+def test_gradients_that_are_asked_for(poison: bool) -> None:
+    """Each alone is what it is among all, repaired too, and others are not computed."""
+    given = [*(x.detach() for x in leaves(dtype=torch.float64)), torch.rand(HEADS, dtype=torch.float64), torch.rand(1)]
+    if poison:
+        given[1][:, :, -1] = torch.nan  # the last key, which no row but the last one sees
+
+    def gradients(wanted: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
+        q, k, v, slopes, c = (x.clone().requires_grad_(i in wanted) for i, x in enumerate(given))
+        out = spattn.attention(q, k, v, "causal", score="alibi(slopes) + apply(c * s)", slopes=slopes, c=c)
+        return torch.autograd.grad(out[:, :, :-1].sin().sum(), [(q, k, v, slopes, c)[i] for i in wanted])
+
+    every = gradients((0, 1, 2, 3, 4))
+    for wanted in ((0,), (1,), (2,), (3,), (4,), (0, 2), (1, 3), (2, 4)):
+        for i, mine in zip(wanted, gradients(wanted), strict=True):
+            torch.testing.assert_close(mine, every[i], atol=1e-12, rtol=1e-12, equal_nan=True)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("spattn.backends.torch.backward.add_rows", None)
+        gradients((3, 4))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("spattn.backends.torch.scoring.Pairs.derived", None)
+        gradients((2,))
+
+
 def test_packed_requests() -> None:
     q, k, v = (x.detach()[0].transpose(0, 1) for x in leaves(dtype=torch.float64))
     ends, slopes = torch.tensor([0, 9, 9, LENGTH]), torch.rand(HEADS, dtype=torch.float64, requires_grad=True)
