@@ -37,7 +37,7 @@ Groups = Sequence[tuple[Layout, IntArray]]
 def groups_of(plans: CompiledPattern, request: Request) -> Groups:
     """The groups of heads that a call has."""
     groups = plans.groups(request.batch_size, request.num_q_heads)
-    return [(plans.layout_of(values), pairs) for values, pairs in groups.items()]
+    return [(plans.layout_of(values), heads) for values, heads in groups.items()]
 
 
 def attention(groups: Groups, request: Request) -> tuple[Tensor, Tensor]:
@@ -132,9 +132,9 @@ def _made(groups: Groups, request: Request) -> list[Run]:
     given = tensors.derived(("arrays", *spans, *sizes), tuple(tensors), arrays)
     return [
         run
-        for layout, pairs in groups
+        for layout, heads in groups
         for one, reads in zip(spans, given, strict=True)
-        for run in runs(layout, pairs, request, one, reads)
+        for run in runs(layout, heads, request, one, reads)
     ]
 
 
