@@ -93,7 +93,7 @@ def differentiate(
         add_rows(into.v, batch.keys.ravel(), transposed_product(allowed, p, rows.d_out).flatten(2, 3))
     if into.q is None and into.k is None and not into.tensors:
         return
-    d_s = scores(rows.d_out, v).sub_(rows.shift).mul_(p)
+    d_s = (rows.d_out @ v.transpose(-1, -2)).sub_(rows.shift).mul_(p)
     if allowed is not None:
         d_s = torch.where(allowed, d_s, 0)
     if pairs is not None:
