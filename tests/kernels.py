@@ -37,9 +37,9 @@ from spattn.runtime.arguments import checked
 SENTINEL = 777.0
 FENCE = 256  # elements, a multiple of any alignment that Triton asks about
 SMALL = Tile(16, 16, 4, 1)
-APART = replace(SMALL, peeled=True)
+PEELED = replace(SMALL, peeled=True)
 TRITON = ("triton",)
-TILES = (SMALL, APART, replace(APART, splits=3))
+TILES = (SMALL, PEELED, replace(PEELED, splits=3))
 
 
 @dataclass(frozen=True)

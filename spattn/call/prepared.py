@@ -80,8 +80,12 @@ class Kept(Prepared):
         return self
 
     def _is_captured(self) -> bool:
-        on_gpu = any(one.is_cuda for one in self.values())
-        return on_gpu and torch.cuda.is_current_stream_capturing()
+        return is_captured(*self.values())
+
+
+def is_captured(*tensors: torch.Tensor) -> bool:
+    """Is what is computed of these tensors now captured in a graph, and computed when that runs?"""
+    return any(one.is_cuda for one in tensors) and torch.cuda.is_current_stream_capturing()
 
 
 NONE = Prepared({})

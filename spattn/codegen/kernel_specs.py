@@ -108,7 +108,7 @@ class KernelSpec:
 
     @property
     def tensors(self) -> tuple[str, ...]:
-        """What a call brings, in order; the (batch, head) pairs and run-time tensors follow."""
+        """What a call brings, in order; the list of heads and run-time tensors follow."""
         return (*self.operands, *self.vectors)
 
 

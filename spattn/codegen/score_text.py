@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,19 +16,28 @@ from spattn.codegen.environment import code
 from spattn.codegen.orientation import Orientation
 from spattn.codegen.parameters import Floats, Parameters
 from spattn.scores.derivative import ONE, ZERO, derivative
-from spattn.scores.nodes import Expression, Function, Infix, Negative, Number, Read, Score, Variable, children, walk
+from spattn.scores.nodes import (
+    LEAST_FLOAT,
+    Expression,
+    Function,
+    Infix,
+    Negative,
+    Number,
+    Read,
+    Score,
+    Variable,
+    children,
+    walk,
+)
+from spattn.scores.whole import BITS_32, bound, is_whole
 from spattn.scores.words import steps
 
 S = Variable("s")
-WHOLE, EXACT = 2**31, 2**53  # whole numbers of 32 bits, and of floats
-POSITION, HEAD = 2**30 - 1, 2**20  # greater than any position, and than any head or batch entry that a launch has
-BOUNDS: Mapping[str, int] = {"q": POSITION, "k": POSITION, "h": HEAD, "b": HEAD}
 FUNCTIONS = {"min": "least", "max": "greatest", "abs": "tl.abs", "exp": "tl.exp", "log": "tl.log"}
-CONSTANT: Mapping[str, Callable[..., np.float64]] = {
+CONSTANT: Mapping[str, Callable[..., Any]] = {
     **{"+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide, "min": np.minimum, "max": np.maximum},
     **{"abs": np.abs, "exp": np.exp, "log": np.log, "tanh": np.tanh},
 }
-FLOATS = ("exp", "tanh", "log", "less")  # functions of floats alone
 
 
 @dataclass(frozen=True)
@@ -96,21 +106,17 @@ class _Printer:
     def as_float(self, node: Expression) -> str:
         """The value as float32."""
         text = self.text(node)
-        if not _is_whole(node):
+        if not is_whole(node):
             return text
         number = text.strip("()")
         return text.replace(number, f"{number}.0") if number.lstrip("-").isdecimal() else f"tl.cast({text}, tl.float32)"
 
     def text(self, node: Expression, *, wide: bool = False) -> str:
         """The value: whole numbers as integers, of 64 bits where they are `wide`."""
-        if not isinstance(node, Number | Variable | Read) and not any(
-            isinstance(part, Variable | Read) for part in walk(node)
-        ):
-            return _literal(_constant(node), whole=_is_whole(node))
-        wide = wide or (_is_whole(node) and _bound(node) >= WHOLE)
+        if not any(isinstance(part, Variable | Read) for part in walk(node)):
+            return _literal(_constant(node))
+        wide = wide or (bound(node) or 0) >= BITS_32
         match node:
-            case Number(value):
-                return _literal(value, whole=_is_whole(node))
             case Variable("s"):
                 return self.s
             case Variable(name):
@@ -125,10 +131,11 @@ class _Printer:
             case Function(name, arguments):
                 given = [self._alike(one, wide, node) for one in arguments]
                 return f"{FUNCTIONS.get(name, name)}({', '.join(given)})"
+        raise AssertionError(node)
 
     def _alike(self, operand: Expression, wide: bool, node: Expression) -> str:
         """An operand in the kind of numbers that its node has."""
-        return self.text(operand, wide=wide) if _is_whole(node) else self.as_float(operand)
+        return self.text(operand, wide=wide) if is_whole(node) else self.as_float(operand)
 
     def _position(self, of: str) -> str:
         """Positions of queries or keys, as rows or columns of the tile."""
@@ -142,55 +149,27 @@ class _Printer:
         return f"tl.load({' + '.join(places)}).to(tl.float32)"
 
 
-def _is_whole(node: Expression) -> bool:
-    match node:
-        case Number(value):
-            return value.is_integer() and abs(value) < WHOLE
-        case Variable(name):
-            return name != "s"
-        case Read():
-            return False
-        case Infix("/", _, _):
-            return False
-        case Function(name, _) if name in FLOATS:
-            return False
-    return all(map(_is_whole, children(node)))
-
-
-def _bound(node: Expression) -> int:
-    """What a whole value does not pass, whatever its sign."""
-    parts = [_bound(part) for part in children(node)]
-    match node:
-        case Number(value):
-            return int(abs(value))
-        case Variable(name):
-            return BOUNDS[name]
-        case Infix("*", _, _):
-            return max(parts[0] * parts[1], *parts)
-        case Infix():
-            return sum(parts)
-        case Function("sign", _):
-            return max(1, *parts)
-    return max(parts)
-
-
 def _constant(node: Expression) -> float:
-    """The value of arithmetic without variables; infinite or NaN as floats have it."""
-    given = [np.float64(_constant(part)) for part in children(node)]
+    """The value of arithmetic without variables: an int where it is whole, else a float32, infinite or NaN perhaps."""
+    kind = np.int64 if is_whole(node) else np.float32
+    given: list[Any] = [kind(_constant(part)) for part in children(node)]
     with np.errstate(all="ignore"):
         match node:
             case Number(value):
-                return value
+                return int(value) if is_whole(node) else value
             case Negative():
-                return float(-given[0])
+                found = -given[0]
             case Infix(name, _, _) | Function(name, _):
-                return float(CONSTANT[name](*given))
-    raise AssertionError(node)
+                found = CONSTANT[name](*given)
+            case _:
+                raise AssertionError(node)
+    return int(found) if is_whole(node) else float(found)
 
 
-def _literal(value: float, *, whole: bool) -> str:
-    if whole and abs(value) < EXACT:
-        return str(int(value)) if value >= 0 else f"({int(value)})"
+def _literal(value: float) -> str:
     if not np.isfinite(value):
         return f'float("{value}")'
-    return repr(float(value)) if value >= 0 else f"({float(value)!r})"
+    if not isinstance(value, int) and abs(value) < LEAST_FLOAT:
+        value = 0.0  # which Triton would take for a float64
+    text = str(value if isinstance(value, int) else np.float32(value))
+    return text if value >= 0 else f"({text})"

@@ -10,8 +10,9 @@ import torch
 from spattn.call import request as call
 from spattn.call.differentiation import Reading, gradients
 from spattn.call.positions import USUAL, Numbers, Positions, placed
-from spattn.call.prepared import Prepared
+from spattn.call.prepared import Prepared, is_captured
 from spattn.call.request import CompiledPattern, Request, Upstream
+from spattn.errors import UnsupportedError
 from spattn.gpu.backward import Gradients, dense_rows, differentiate
 from spattn.gpu.forward import attend
 from spattn.gpu.kernel_launch import kind_of
@@ -149,10 +150,20 @@ class Differentiable:
         d_lse: torch.Tensor | None,
         wanted: tuple[bool, ...],
     ) -> tuple[torch.Tensor | None, ...]:
-        """The gradients of what a score reads."""
+        """The gradients of what a score reads.
+
+        Raises:
+            UnsupportedError: E061, a graph is captured, which cannot wait for the device as they do.
+        """
         if not any(wanted):
             return (None,) * len(wanted)
         q, k, v, *_ = saved
+        if is_captured(q):
+            raise UnsupportedError(
+                "E061",
+                "no graph captures the gradients of a score's tensors, which wait for the device",
+                hint="give the call these tensors detached, or leave its backward pass out of the graph",
+            )
         request = self._request(q, k, v, prepared)
         reference = self._recorded.reference(self._recorded.plans, request)
         return reference.backward(saved, prepared, d_out, d_lse, (False, False, False, *wanted))[3:]

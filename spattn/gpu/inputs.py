@@ -137,8 +137,8 @@ def _block_lists(table: GivenTable, size: int, transposed: bool, frame: Frame, p
         rows, columns = ((0, width + 1), (0, height)) if transposed else ((0, height + 1), (0, width))
 
     def made() -> torch.Tensor:
-        marks = _numbers(prepared[table.tensor])
-        return derivations.block_lists(marks, rows, columns, transposed=transposed)(marks)
+        entries = _numbers(prepared[table.tensor])
+        return derivations.block_lists(entries, rows, columns, transposed=transposed)(entries)
 
     return prepared.derived(("blocks", table, rows, columns, transposed), (table.tensor,), made)
 
@@ -177,7 +177,7 @@ def _token_list(tokens: Tokens, frame: Frame, prepared: Prepared) -> torch.Tenso
 def _of_tokens(
     derive: Callable[..., derivations.Derivation], tokens: Tokens, length: int, prepared: Prepared
 ) -> torch.Tensor:
-    """A list or marks of tokens, for all requests with one length."""
+    """The list or the membership of tokens, for all requests with one length."""
 
     def made() -> torch.Tensor:
         named = _named(tokens, prepared)
@@ -193,7 +193,7 @@ def _of_requests(
     frame: Frame,
     prepared: Prepared,
 ) -> torch.Tensor:
-    """A list or marks of tokens, for each request with its own length."""
+    """The list or the membership of tokens, for each request with its own length."""
     by_request = frame.positions.by_request
 
     def made() -> torch.Tensor:
@@ -237,9 +237,9 @@ def _constant_list(inside: tuple[int, ...], device: torch.device) -> torch.Tenso
 @lru_cache(maxsize=256)
 def _constant_membership(inside: tuple[int, ...], device: torch.device) -> torch.Tensor:
     """Up to the last that is one: a position behind it is outside."""
-    marks = torch.zeros(max(inside, default=0) + 1, dtype=torch.int8)
-    marks[list(inside)] = 1
-    return marks.to(device)
+    found = torch.zeros(max(inside, default=0) + 1, dtype=torch.int8)
+    found[list(inside)] = 1
+    return found.to(device)
 
 
 def _inside(tokens: Tokens, length: int) -> tuple[int, ...]:

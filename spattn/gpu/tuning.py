@@ -13,7 +13,7 @@ from typing import Protocol
 
 import torch
 
-from spattn.call.prepared import Prepared
+from spattn.call.prepared import Prepared, is_captured
 from spattn.call.request import Records
 from spattn.codegen.tile import Tile
 from spattn.cost.tile_choice import Candidate, candidates
@@ -149,4 +149,4 @@ def _total(tried: Iterable[Candidate]) -> float | None:
 
 
 def _is_captured(problem: Problem) -> bool:
-    return problem.request.q.is_cuda and torch.cuda.is_current_stream_capturing()
+    return is_captured(problem.request.q)

@@ -22,7 +22,7 @@ from spattn.runtime.placing import as_batch, only_of_the_whole, read_placement
 from spattn.runtime.sinks import check_sinks, lse_with_sinks, out_with_sinks
 from spattn.runtime.tensors import PLAIN, require_tensor
 from spattn.scores.parser import parse
-from spattn.scores.words import reads
+from spattn.scores.words import reads, variables
 
 MAX_KINDS = 1024
 
@@ -214,8 +214,9 @@ class Calls:
 
     @property
     def reads_batch(self) -> bool:
-        """Does the pattern, its score, or one of their tensors perhaps, tell batch entries apart?"""
-        return bool(self._roles or self._score) or self._plans.reads_batch
+        """Does the pattern, one of its tensors perhaps, or the score tell batch entries apart?"""
+        spoken = self._score is not None and "b" in variables(self._score)
+        return bool(self._of_pattern) or self._plans.reads_batch or spoken
 
     @property
     def floats(self) -> range:

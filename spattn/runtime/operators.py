@@ -45,7 +45,7 @@ def serve(calls_of: Callable[[str], Calls]) -> None:
 
 
 def reads_batch(plan: str) -> bool:
-    """Does the pattern of a plan, its score, or one of their tensors perhaps, tell batch entries apart?"""
+    """Does the pattern of a plan, one of its tensors perhaps, or its score tell batch entries apart?"""
     return _calls_of(plan).reads_batch
 
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from spattn.scores.nodes import Expression, Function, Infix, Negative, Number, Read, Variable
-
-_WHOLE = 2**31
+from spattn.scores.whole import is_whole
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def _value(node: Expression, values: Values) -> Tensor:
     """The value; whole numbers as int64, in which positions are exact."""
     match node:
         case Number(value):
-            whole = value.is_integer() and abs(value) < _WHOLE
+            whole = is_whole(node)
             dtype = torch.int64 if whole else values.like.dtype
             return torch.full((), int(value) if whole else value, dtype=dtype, device=values.like.device)
         case Variable(name):
@@ -63,19 +62,15 @@ def _value(node: Expression, values: Values) -> Tensor:
         case Negative(operand):
             return -_value(operand, values)
         case Infix(operator, left, right):
-            pair = (_value(left, values), _value(right, values))
-            return _infix(operator, *_alike(pair, values, floats=operator == "/"))
+            return _infix(operator, *_operands((left, right), values, whole=is_whole(node)))
         case Function(name, arguments):
-            whole = name in ("min", "max", "abs", "sign")
-            given = _alike((_value(one, values) for one in arguments), values, floats=not whole)
-            return _function(name, *given)
+            return _function(name, *_operands(arguments, values, whole=is_whole(node)))
 
 
-def _alike(given: Iterable[Tensor], values: Values, *, floats: bool) -> list[Tensor]:
-    """All in the dtype of s, where one is or `floats` says so."""
-    found = list(given)
-    floats = floats or any(x.is_floating_point() for x in found)
-    return [x.to(values.like.dtype) for x in found] if floats else found
+def _operands(given: Iterable[Expression], values: Values, *, whole: bool) -> list[Tensor]:
+    """The values of what a node is made of, as int64 where it is `whole`, else in the dtype of s."""
+    found = (_value(one, values) for one in given)
+    return list(found) if whole else [x.to(values.like.dtype) for x in found]
 
 
 def _infix(operator: str, x: Tensor, y: Tensor) -> Tensor:

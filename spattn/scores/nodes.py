@@ -8,10 +8,13 @@ from dataclasses import dataclass
 VARIABLES = ("s", "q", "k", "h", "b")
 """The score, positions of the query and of the key, the query head, the batch entry."""
 
+LEAST_FLOAT, GREATEST_FLOAT = 2.0**-126, (2 - 2.0**-23) * 2.0**127
+"""Between them is the size of a number that is not 0: float32 holds it with all its digits."""
+
 
 @dataclass(frozen=True)
 class Number:
-    """A number, finite."""
+    """A number, 0 or from `LEAST_FLOAT` to `GREATEST_FLOAT` in size; arithmetic on numbers may leave that range."""
 
     value: float
 

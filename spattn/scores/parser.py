@@ -17,6 +17,8 @@ from spattn.frontend.limits import MAX_DEPTH, span_of
 from spattn.frontend.reserved import KEYWORDS
 from spattn.scores.nodes import (
     FUNCTIONS,
+    GREATEST_FLOAT,
+    LEAST_FLOAT,
     VARIABLES,
     Expression,
     Function,
@@ -29,11 +31,14 @@ from spattn.scores.nodes import (
     Variable,
     walk,
 )
+from spattn.scores.whole import is_whole
 from spattn.scores.words import WORDS, reads, refusal
 
 MAX_CHARACTERS = 2048
 MAX_TERMS = 16
+FLOATS = f"numbers are 0, or from {LEAST_FLOAT:.4g} to {GREATEST_FLOAT:.4g} in size"
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
+_ZERO = re.compile(r"[0.]+([eE].*)?")
 
 
 def parse(text: object, bindings: Mapping[str, object] | None = None) -> Score:
@@ -45,7 +50,7 @@ def parse(text: object, bindings: Mapping[str, object] | None = None) -> Score:
 
     Raises:
         PatternError: The text is no score.
-        BindError: A binding is no finite number, or a name of the text is taken.
+        BindError: A binding is no finite number or not in the range of float32, or a name of the text is taken.
     """
     if not isinstance(text, str):
         raise PatternError("E034", f"a score is a string, not a {type(text).__name__}", hint='score="softcap(30)"')
@@ -73,7 +78,13 @@ def _number_of(name: str, value: object) -> float:
         number = math.inf
     if not math.isfinite(number):
         raise BindError("E031", f"{name} is bound to {value}, and no finite number")
+    if not _is_float32(number):
+        raise BindError("E090", f"{name} is bound to {value}, beyond what float32 holds", hint=FLOATS)
     return number + 0.0
+
+
+def _is_float32(value: float) -> bool:
+    return value == 0 or LEAST_FLOAT <= abs(value) <= GREATEST_FLOAT
 
 
 @cache
@@ -159,9 +170,12 @@ class _Reader:
 
     def number(self, token: Token) -> Number:
         """A number as it is written."""
-        if not _NUMBER.fullmatch(token) or not math.isfinite(float(token)):
+        if not _NUMBER.fullmatch(token):
             raise self.fail("E010", f"{token!s} is no number", token, "numbers look like 30, 0.5, 1e-3")
-        return Number(float(token))
+        value = float(token)
+        if not _is_float32(value) or (value == 0 and not _ZERO.fullmatch(token)):
+            raise self.fail("E090", "a number is beyond what float32 holds", token, FLOATS, "out of range")
+        return Number(value)
 
     def name(self, token: Token) -> Expression:
         """A variable, a bound number, or a tensor of one element."""
@@ -184,7 +198,7 @@ class _Reader:
         return name
 
     def index(self, item: Tree[Token] | Token, node: Expression) -> Expression:
-        """An index: whole numbers over q, k, h, b."""
+        """An index: whole numbers over q, k, h, b, that 64 bits hold."""
         for part in walk(node):
             match part:
                 case Number(value) if value.is_integer():
@@ -195,6 +209,9 @@ class _Reader:
                     continue
             hint = "indices are whole numbers, q, k, h, b with + - * min max abs"
             raise self.fail("E025", "an index is no whole number", item, hint, "an index")
+        if not is_whole(node):
+            hint = "its numbers are below 2**31, and whatever positions and heads make of them below 2**63"
+            raise self.fail("E090", "an index passes what integers hold", item, hint, "too large")
         return node
 
     def function(self, tree: Tree[Token], name: Token, arguments: tuple[Expression, ...]) -> Expression:

@@ -48,15 +48,15 @@ WORDS = {
 
 def refusal(word: str, argument: Expression) -> str | None:
     """Why a word does not take an argument, as the rest of a sentence; None if it does."""
-    variables = {part.name for part in walk(argument) if isinstance(part, Variable)}
+    spoken = {part.name for part in walk(argument) if isinstance(part, Variable)}
     match WORDS[word].takes:
-        case "number" if not isinstance(argument, Number | Read) or "s" in variables:
+        case "number" if not isinstance(argument, Number | Read) or "s" in spoken:
             return "a number, or a tensor's element"
         case "number" if isinstance(argument, Number) and argument.value <= 0:
             return "above 0"
         case "tensor" if not (isinstance(argument, Read) and not argument.index):
             return "the name of a tensor [num_q_heads]"
-        case "positions" if "s" in variables:
+        case "positions" if "s" in spoken:
             return "arithmetic without s: apply(s + ..) has it"
     return None
 
@@ -73,3 +73,8 @@ def _meaning(term: Term) -> Expression:
 def reads(score: Score) -> dict[str, int]:
     """The float tensors by name, in the order in which they occur, and how many indices each has."""
     return {part.tensor: len(part.index) for step in steps(score) for part in walk(step) if isinstance(part, Read)}
+
+
+def variables(score: Score) -> frozenset[str]:
+    """The names of `nodes.VARIABLES` that the score speaks of."""
+    return frozenset(part.name for step in steps(score) for part in walk(step) if isinstance(part, Variable))

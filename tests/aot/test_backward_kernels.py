@@ -50,7 +50,7 @@ def test_wide_heads_fit_into_the_shared_memory_of_each_gpu(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", ["cuda:90", "hip:gfx942"])
-def test_careful_launches_compile(target: str) -> None:
+def test_launches_that_repair_compile(target: str) -> None:
     for one in artefacts("window", target, "bf16", 64, repair=True):
         assert one.asm[BINARIES[target]]
 

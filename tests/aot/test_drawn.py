@@ -36,7 +36,7 @@ WITHOUT_SHRINKING = (Phase.explicit, Phase.generate)
 GPU, TILE = Target.of("cuda:90"), Tile(64, 32, 4, 2)
 LAUNCHES = {
     "split": ("bf16", replace(TILE, splits=3), False),
-    "apart": ("bf16", replace(TILE, peeled=True), False),
+    "peeled": ("bf16", replace(TILE, peeled=True), False),
     "repair": ("fp32", TILE, True),
 }
 # the ends of one walk are those of all rows, of the next each row's own

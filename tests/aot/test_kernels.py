@@ -142,7 +142,7 @@ def test_tiles_fit_into_the_shared_memory_of_each_gpu(target: str, dtype: str) -
 
 
 @pytest.mark.parametrize("target", BINARIES)
-def test_careful_launches_compile(target: str) -> None:
+def test_launches_that_repair_compile(target: str) -> None:
     for found in artefacts("window", target, "bf16", 64, repair=True):
         assert found.asm[BINARIES[target]]
 

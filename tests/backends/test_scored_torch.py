@@ -116,7 +116,59 @@ def test_refused_by_name() -> None:
     with pytest.raises(SpattnError, match="no second derivatives"):
         torch.autograd.grad(first[0].sum(), qkv)
     with pytest.raises(SpattnError, match="vmap adds entries to the batch"):
-        torch.func.vmap(lambda q: spattn.attention(q, *qkv[1:], "causal", score="softcap(30)"))(qkv[0][None])
+        torch.func.vmap(lambda q: spattn.attention(q, *qkv[1:], "causal", score="bias(b)"))(qkv[0][None])
+    attn, slopes = spattn.compile("causal", score="alibi(slopes)"), torch.rand(3, HEADS)
+    with pytest.raises(SpattnError, match="what this score reads is different for each"):
+        torch.func.vmap(lambda slopes: attn(*qkv, slopes=slopes))(slopes)
+
+
+def test_vmap_is_a_loop() -> None:
+    """Results, gradients of q, k and v, and each entry's own gradients of what the score reads."""
+    attn = spattn.compile("causal", score="softcap(3) + alibi(slopes)", backend="torch")
+    given = *(torch.stack([x, x.flip(0), 2 * x]) for x in map(torch.Tensor.detach, leaves())), torch.rand(HEADS)
+
+    def loss(q: Any, k: Any, v: Any, slopes: Any) -> Any:
+        return attn(q, k, v, slopes=slopes).sin().sum()
+
+    def mapped(slopes: Any) -> Any:
+        return torch.func.vmap(loss, in_dims=dims)(*given[:3], slopes).sum()
+
+    dims, rows = (0, 0, 0, None), [(*(x[i] for x in given[:3]), given[3]) for i in range(3)]
+    for function in (
+        lambda q, k, v, slopes: attn(q, k, v, slopes=slopes, return_lse=True),
+        torch.func.grad(loss, argnums=(0, 2)),
+        torch.func.grad(loss, argnums=(0, 1, 2, 3)),
+        torch.func.grad(loss, argnums=(3,)),
+    ):
+        each = torch.func.vmap(function, in_dims=dims)(*given)
+        for mine, theirs in zip(each, zip(*(function(*row) for row in rows), strict=True), strict=True):
+            torch.testing.assert_close(mine, torch.stack(theirs))
+    theirs = sum(torch.func.grad(loss, argnums=3)(*row) for row in rows)
+    torch.testing.assert_close(torch.func.grad(mapped)(given[3]), theirs)
+
+
+@pytest.mark.parametrize("poison", [False, True])
+def test_gradients_that_are_asked_for(poison: bool) -> None:
+    """Each alone is what it is among all, repaired too, and others are not computed."""
+    given = [*(x.detach() for x in leaves(dtype=torch.float64)), torch.rand(HEADS, dtype=torch.float64), torch.rand(1)]
+    if poison:
+        given[1][:, :, -1] = torch.nan  # the last key, which no row but the last one sees
+
+    def gradients(wanted: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
+        q, k, v, slopes, c = (x.clone().requires_grad_(i in wanted) for i, x in enumerate(given))
+        out = spattn.attention(q, k, v, "causal", score="alibi(slopes) + apply(c * s)", slopes=slopes, c=c)
+        return torch.autograd.grad(out[:, :, :-1].sin().sum(), [(q, k, v, slopes, c)[i] for i in wanted])
+
+    every = gradients((0, 1, 2, 3, 4))
+    for wanted in ((0,), (1,), (2,), (3,), (4,), (0, 2), (1, 3), (2, 4)):
+        for i, mine in zip(wanted, gradients(wanted), strict=True):
+            torch.testing.assert_close(mine, every[i], atol=1e-12, rtol=1e-12, equal_nan=True)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("spattn.backends.torch.backward.add_rows", None)
+        gradients((3, 4))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("spattn.backends.torch.scoring.Pairs.derived", None)
+        gradients((2,))
 
 
 def test_packed_requests() -> None:

@@ -140,7 +140,7 @@ def test_a_batch_entry_costs_what_its_own_pattern_costs(work: Callable[..., tupl
 
 
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 4), st.data())
-def test_parts_are_the_pairs_and_views(batch: int, kv_heads: int, members: int, data: st.DataObject) -> None:
+def test_parts_are_the_heads_and_views(batch: int, kv_heads: int, members: int, data: st.DataObject) -> None:
     heads = kv_heads * members
     everybody = [(b, h) for b in range(batch) for h in range(heads)]
     pairs = sorted(data.draw(st.sets(st.sampled_from(everybody))))

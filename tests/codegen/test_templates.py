@@ -19,6 +19,7 @@ from spattn.codegen.model import ROW_STATS, SCANNED
 from spattn.codegen.module import module_source
 from spattn.frontend.meaning import meaning
 from spattn.frontend.parser import parse
+from spattn.gpu.inputs import NOWHERE
 from spattn.gpu.requests import WIDTH
 from spattn.layout.planner import plan
 
@@ -117,6 +118,7 @@ def test_names_of_tensors_stay_in_comments() -> None:
 
 def test_what_kernels_and_launches_both_count_by_is_the_same() -> None:
     """Kernels cannot import what launches do, nor launches what Triton must compile: each says it once."""
-    numbers = {name: re.search(r"constexpr\((\d+)\)", text) for name, text in TRITON.helpers.statements.items()}
-    said = {name: int(found[1]) for name, found in numbers.items() if found}
-    assert said == {"ROW_STATS": ROW_STATS, "SCANNED": SCANNED, "REQUEST": WIDTH}
+    number = re.compile(r"constexpr\((\d+)(?: << (\d+))?\)")
+    numbers = {name: number.search(text) for name, text in TRITON.helpers.statements.items()}
+    said = {name: int(found[1]) << int(found[2] or 0) for name, found in numbers.items() if found}
+    assert said == {"NOWHERE": NOWHERE, "ROW_STATS": ROW_STATS, "SCANNED": SCANNED, "REQUEST": WIDTH}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import spattn
 from spattn import oracle
+from spattn.errors import UnsupportedError
 from spattn.frontend.parser import parse as parse_pattern
 from spattn.scores.evaluation import Values, evaluated
 from spattn.scores.nodes import Score
@@ -123,3 +124,17 @@ def test_compiled_captured_and_again() -> None:
     for length in (200, 256, 100):
         parts = [x[:, :, :length].contiguous() for x in qkv]
         assert torch.equal(call(*parts), attn(*parts, slopes=slopes.clone(), c=c.clone()))
+
+
+def test_no_graph_captures_gradients_of_what_a_score_reads() -> None:
+    attn = spattn.compile("causal", score="alibi(slopes)", backend="triton")
+    q, slopes = torch.randn(1, HEADS, 128, 64, device="cuda"), torch.rand(HEADS, device="cuda", requires_grad=True)
+
+    def step() -> Tensor:
+        return torch.autograd.grad(attn(q, q, q, slopes=slopes).sum(), slopes)[0]
+
+    step()
+    with pytest.raises(UnsupportedError, match="E061"), torch.cuda.graph(torch.cuda.CUDAGraph()):
+        step()
+    torch.cuda.synchronize()
+    assert step().isfinite().all()

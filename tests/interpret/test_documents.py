@@ -12,7 +12,7 @@ import spattn
 from spattn.errors import ArgumentError
 from spattn.frontend.meaning import free_names
 from spattn.frontend.parser import parse
-from tests.kernels import APART, SMALL, check, check_gradients, drawn
+from tests.kernels import PEELED, SMALL, check, check_gradients, drawn
 
 pytestmark = pytest.mark.interpret
 
@@ -37,8 +37,8 @@ def test_each_form_in_both_directions(text: str, form: str) -> None:
     q_len, kv_len, q_offset = CALLS[place % len(CALLS)]
     arrays = tensors(pattern, q_len, kv_len, ascending=place % 2 == 0)
     given = drawn(q_len, kv_len, batch=2, heads=(2, 1), tensors=arrays, q_offset=q_offset)
-    check(pattern, given, (SMALL, APART)[place % 2])
-    check_gradients(pattern, given, (SMALL, APART)[place % 2])
+    check(pattern, given, (SMALL, PEELED)[place % 2])
+    check_gradients(pattern, given, (SMALL, PEELED)[place % 2])
 
 
 @pytest.mark.parametrize("backend", ["torch", "triton"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kernels import APART, check, check_gradients, drawn
+from tests.kernels import PEELED, check, check_gradients, drawn
 
 pytestmark = pytest.mark.interpret
 
@@ -23,5 +23,5 @@ PATTERNS = (
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_wide_numbers(pattern: str) -> None:
     check(pattern, drawn(40, 70))
-    check(pattern, drawn(70, 70), APART)
+    check(pattern, drawn(70, 70), PEELED)
     check_gradients(pattern, drawn(40, 70))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import spattn
 from spattn import oracle
+from spattn.errors import UnsupportedError
 from spattn.frontend.parser import parse as parse_pattern
 from spattn.frontend.syntax import Node
 from spattn.scores.nodes import Score
@@ -68,6 +69,7 @@ def test_drawn_scores(node: Node, score: Score, q_len: int, kv_len: int, data: s
         "apply(exp(-1) * s) + bias(log(1 / 2) + min(3, 4) - abs(-2))",
         "apply(abs(q - k))",
         "bias(q * q * q * k * 1000000 / 1000000000000)",
+        "bias(2000000000 * 2000000000 * q * k / 4e21)",  # would wrap as a whole number
         "apply(max(s, 0))",
         "apply(s / (1 + abs(s)))",
         "bias(t[b, h, q, k])",
@@ -112,3 +114,14 @@ def test_frames_and_requests() -> None:
         mine, theirs = (one(q, k, v, slopes=slopes, return_lse=True, **call) for one in (attn, other))
         for x, y in zip(mine, theirs, strict=True):
             torch.testing.assert_close(x, y, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_of_tensors_are_in_no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of q, k and v are, where no others are recorded."""
+    q, k, v = leaves(12, 30)
+    slopes, attn = torch.rand(HEADS), spattn.compile("causal", score="alibi(slopes)", backend="triton")
+    monkeypatch.setattr("spattn.gpu.autograd.is_captured", lambda *tensors: True)
+    torch.autograd.grad(attn(q, k, v, slopes=slopes).sum(), (q, k, v))
+    out = attn(q, k, v, slopes=slopes.requires_grad_())
+    with pytest.raises(UnsupportedError, match="E061: no graph captures the gradients of a score's tensors"):
+        torch.autograd.grad(out.sum(), (q, slopes))

@@ -20,7 +20,12 @@ REFUSED = {
     "softcap(3": "E010",
     "apply(s;2)": "E010",
     "apply(0x10)": "E010",
-    "apply(1e999)": "E010",
+    "apply(1e999)": "E090",
+    "apply(4e38 * s)": "E090",
+    "bias(-1e-40)": "E090",
+    "bias(1e-999)": "E090",
+    "bias(t[h, q - 2147483648])": "E090",
+    "bias(t[q * k * q])": "E090",
     "soft(3)": "E012",
     "apply(foo(s))": "E012",
     "softcap()": "E021",
@@ -55,15 +60,30 @@ def test_refused(text: str) -> None:
     assert caught.value.code == REFUSED[text]
 
 
-def test_an_error_points_into_the_text() -> None:
+DRAWN = [
+    """\
+E012: there is no word 'softcp' of scores
+    bias(1) + softcp(30)
+              ^^^^^^ unknown
+  hint: did you mean 'softcap'?""",
+    """\
+E090: a number is beyond what float32 holds
+    apply(s * 1e39)
+              ^^^^ out of range
+  hint: numbers are 0, or from 1.175e-38 to 3.403e+38 in size""",
+    """\
+E090: an index passes what integers hold
+    bias(t[h, k + 3000000000])
+              ^^^^^^^^^^^^^^ too large
+  hint: its numbers are below 2**31, and whatever positions and heads make of them below 2**63""",
+]
+
+
+@pytest.mark.parametrize("wanted", DRAWN)
+def test_an_error_points_into_the_text(wanted: str) -> None:
     with pytest.raises(SpattnError) as caught:
-        parse("bias(1) + softcp(30)")
-    assert str(caught.value).splitlines() == [
-        "E012: there is no word 'softcp' of scores",
-        "    bias(1) + softcp(30)",
-        "              ^^^^^^ unknown",
-        "  hint: did you mean 'softcap'?",
-    ]
+        parse(wanted.splitlines()[1].strip())
+    assert str(caught.value) == wanted
 
 
 def test_numbers_are_bound() -> None:
@@ -71,6 +91,9 @@ def test_numbers_are_bound() -> None:
     for value in ("30", True, float("nan"), 10**400, None):
         with pytest.raises(SpattnError, match="E031"):
             parse("softcap(c)", {"c": value})
+    for value in (1e39, -1e39, 1e-40):
+        with pytest.raises(SpattnError, match="E090: c is bound to"):
+            parse("bias(c)", {"c": value})
 
 
 @settings(max_examples=60)

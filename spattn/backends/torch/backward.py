@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from spattn.backends.torch.batch import Batch
-from spattn.backends.torch.careful import careful_matmul
 from spattn.backends.torch.forward import LN_2, LOG2_E
+from spattn.backends.torch.repair import product, transposed_product
 from spattn.backends.torch.scoring import Pairs
 from spattn.backends.torch.tiles import (
     add_rows,
@@ -24,9 +23,6 @@ from spattn.backends.torch.tiles import (
     take_keys,
     take_rows,
 )
-
-Through = Callable[[Tensor], Tensor]
-"""From the gradient of scores to that of the products that they are made of."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +44,11 @@ class Rows:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Where the gradients are added up: shaped as a part's q, k, v, and of a score's tensors as these."""
+    """Where those gradients that are asked for are added up: shaped as a part's q, k, v, and as a score's tensors."""
 
-    q: Tensor
-    k: Tensor
-    v: Tensor
+    q: Tensor | None
+    k: Tensor | None
+    v: Tensor | None
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
@@ -81,62 +77,54 @@ def differentiate(
     into: Gradients,
     pairs: Pairs | None = None,
     *,
-    careful: bool,
+    repair: bool,
 ) -> None:
     """Adds a batch's share to the gradients of a part; `pairs` is what a score makes of its products."""
-    members, dtype = rows.q.shape[2], into.q.dtype
-    q, d_out, lse, shift = (take_rows(x, batch, dtype) for x in (rows.q, rows.d_out, rows.lse, rows.shift))
+    members, dtype = rows.q.shape[2], rows.lse.dtype
+    rows = _gathered(rows, batch, scale, dtype)
     k, v = (take_keys(x, batch, dtype) for x in (k, v))
+    allowed = allowed_pairs(batch, members) if repair else None
+    s = of_products = scores(rows.q, k)
+    if pairs is not None:
+        of_products = s.mul_(LN_2)
+        s = pairs.scored(of_products).mul_(LOG2_E)
+    p = weights(s, rows.lse, batch, members, allowed)
+    if into.v is not None:
+        add_rows(into.v, batch.keys.ravel(), transposed_product(allowed, p, rows.d_out).flatten(2, 3))
+    if into.q is None and into.k is None and not into.tensors:
+        return
+    d_s = (rows.d_out @ v.transpose(-1, -2)).sub_(rows.shift).mul_(p)
+    if allowed is not None:
+        d_s = torch.where(allowed, d_s, 0)
+    if pairs is not None:
+        d_s = pairs.derived(of_products, d_s, allowed_pairs(batch, members), into.tensors)
+    if into.q is not None:
+        d_q = product(allowed, d_s, k) * scale
+        add_rows(into.q, stored_index(batch), stored_rows(d_q, batch, members))
+    if into.k is not None:
+        add_rows(into.k, batch.keys.ravel(), (transposed_product(allowed, d_s, rows.q) * LN_2).flatten(2, 3))
+
+
+def _gathered(rows: Rows, batch: Batch, scale: float, dtype: torch.dtype) -> Rows:
+    """The rows of a batch, q scaled for scores in base 2; those that are not stored weigh nothing."""
+    q, d_out, lse, shift = (take_rows(x, batch, dtype) for x in (rows.q, rows.d_out, rows.lse, rows.shift))
     if batch.lost is not None:
-        lost = per_row(batch.lost, members)
+        lost = per_row(batch.lost, rows.q.shape[2])
         d_out, lse = d_out.masked_fill(lost, 0), lse.masked_fill(lost, torch.inf)
         shift = shift.masked_fill(lost, 0)
-    q = q * (scale * LOG2_E)
-    s = scores(q, k)
-    through: Through = _unchanged
-    if pairs is not None:
-        product, allowed = s.mul_(LN_2), allowed_pairs(batch, members)
-        s = pairs.scored(product).mul_(LOG2_E)
-        through = partial(_through, pairs, product, allowed, into.tensors)
-    if careful:
-        d_q, d_k, d_v = _careful_products(s, q, k, v, d_out, lse, shift, allowed_pairs(batch, members), through)
-    else:
-        d_q, d_k, d_v = _products(masked(s, batch, members), q, k, v, d_out, lse, shift, through)
-    add_rows(into.q, stored_index(batch), stored_rows(d_q * scale, batch, members))
-    add_rows(into.k, batch.keys.ravel(), (d_k * LN_2).flatten(2, 3))
-    add_rows(into.v, batch.keys.ravel(), d_v.flatten(2, 3))
+    return Rows(q * (scale * LOG2_E), d_out, lse, shift)
 
 
-def _unchanged(d_s: Tensor) -> Tensor:
-    return d_s
+def weights(s: Tensor, lse: Tensor, batch: Batch, members: int, allowed: Tensor | None) -> Tensor:
+    """What the pairs of a batch weigh, from their scores in base 2, which are overwritten; 0 where not allowed.
 
-
-def _through(pairs: Pairs, s: Tensor, allowed: Tensor, into: Mapping[str, Tensor], d_s: Tensor) -> Tensor:
-    return pairs.derived(s, d_s, allowed, into)
-
-
-def _products(
-    s: Tensor, q: Tensor, k: Tensor, v: Tensor, d_out: Tensor, lse: Tensor, shift: Tensor, through: Through
-) -> tuple[Tensor, Tensor, Tensor]:
-    p = s.sub_(lse).exp2_()
-    d_v = p.transpose(-1, -2) @ d_out
-    d_s = through((d_out @ v.transpose(-1, -2)).sub_(shift).mul_(p))
-    return d_s @ k, d_s.transpose(-1, -2) @ q, d_v
-
-
-def _careful_products(
-    s: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    d_out: Tensor,
-    lse: Tensor,
-    shift: Tensor,
-    allowed: Tensor,
-    through: Through,
-) -> tuple[Tensor, Tensor, Tensor]:
-    swapped = allowed.transpose(-1, -2)
-    p = torch.where(allowed, (s - lse).exp2(), 0)
-    d_v = careful_matmul(p.transpose(-1, -2), swapped, d_out)
-    d_s = through(torch.where(allowed, p * (d_out @ v.transpose(-1, -2) - shift), 0))
-    return careful_matmul(d_s, allowed, k), careful_matmul(d_s.transpose(-1, -2), swapped, q), d_v
+    Args:
+        s: [entries, kv heads, tiles, members * M, N].
+        lse: [.., members * M, 1], in base 2.
+        batch: Rows and keys.
+        members: Query heads of a key head.
+        allowed: The pairs, where what is not allowed may hold nan or inf.
+    """
+    if allowed is not None:
+        return torch.where(allowed, (s - lse).exp2(), 0)
+    return masked(s, batch, members).sub_(lse).exp2_()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from spattn.backends.torch.batch import Batch
-from spattn.backends.torch.careful import careful_matmul
+from spattn.backends.torch.repair import product
 from spattn.backends.torch.scoring import Pairs
 from spattn.backends.torch.tiles import (
     allowed_pairs,
@@ -42,7 +42,7 @@ def attend(
     lse: Tensor,
     pairs: Pairs | None = None,
     *,
-    careful: bool,
+    repair: bool,
 ) -> None:
     """Adds a batch to the results of a part.
 
@@ -55,7 +55,7 @@ def attend(
         out: [entries, kv heads, members, q_len, v_head_dim].
         lse: [entries, kv heads, members, q_len].
         pairs: What a score makes of the batch's products.
-        careful: What is not allowed may hold nan or inf.
+        repair: What is not allowed may hold nan or inf.
     """
     members = q.shape[2]
     q = take_rows(q, batch, out.dtype) * (scale * LOG2_E)
@@ -64,7 +64,7 @@ def attend(
     if pairs is not None:
         s = pairs.scored(s.mul_(LN_2)).mul_(LOG2_E)
     o, ell = (
-        _careful_softmax(s, v, allowed_pairs(batch, members)) if careful else _softmax(masked(s, batch, members), v)
+        _repaired_softmax(s, v, allowed_pairs(batch, members)) if repair else _softmax(masked(s, batch, members), v)
     )
     if batch.empty is not None:
         empty = per_row(batch.empty, members)
@@ -80,11 +80,11 @@ def _softmax(s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return (p @ v).div_(total), top.add_(total.log2()).mul_(LN_2)
 
 
-def _careful_softmax(s: Tensor, v: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
+def _repaired_softmax(s: Tensor, v: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
     s = s.mul_(LN_2).masked_fill_(~allowed, -torch.inf)
     lse = s.logsumexp(-1, keepdim=True)
     p = torch.where(allowed, (s - lse).exp(), 0)
-    return careful_matmul(p, allowed, v), lse
+    return product(allowed, p, v), lse
 
 
 def _store(o: Tensor, ell: Tensor, batch: Batch, out: Tensor, lse: Tensor) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from spattn.backends.torch.backward import Gradients, Rows, differentiate, read_rows
-from spattn.backends.torch.careful import is_finite
 from spattn.backends.torch.forward import accumulation_dtype, attend
 from spattn.backends.torch.pieces import pieces
+from spattn.backends.torch.repair import is_finite
 from spattn.backends.torch.runs import Run, runs
 from spattn.backends.torch.scoring import Scoring, positions
 from spattn.backends.torch.second import second
@@ -29,6 +29,7 @@ from spattn.layout.ir import Layout
 from spattn.scores.nodes import Expression, Score
 from spattn.scores.words import steps
 
+T = TypeVar("T")
 Groups = Sequence[tuple[Layout, IntArray]]
 """Layouts of direction "queries", and whom each serves: `b * num_q_heads + h`, disjoint."""
 
@@ -36,7 +37,7 @@ Groups = Sequence[tuple[Layout, IntArray]]
 def groups_of(plans: CompiledPattern, request: Request) -> Groups:
     """The groups of heads that a call has."""
     groups = plans.groups(request.batch_size, request.num_q_heads)
-    return [(plans.layout_of(values), pairs) for values, pairs in groups.items()]
+    return [(plans.layout_of(values), heads) for values, heads in groups.items()]
 
 
 def attention(groups: Groups, request: Request) -> tuple[Tensor, Tensor]:
@@ -131,9 +132,9 @@ def _made(groups: Groups, request: Request) -> list[Run]:
     given = tensors.derived(("arrays", *spans, *sizes), tuple(tensors), arrays)
     return [
         run
-        for layout, pairs in groups
+        for layout, heads in groups
         for one, reads in zip(spans, given, strict=True)
-        for run in runs(layout, pairs, request, one, reads)
+        for run in runs(layout, heads, request, one, reads)
     ]
 
 
@@ -177,9 +178,9 @@ class _Along:
     ) -> tuple[Tensor | None, ...]:
         """The gradients of q, k, v and of what the score reads."""
         floats = saved[5:]
-        found = _derived(saved[:5], d_out, d_lse, self.made, self.scale, self.scoring(floats, saved[0]))
-        made = (one.to(x.dtype) for one, x in zip(found, (*saved[:3], *floats), strict=True))
-        return tuple(one if asked else None for one, asked in zip(made, wanted, strict=True))
+        found = _derived(saved[:5], d_out, d_lse, self.made, self.scale, self.scoring(floats, saved[0]), wanted)
+        given = (*saved[:3], *floats)
+        return tuple(None if one is None else one.to(x.dtype) for one, x in zip(found, given, strict=True))
 
     def second(
         self, saved: tuple[Tensor, ...], d_out: Tensor | None, d_lse: Tensor | None, upstream: Upstream
@@ -203,9 +204,9 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, along: _Along, *floats: Tensor) -> tuple[Tensor, Tensor]:
         scoring = along.scoring(floats, q)
-        out, lse = _results(q, k, v, along.made, along.scale, scoring, careful=False)
+        out, lse = _results(q, k, v, along.made, along.scale, scoring, repair=False)
         if not is_finite(out):
-            out, lse = _results(q, k, v, along.made, along.scale, scoring, careful=True)
+            out, lse = _results(q, k, v, along.made, along.scale, scoring, repair=True)
         out = out.to(q.dtype)
         ctx.save_for_backward(q, k, v, out, lse, *floats)
         ctx.along = along
@@ -222,7 +223,7 @@ class _Attention(torch.autograd.Function):
 
 
 def _results(
-    q: Tensor, k: Tensor, v: Tensor, made: list[Run], scale: float, scoring: Scoring | None = None, *, careful: bool
+    q: Tensor, k: Tensor, v: Tensor, made: list[Run], scale: float, scoring: Scoring | None = None, *, repair: bool
 ) -> tuple[Tensor, Tensor]:
     dtype = accumulation_dtype(q.dtype)
     out = q.new_zeros((*q.shape[:3], v.shape[-1]), dtype=dtype)
@@ -231,7 +232,7 @@ def _results(
         rows, cols = () if scoring is None else scoring.of_rows, () if scoring is None else (scoring.of_keys,)
         for (queries, o, ell, *at), (keys, values, *k_at), batch in pieces(made, (q, out, lse, *rows), (k, v, *cols)):
             pairs = None if scoring is None else scoring.pairs(at, k_at[0], batch)
-            attend(queries, keys, values, batch, scale, o, ell, pairs, careful=careful)
+            attend(queries, keys, values, batch, scale, o, ell, pairs, repair=repair)
     return out, lse
 
 
@@ -241,14 +242,15 @@ def _derived(
     d_lse: Tensor | None,
     made: list[Run],
     scale: float,
-    scoring: Scoring | None = None,
-) -> list[Tensor]:
-    """The gradients of q, k, v and a score's tensors, unrounded, with care for pairs not allowed where it is needed."""
+    scoring: Scoring | None,
+    wanted: tuple[bool, ...],
+) -> list[Tensor | None]:
+    """The gradients of q, k, v and a score's tensors, unrounded, repaired where it is needed; None if not `wanted`."""
     q, k, v, out, lse = saved
     rows = q, *read_rows(out, lse, d_out, d_lse)
-    found = _gradients(rows, k, v, made, scale, scoring, careful=False) if is_finite(out) else None
-    if found is None or not is_finite(*found):
-        found = _gradients(rows, k, v, made, scale, scoring, careful=True)
+    found = _gradients(rows, k, v, made, scale, scoring, wanted, repair=False) if is_finite(out) else None
+    if found is None or not is_finite(*(one for one in found if one is not None)):
+        found = _gradients(rows, k, v, made, scale, scoring, wanted, repair=True)
     return found
 
 
@@ -259,17 +261,31 @@ def _gradients(
     made: list[Run],
     scale: float,
     scoring: Scoring | None,
+    wanted: tuple[bool, ...],
     *,
-    careful: bool,
-) -> list[Tensor]:
-    dtype = of_rows[-1].dtype
-    grads = [torch.zeros(x.shape, dtype=dtype, device=x.device) for x in (of_rows[0], k, v)]
-    tensors = {} if scoring is None else {name: torch.zeros_like(one) for name, one in scoring.tensors.items()}
+    repair: bool,
+) -> list[Tensor | None]:
+    given, floats = (of_rows[0], k, v), {} if scoring is None else scoring.tensors
+    zeros = [torch.zeros(x.shape, dtype=of_rows[-1].dtype, device=x.device) for x in _asked(given, wanted)]
+    tensors = {name: torch.zeros_like(floats[name]) for name in _asked(tuple(floats), wanted[3:])}
+    of_q, of_keys = zeros[: wanted[0]], zeros[wanted[0] :]
     with torch.autocast(k.device.type, enabled=False):
         places, cols = () if scoring is None else scoring.of_rows, () if scoring is None else (scoring.of_keys,)
-        taken = pieces(made, (*of_rows, grads[0], *places), (k, v, *grads[1:], *cols))
-        for (q, d_out, lse, shift, into_q, *at), (keys, values, into_k, into_v, *k_at), batch in taken:
-            pairs = None if scoring is None else scoring.pairs(at, k_at[0], batch)
-            into, rows = Gradients(into_q, into_k, into_v, tensors), Rows(q, d_out, lse, shift)
-            differentiate(rows, keys, values, batch, scale, into, pairs, careful=careful)
-    return [*grads, *tensors.values()]
+        taken = pieces(made, (*of_rows, *places, *of_q), (k, v, *cols, *of_keys))
+        for (q, d_out, lse, shift, *at), (keys, values, *k_at), batch in taken:
+            pairs = None if scoring is None else scoring.pairs(at[:3], k_at[0], batch)
+            d_q, d_k, d_v = _placed([*at[len(places) :], *k_at[len(cols) :]], wanted[:3])
+            rows, into = Rows(q, d_out, lse, shift), Gradients(d_q, d_k, d_v, tensors)
+            differentiate(rows, keys, values, batch, scale, into, pairs, repair=repair)
+    return [*_placed(zeros, wanted[:3]), *(tensors.get(name) for name in floats)]
+
+
+def _asked(every: Sequence[T], wanted: Sequence[bool]) -> list[T]:
+    """Those that are wanted."""
+    return [one for one, asked in zip(every, wanted, strict=False) if asked]
+
+
+def _placed(some: Sequence[T], wanted: Sequence[bool]) -> list[T | None]:
+    """Those that are wanted where they stand among all; None for the others."""
+    left = iter(some)
+    return [next(left) if asked else None for asked in wanted]

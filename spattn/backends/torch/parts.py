@@ -1,4 +1,4 @@
-"""(batch entry, head) pairs as products of progressions: what a schedule serves are views, whichever heads they are.
+"""Heads of batch entries as products of progressions: what a schedule serves are views, whichever heads they are.
 
 With 8 query heads for 2 key heads, heads 1, 2 and 5 are members 1 and 2 of the first group and member 1 of the second:
 two parts, and neither computes a head that is not asked for.
@@ -35,9 +35,9 @@ class Part:
         return x[self.entries, self.kv_heads]
 
 
-def parts(pairs: list[tuple[int, int]], group_size: int) -> tuple[Part, ...]:
-    """Disjoint parts that make up ascending (batch entry, query head) pairs."""
-    places = [(entry, *divmod(head, group_size)) for entry, head in pairs]
+def parts(heads: list[tuple[int, int]], group_size: int) -> tuple[Part, ...]:
+    """Disjoint parts that make up query heads, each (batch entry, head), ascending."""
+    places = [(entry, *divmod(head, group_size)) for entry, head in heads]
     return tuple(Part(*product) for product in _products(places))
 
 

@@ -49,12 +49,12 @@ class Run:
         return _MEMORY.through(self, made) if self.remembered else made
 
 
-def runs(layout: Layout, pairs: IntArray, request: Request, span: Span, tensors: Tensors) -> list[Run]:
+def runs(layout: Layout, group: IntArray, request: Request, span: Span, tensors: Tensors) -> list[Run]:
     """The runs of a group of heads, of all batch entries or of one.
 
     Args:
         layout: The group's.
-        pairs: The group, ascending: `b * num_q_heads + h`.
+        group: Its heads, ascending: `b * num_q_heads + h`.
         request: The call.
         span: Where the rows and keys of the entries stand, and where they lie.
         tensors: The pattern's run-time tensors.
@@ -62,15 +62,15 @@ def runs(layout: Layout, pairs: IntArray, request: Request, span: Span, tensors:
     heads, alone = request.num_q_heads, span.entry is not None
     over = spread(layout.condition, tensors)
     served: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for entry, head in (divmod(pair, heads) for pair in pairs.tolist()):
+    for entry, head in (divmod(one, heads) for one in group.tolist()):
         if span.entry in (None, entry):
             lies = 0 if request.positions.is_packed else entry
             served.setdefault((entry if over.batch or alone else 0, head if over.heads else 0), []).append((lies, head))
     sizes: dict[str, Any] = {"batch_size": request.batch_size, "num_heads": heads, "only": span.entry}
     made = calls(layout, span.q_len, span.kv_len, tensors, q_offset=span.q_offset, given=span.given, **sizes)
-    group, device = request.group_size, request.q.device
+    size, device = request.group_size, request.q.device
     return [
-        Run(layout, call, parts(served[place], group), span.rows, span.keys, device, not tensors.names)
+        Run(layout, call, parts(served[place], size), span.rows, span.keys, device, not tensors.names)
         for call in made
         if (place := (call.batch, call.head)) in served
     ]

@@ -57,10 +57,10 @@ class Pairs:
         return s.clone()
 
     def derived(self, s: Tensor, d_s: Tensor, allowed: Tensor, into: Mapping[str, Tensor]) -> Tensor:
-        """The gradient of s, from that of the new scores; those of tensors are added to `into`."""
+        """The gradient of s, from that of the new scores; those of tensors are added to what `into` has of them."""
         d_s = torch.where(allowed, d_s, 0)
         for step, values in reversed(list(self._chain(s))):
-            for read in {part for part in walk(step) if isinstance(part, Read)}:
+            for read in {part for part in walk(step) if isinstance(part, Read) and part.tensor in into}:
                 share = d_s * evaluated(derivative(step, read), values)
                 _add(into[read.tensor], place(read.index, into[read.tensor], values), torch.where(allowed, share, 0))
             factor = derivative(step, S)

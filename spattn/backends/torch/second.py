@@ -17,16 +17,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from spattn.backends.torch.backward import read_rows
+from spattn.backends.torch.backward import read_rows, weights
 from spattn.backends.torch.batch import Batch
-from spattn.backends.torch.careful import careful_matmul, is_finite
 from spattn.backends.torch.forward import LOG2_E
 from spattn.backends.torch.pieces import pieces
+from spattn.backends.torch.repair import is_finite, product, transposed_product
 from spattn.backends.torch.runs import Run
 from spattn.backends.torch.tiles import (
     add_rows,
     allowed_pairs,
-    masked,
     per_row,
     scores,
     stored_index,
@@ -99,15 +98,15 @@ def second(
     g_q, g_k, g_v = (torch.zeros_like(x) if g is None else g for g, x in zip(upstream, (q, k, v), strict=True))
     d_out, *of_rows = read_rows(out, lse, d_out, d_lse)
     rows, keys = Rows(q, d_out, g_q, *of_rows), Keys(k, v, g_k, g_v)
-    found = _sums(rows, keys, made, scale, careful=False) if is_finite(out) else None
+    found = _sums(rows, keys, made, scale, repair=False) if is_finite(out) else None
     if found is None or not is_finite(*vars(found).values()):
-        found = _sums(rows, keys, made, scale, careful=True)
+        found = _sums(rows, keys, made, scale, repair=True)
     results = found.d_out + found.shift * out, -found.shift[..., 0], found.q, found.k, found.v, found.shift * d_out
     like = out, lse, q, k, v, out
     return *(one.to(x.dtype) for one, x in zip(results, like, strict=True)), found.lse[..., 0]
 
 
-def _sums(rows: Rows, keys: Keys, made: list[Run], scale: float, *, careful: bool) -> Sums:
+def _sums(rows: Rows, keys: Keys, made: list[Run], scale: float, *, repair: bool) -> Sums:
     """The derivatives by q, d_out, shift, lse, k and v."""
     of_rows, of_keys = tuple(vars(rows).values()), tuple(vars(keys).values())
     like = rows.q, rows.d_out, rows.shift, rows.lse, keys.k, keys.v
@@ -115,19 +114,20 @@ def _sums(rows: Rows, keys: Keys, made: list[Run], scale: float, *, careful: boo
     with torch.autocast(keys.k.device.type, enabled=False):
         for of_r, of_k, batch in pieces(made, (*of_rows, *sums[:4]), (*of_keys, *sums[4:])):
             into = Sums(*of_r[5:], *of_k[4:])
-            _differentiate(Rows(*of_r[:5]), Keys(*of_k[:4]), batch, scale, into, careful=careful)
+            _differentiate(Rows(*of_r[:5]), Keys(*of_k[:4]), batch, scale, into, repair=repair)
     return Sums(*sums)
 
 
-def _differentiate(rows: Rows, keys: Keys, batch: Batch, scale: float, into: Sums, *, careful: bool) -> None:
+def _differentiate(rows: Rows, keys: Keys, batch: Batch, scale: float, into: Sums, *, repair: bool) -> None:
     """Adds a batch's share to the derivatives of a part."""
     members, dtype = rows.q.shape[2], into.q.dtype
     rows = Rows(*(take_rows(x, batch, dtype) for x in vars(rows).values()))
     keys = Keys(*(take_keys(x, batch, dtype) for x in vars(keys).values()))
     if batch.lost is not None:
         rows = _without(rows, per_row(batch.lost, members))
-    allowed = allowed_pairs(batch, members) if careful else None
-    found = _shares(rows, keys, _weights(rows, keys, batch, scale, members, allowed), scale, allowed)
+    allowed = allowed_pairs(batch, members) if repair else None
+    p = weights(scores(rows.q * (scale * LOG2_E), keys.k), rows.lse, batch, members, allowed)
+    found = _shares(rows, keys, p, scale, allowed)
     for name in ("q", "d_out", "shift", "lse"):
         add_rows(getattr(into, name), stored_index(batch), stored_rows(getattr(found, name), batch, members))
     for name in ("k", "v"):
@@ -140,13 +140,6 @@ def _without(rows: Rows, lost: Tensor) -> Rows:
     return Rows(**{**zero, "q": rows.q, "lse": rows.lse.masked_fill(lost, torch.inf)})
 
 
-def _weights(rows: Rows, keys: Keys, batch: Batch, scale: float, members: int, allowed: Tensor | None) -> Tensor:
-    s = scores(rows.q * (scale * LOG2_E), keys.k)
-    if allowed is not None:
-        return torch.where(allowed, (s - rows.lse).exp2(), 0)
-    return masked(s, batch, members).sub_(rows.lse).exp2_()
-
-
 def _shares(rows: Rows, keys: Keys, p: Tensor, scale: float, allowed: Tensor | None) -> Sums:
     """A batch's shares, of gathered rows and keys."""
     x = scale * (scores(rows.g_q, keys.k) + scores(rows.q, keys.g_k))
@@ -154,7 +147,7 @@ def _shares(rows: Rows, keys: Keys, p: Tensor, scale: float, allowed: Tensor | N
     w = d_s * x + p * scores(rows.d_out, keys.g_v)
     if allowed is not None:
         p_x, d_s, w = (torch.where(allowed, one, 0) for one in (p_x, d_s, w))
-    by_rows, by_keys = partial(_product, allowed), partial(_transposed_product, allowed)
+    by_rows, by_keys = partial(product, allowed), partial(transposed_product, allowed)
     return Sums(
         q=scale * (by_rows(w, keys.k) + by_rows(d_s, keys.g_k)),
         d_out=by_rows(p_x, keys.v) + by_rows(p, keys.g_v),
@@ -163,12 +156,3 @@ def _shares(rows: Rows, keys: Keys, p: Tensor, scale: float, allowed: Tensor | N
         k=scale * (by_keys(w, rows.q) + by_keys(d_s, rows.g_q)),
         v=by_keys(p_x, rows.d_out),
     )
-
-
-def _product(allowed: Tensor | None, weights: Tensor, values: Tensor) -> Tensor:
-    return weights @ values if allowed is None else careful_matmul(weights, allowed, values)
-
-
-def _transposed_product(allowed: Tensor | None, weights: Tensor, values: Tensor) -> Tensor:
-    swapped = None if allowed is None else allowed.transpose(-1, -2)
-    return _product(swapped, weights.transpose(-1, -2), values)

@@ -1,4 +1,4 @@
-"""Partial tiles in a loop of their own: each tile is still seen once, and full ones need no mask."""
+"""Partial tiles peeled off into a loop of their own: each tile is still seen once, and full ones need no mask."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tests.interpret.test_poison import PATTERNS as POISONED
 from tests.interpret.test_poison import poisoned
-from tests.kernels import APART, TILES, check, check_gradients, drawn
+from tests.kernels import PEELED, TILES, check, check_gradients, drawn
 
 pytestmark = [pytest.mark.interpret, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 
@@ -29,7 +29,7 @@ PATTERNS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("lengths", [(96, 174), (128, 128), (5, 174)], ids=str)
 @pytest.mark.parametrize("name", PATTERNS)
-def test_apart_changes_nothing(name: str, lengths: tuple[int, int]) -> None:
+def test_peeling_changes_nothing(name: str, lengths: tuple[int, int]) -> None:
     pattern, tensors = PATTERNS[name]
     given = {key: value[: lengths[1]] if key == "ids" else value for key, value in tensors.items()}
     for tile in TILES[1:]:
@@ -39,10 +39,10 @@ def test_apart_changes_nothing(name: str, lengths: tuple[int, int]) -> None:
 @pytest.mark.parametrize("name", ["window", "dense", "documents", "blocks"])
 def test_gradients(name: str) -> None:
     pattern, tensors = PATTERNS[name]
-    check_gradients(pattern, drawn(96, 174, heads=(2, 1), tensors=tensors), APART)
+    check_gradients(pattern, drawn(96, 174, heads=(2, 1), tensors=tensors), PEELED)
 
 
 @pytest.mark.parametrize("name", ["window", "owners"])
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 def test_poison_stays_with_the_rows_that_see_it(name: str, poison: float) -> None:
-    check(POISONED[name], poisoned(drawn(80, 80), "both", poison), APART)
+    check(POISONED[name], poisoned(drawn(80, 80), "both", poison), PEELED)
