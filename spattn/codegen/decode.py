@@ -40,6 +40,7 @@ class DecodeSource:
         boxes: Those that its loops walk over.
         signature: Its arguments.
         alike: Does the text treat all heads of a group alike? Then one program may have the query heads that share keys.
+        widest_step: Between neighbouring keys of a walk, at most.
         rows_alike: May a tile have several positions of a request?
     """
 
@@ -49,6 +50,7 @@ class DecodeSource:
     boxes: tuple[Box, ...]
     signature: Signature
     alike: bool
+    widest_step: int
     rows_alike: bool
 
     @property
@@ -110,6 +112,7 @@ def decode_source(layout: Layout, pattern: str, language: Language, score: Score
         boxes=tuple(one.box for one in boxes),
         signature=signature,
         alike="h" not in symbols(layout.condition) and not any(map(_of_heads, parameters.roles)),
+        widest_step=max((one.step for kernel in kernels for one in kernel.loops), default=1),
         rows_alike=all(one.rows == Affine(1, Int(0)) and one.block == one.residues == 1 for one in layout.passes),
     )
 

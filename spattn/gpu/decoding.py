@@ -29,7 +29,7 @@ from spattn.gpu.devices import described
 from spattn.gpu.forward import current
 from spattn.gpu.frame import Frame
 from spattn.gpu.inputs import RoleInputs
-from spattn.gpu.kernel_launch import Kernel, KernelLaunch, kind_of
+from spattn.gpu.kernel_launch import MAX_INT32, Kernel, KernelLaunch, kind_of
 from spattn.gpu.launch_plan import LOG2_E
 from spattn.gpu.load import load
 from spattn.layout.boxes import sides_of
@@ -230,7 +230,7 @@ class _Launcher:
     def _splits_for(self) -> int:
         """Programs that share the keys of a tile, at most: they fill the device where a step has one request."""
         device = described(self._sizes.device)
-        wanted = max(PROGRAMS * device.processors // (self._heads * self._each), 1)
+        wanted = max(int(PROGRAMS * device.processors) // (self._heads * self._each), 1)
         tiles = max(_tiles_at(self._layout, self._sizes, part, self._tile) for part in range(1, 9))
         each = max(-(-tiles // min(wanted, MOST_SPLITS)), MIN_TILES)
         return max(-(-tiles // each), 1)
@@ -320,6 +320,7 @@ class _Launcher:
             "GROUP": self._group,
             "PAGE_SIZE": cache.page_size,
             "KEPT": -1 if not cache.window else 0 if cache.kept is None else cache.kept.shape[0],
+            "IN_ORDER": self._is_in_order(cache),
             "RAGGED": ragged,
             "LISTED_HEADS": self._listed is not None,
             "HAS_SINKS": step.sinks is not None,
@@ -339,6 +340,13 @@ class _Launcher:
         else:
             tiles = batch * -(-q_len // self._positions)
         return kernel, kernel.launch((tiles * self._splits * self._heads, 1, 1), values)
+
+    def _is_in_order(self, cache: Cache) -> bool:
+        """Does each position have the slot of its number, and are those of a tile less than 2^31 elements apart?"""
+        if cache.page_size or cache.window:
+            return False
+        stride = max(cache.keys.stride(1), cache.values.stride(1))
+        return 2 * self._tile.block_n * self._source.widest_step * stride <= MAX_INT32
 
     @cached_property
     def _names(self) -> tuple[str, ...]:

@@ -15,8 +15,6 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 ROW_STATS = tl.constexpr(4)  # numbers that dq leaves of a row, two unused: the 16 bytes that a thread loads at a time
 REQUEST = tl.constexpr(8)  # numbers of a request in the table of requests
 SCANNED = tl.constexpr(64)  # tiles that a program looks through whose rows may have to be mended
-TOGETHER = tl.constexpr(32)
-ROWS_TOGETHER = tl.constexpr(4)  # whose shares are combined at a time
 
 
 @triton.jit
@@ -722,7 +720,7 @@ def table_of(table_ptr, table_starts_ptr, b, stride_table, PAGE_SIZE: tl.constex
 
 
 @triton.jit
-def slots_of(
+def places_in_cache(
     positions,
     wanted,
     b,
@@ -730,28 +728,30 @@ def slots_of(
     kept_ptr,
     ring_slots,
     ring_base,
+    stride_block,
+    stride_slot,
     PAGE_SIZE: tl.constexpr,
     KEPT: tl.constexpr,
 ):
-    """The block and the slot, in 64 bits, in which a cache holds keys of a request; of those that are wanted.
+    """Where a cache holds keys of a request, those that are wanted: offsets in 64 bits.
 
     A page is a block, else a request is. KEPT: of a ring, how many progressions of keys have slots for ever; -1 where
     each position has one.
     """
     if PAGE_SIZE > 0:
-        block = tl.load(table_ptr + positions // PAGE_SIZE, mask=wanted, other=0)
+        block = tl.load(table_ptr + positions // PAGE_SIZE, mask=wanted, other=0).to(tl.int64)
         slot = positions % PAGE_SIZE
-    elif KEPT < 0:
-        block, slot = b, positions
     else:
-        block, slot = b, ring_base + positions % ring_slots
+        block, slot = b.to(tl.int64), positions
+    if KEPT >= 0:
+        slot = ring_base + positions % ring_slots
         for i in tl.static_range(KEPT):
             piece = kept_ptr + (KEPT - 1 - i) * 5
             step, first, count = tl.load(piece), tl.load(piece + 2), tl.load(piece + 3)
             number = (positions - first) // step
             held = (positions >= first) & (number * step == positions - first) & (number < count)
             slot = tl.where(held, tl.load(piece + 4) + number, slot)
-    return block.to(tl.int64), slot.to(tl.int64)
+    return block * stride_block + slot.to(tl.int64) * stride_slot
 
 
 @triton.jit
@@ -773,65 +773,38 @@ def is_last(arrived_ptr, count):
 
 
 @triton.jit
+def load_shares(part_ptr, part_lse_ptr, row, there, dims, WIDTH: tl.constexpr):
+    """What splits left of a row; other processors stored it, so it is in no cache but the one that all share."""
+    lse = tl.load(part_lse_ptr + row, mask=there, other=float("-inf"), cache_modifier=".cg")
+    part_ptrs = part_ptr + row[:, None] * WIDTH + dims[None, :]
+    kept = there[:, None] & (dims < WIDTH)[None, :]
+    return tl.load(part_ptrs, mask=kept, other=0.0, cache_modifier=".cg"), lse
+
+
+@triton.jit
 def combine_shares(
     part_ptr, part_lse_ptr, at, count, sinks_ptr, out_ptr, stride_ob, stride_oh, stride_om, lse_ptr, stride_lb,
-    stride_lh, stride_lm, b, h, first, place, q_len, dims, WIDTH: tl.constexpr, POSITIONS: tl.constexpr,
-    BLOCK_DV: tl.constexpr, GROUP: tl.constexpr, SPLITS: tl.constexpr, HAS_SINKS: tl.constexpr,
+    stride_lh, stride_lm, b, h, first, rows, dims, WIDTH: tl.constexpr, ROWS: tl.constexpr, GROUP: tl.constexpr,
+    SPLITS: tl.constexpr, HAS_SINKS: tl.constexpr,
 ):  # fmt: skip
     """Stores what the shares of a tile's keys come to: those of `count` splits, from number `at` on, added alike."""
-    together: tl.constexpr = SPLITS if SPLITS < TOGETHER else TOGETHER
-    for begin in range(0, tl.minimum(q_len - place, POSITIONS) * GROUP, ROWS_TOGETHER):
-        i = begin + tl.arange(0, ROWS_TOGETHER)
-        head, own = h + i % GROUP, place + i // GROUP
-        kept = (i < POSITIONS * GROUP) & (own < q_len)
-        acc = tl.zeros([ROWS_TOGETHER, BLOCK_DV], tl.float32)
-        m_i, l_i = tl.full([ROWS_TOGETHER], float("-inf"), tl.float32), tl.zeros([ROWS_TOGETHER], tl.float32)
-        for start in range(0, count, together):
-            split = start + tl.arange(0, together)
-            there = (split < count)[:, None] & kept[None, :]
-            row = (at + split)[:, None] * (POSITIONS * GROUP) + i[None, :]
-            # what other processors have stored is in no cache but the one that all share
-            lse = tl.load(part_lse_ptr + row, mask=there, other=float("-inf"), cache_modifier=".cg")
-            parts = tl.load(
-                part_ptr + row[:, :, None] * WIDTH + dims[None, None, :],
-                mask=there[:, :, None] & (dims < WIDTH)[None, None, :],
-                other=0.0,
-                cache_modifier=".cg",
-            )
-            m_new = tl.maximum(m_i, tl.max(lse, 0))
-            m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
-            weights = tl.exp2(lse - m_safe[None, :])
-            alpha = tl.exp2(m_i - m_safe)
-            acc = acc * alpha[:, None] + tl.sum(tl.where(weights[:, :, None] > 0, parts * weights[:, :, None], 0.0), 0)
-            m_i, l_i = m_new, l_i * alpha + tl.sum(weights, 0)
+    split = tl.arange(0, SPLITS)
+    row = (at + split) * ROWS
+    part, lse = load_shares(part_ptr, part_lse_ptr, row, split < count, dims, WIDTH)
+    for i in tl.range(0, rows, num_stages=1):
+        # the next row is on its way while this one is added
+        there = split < tl.where(i + 1 < rows, count, 0)
+        following, following_lse = load_shares(part_ptr, part_lse_ptr, row + i + 1, there, dims, WIDTH)
+        head, token = h + i % GROUP, (first + i // GROUP).to(tl.int64)
+        sink = float("-inf")
         if HAS_SINKS:
-            sink = tl.load(sinks_ptr + head, mask=kept, other=0.0) * LOG2_E
-            acc, m_i, l_i = add_part(acc, m_i, l_i, tl.zeros_like(acc), sink)
-        acc, lse = normalised(acc, m_i, l_i)
-        token = (first + own).to(tl.int64)
-        out_ptrs = head_rows(out_ptr, b, stride_ob, head, stride_oh, token, stride_om, dims)
-        tl.store(out_ptrs, acc.to(out_ptr.dtype.element_ty), mask=kept[:, None] & (dims < WIDTH)[None, :])
-        tl.store(head_of(lse_ptr, b, stride_lb, head, stride_lh) + token * stride_lm, lse * LN_2, mask=kept)
-
-
-@triton.jit(do_not_specialize=["batch_size", "q_len", "heads", "splits", "stride_lb", "stride_lh", "stride_lm"])
-def combine_steps(
-    part_ptr, part_lse_ptr, arrived_ptr, kv_lens_ptr, cu_seqlens_ptr, heads_ptr, sinks_ptr, out_ptr, stride_ob, stride_oh, stride_om, lse_ptr, stride_lb,
-    stride_lh, stride_lm, batch_size, q_len, heads, splits, WIDTH: tl.constexpr, POSITIONS: tl.constexpr,
-    BLOCK_DV: tl.constexpr, GROUP: tl.constexpr, SPLITS: tl.constexpr, BATCH: tl.constexpr, RAGGED: tl.constexpr, LISTED_HEADS: tl.constexpr, HAS_SINKS: tl.constexpr,
-):  # fmt: skip
-    program = tl.program_id(0)
-    head, tile = program % heads, program // heads
-    head = listed_head(heads_ptr, head, LISTED_HEADS)
-    b, place, first, q_len, kv_len = request_of_tile(
-        cu_seqlens_ptr, kv_lens_ptr, tile, batch_size, q_len, POSITIONS, BATCH, RAGGED
-    )
-    if place < q_len:
-        at = tile.to(tl.int64) * heads + program % heads
-        used = tl.load(arrived_ptr + at)
-        if used > 1:
-            combine_shares(
-                part_ptr, part_lse_ptr, at * splits, used, sinks_ptr, out_ptr, stride_ob, stride_oh, stride_om,
-                lse_ptr, stride_lb, stride_lh, stride_lm, b, head * GROUP, first, place, q_len, tl.arange(0, BLOCK_DV), WIDTH,
-                POSITIONS, BLOCK_DV, GROUP, SPLITS, HAS_SINKS,
-            )
+            sink = tl.load(sinks_ptr + head) * LOG2_E
+        m = tl.maximum(tl.max(lse, 0), sink)
+        m = tl.where(m == float("-inf"), 0.0, m)
+        weights = tl.exp2(lse - m)
+        total = tl.sum(weights, 0) + tl.exp2(sink - m)
+        out = tl.sum(part * weights[:, None], 0) / tl.where(total == 0.0, 1.0, total)
+        out_row = head_of(out_ptr, b, stride_ob, head, stride_oh) + token * stride_om
+        tl.store(out_row + dims, out.to(out_ptr.dtype.element_ty), mask=dims < WIDTH)
+        tl.store(head_of(lse_ptr, b, stride_lb, head, stride_lh) + token * stride_lm, (m + tl.log2(total)) * LN_2)
+        part, lse = following, following_lse
