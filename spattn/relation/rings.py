@@ -6,7 +6,8 @@ each remainder; progressions may hold more keys than are kept, never fewer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from spattn.errors import UnsupportedError
 from spattn.expressions.algebra import subexpressions
 from spattn.expressions.nodes import FALSE, TRUE, Bool, FloorDiv, Int, Mod
+from spattn.expressions.text import text
 from spattn.relation.affine import Sets, isl_text
 from spattn.relation.proofs import least_point, proof_sets
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     IslSet = Any
 
 MAX_PROGRESSIONS = 64  # a kernel compares each key with each
+MAX_PERIOD = 2048  # remainders that are looked at
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Progression:
         return self.step == 1 and self.stop is None
 
     @property
-    def text(self) -> str:
+    def isl(self) -> str:
         """The same as a condition of isl over k."""
         end = "" if self.stop is None else f" and k < {self.stop}"
         return f"k >= {self.first}{end} and k mod {self.step} = {self.first % self.step}"
@@ -64,13 +67,14 @@ def progressions(kept: Bool) -> tuple[Progression, ...]:
     if kept == TRUE:
         return (Progression(0, 1, None),)
     sets = proof_sets()
-    found = sets.ask("progressions", lambda: _progressions(sets, kept))
-    if found is None:
+    answer = sets.ask("progressions", lambda: (_progressions(sets, kept),))
+    if answer is None:
         raise UnsupportedError("E096", "isl does not find the keys that are kept for ever within its cap")
-    if len(found) > MAX_PROGRESSIONS:
+    found = answer[0]
+    if found is None or len(found) > MAX_PROGRESSIONS:
         raise UnsupportedError(
             "E061",
-            f"the keys that are kept for ever are more than {MAX_PROGRESSIONS} progressions",
+            f"the keys that are kept for ever are not {MAX_PROGRESSIONS} progressions or fewer: {text(kept)}",
             hint="keep the keys in pages, and drop those that have no live key",
         )
     return found
@@ -96,35 +100,40 @@ def first_missing(needed: Bool, held: Iterable[Progression], age: int, tokens: i
     def missing() -> IslSet:
         points = sets.explicit(sets.set(f"{{ [t, k] : {there} }}"))
         for one in held:
-            points = points.subtract(sets.set(f"{{ [t, k] : {one.text} }}"))
+            points = points.subtract(sets.set(f"{{ [t, k] : {one.isl} }}"))
         return points
 
     point = least_point(sets, ["t", "k"], missing)
     return None if point is None else (point["t"], point["k"])
 
 
-def _progressions(sets: Sets, kept: Bool) -> tuple[Progression, ...]:
+def _progressions(sets: Sets, kept: Bool) -> tuple[Progression, ...] | None:
     whole = sets.explicit(sets.set(f"{{ [k] : 0 <= k and ({isl_text(kept)}) }}")).coalesce()
     found: list[Progression] = []
     for basic in whole.get_basic_sets():
         part = basic.to_set()
-        one = _hull(sets, part)
-        exact = one.stop is not None or _is_within(sets, one, whole)
-        found += [one] if exact else _by_remainder(sets, part, whole, _periods(kept))
+        one = _hull(part)
+        if one.stop is not None or _is_within(sets, one, whole):
+            found.append(one)
+            continue
+        classes = _by_remainder(sets, part, whole, _periods(kept))
+        if classes is None:
+            return None
+        found += classes
     return _without_repeats(sets, found)
 
 
-def _by_remainder(sets: Sets, part: IslSet, whole: IslSet, periods: Iterable[int]) -> Iterator[Progression]:
+def _by_remainder(sets: Sets, part: IslSet, whole: IslSet, periods: Iterable[int]) -> list[Progression] | None:
     """A progression for each remainder that a part has, by the first period where none has a key too many."""
     for period in periods:
         classes = (part.intersect(sets.set(f"{{ [k] : k mod {period} = {r} }}")) for r in range(period))
-        found = [_hull(sets, one) for one in classes if not one.is_empty()]
+        found = [_hull(one) for one in classes if not one.is_empty()]
         if len(found) <= MAX_PROGRESSIONS and all(one.stop or _is_within(sets, one, whole) for one in found):
-            return iter(found)
-    return iter((_hull(sets, part),))
+            return found
+    return None
 
 
-def _hull(sets: Sets, part: IslSet) -> Progression:
+def _hull(part: IslSet) -> Progression:
     """The progression from the first key of a part to its last, with the step that all its keys have."""
     first = int(part.dim_min_val(0).to_python())
     last = part.dim_max_val(0)
@@ -134,7 +143,7 @@ def _hull(sets: Sets, part: IslSet) -> Progression:
 
 
 def _is_within(sets: Sets, one: Progression, whole: IslSet) -> bool:
-    return bool(sets.set(f"{{ [k] : {one.text} }}").is_subset(whole))
+    return bool(sets.set(f"{{ [k] : {one.isl} }}").is_subset(whole))
 
 
 def _without_repeats(sets: Sets, found: list[Progression]) -> tuple[Progression, ...]:
@@ -142,7 +151,7 @@ def _without_repeats(sets: Sets, found: list[Progression]) -> tuple[Progression,
     result: list[Progression] = []
     held = sets.set("{ [k] : 1 = 0 }")
     for one in sorted(set(found), key=lambda one: (one.stop is None, one.first, one.step)):
-        own = sets.set(f"{{ [k] : {one.text} }}")
+        own = sets.set(f"{{ [k] : {one.isl} }}")
         if not own.is_subset(held):
             result.append(one)
             held = held.union(own)
@@ -150,10 +159,10 @@ def _without_repeats(sets: Sets, found: list[Progression]) -> tuple[Progression,
 
 
 def _periods(kept: Bool) -> list[int]:
-    """The divisors that a condition has, ascending."""
+    """The divisors that a condition has, ascending, and their least common multiple."""
     found = {
         part.divisor.value
         for part in subexpressions(kept)
         if isinstance(part, Mod | FloorDiv) and isinstance(part.divisor, Int)
     }
-    return sorted(one for one in found if one > 1)
+    return [one for one in sorted({*found, math.lcm(*found)}) if 1 < one <= MAX_PERIOD]
