@@ -37,21 +37,43 @@ def ring_slot(position, kept_ptr, window, window_base, PIECES: tl.constexpr):
 
 
 @triton.jit
+def float8_bits(x, MANTISSA: tl.constexpr, MOST: tl.constexpr):
+    """The bits of a float32 as e4m3fn or e5m2, which have so many bits of a mantissa; beyond MOST it saturates.
+
+    To the nearest, ties to even, on GPUs too that have no such conversion.
+    """
+    BIAS: tl.constexpr = 7 if MANTISSA == 3 else 15
+    SHIFT: tl.constexpr = 23 - MANTISSA
+    # added to a number without a bit of its own before the point, it leaves its bits in the last places
+    TINY: tl.constexpr = (127 - BIAS + SHIFT + 1) << 23
+    bits = x.to(tl.int32, bitcast=True)
+    sign = (bits >> 24) & 0x80
+    size = tl.minimum(tl.abs(x), MOST)
+    normal = size.to(tl.int32, bitcast=True)
+    odd = (normal >> SHIFT) & 1
+    normal = (normal - ((127 - BIAS) << 23) + ((1 << (SHIFT - 1)) - 1) + odd) >> SHIFT
+    tiny = tl.full([1], TINY, tl.int32)
+    small = (size + tiny.to(tl.float32, bitcast=True)).to(tl.int32, bitcast=True) - tiny
+    found = tl.where(size.to(tl.int32, bitcast=True) < ((128 - BIAS) << 23), small, normal)
+    return (tl.where(x != x, 0x7F, found) | sign).to(tl.uint8)
+
+
+@triton.jit
 def store_head(
-    new_ptr, stored_ptr, scale_ptr, head, there,
-    SCALES: tl.constexpr, MOST: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
+    new_ptr, stored_ptr, scale_ptr, head, width,
+    SCALES: tl.constexpr, MANTISSA: tl.constexpr, MOST: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Copies a head of a token, divided by its scale; MOST is the greatest number of float8, which saturates."""
+    """Copies `width` numbers of a head, divided by its scale; to the bits of float8 where it has a MANTISSA."""
     for start in range(0, WIDTH, BLOCK):
         d = start + tl.arange(0, BLOCK)
-        inside = (d < WIDTH) & there
+        inside = d < width
         x = tl.load(new_ptr + d, mask=inside, other=0.0)
         if SCALES > 0:
-            x = x.to(tl.float32) / tl.load(scale_ptr + (head if SCALES > 1 else 0))
-        if MOST > 0:
-            x = x.to(tl.float32)
-            x = tl.where(x > MOST, MOST, tl.where(x < -MOST, -MOST, x))
-        tl.store(stored_ptr + d, x.to(stored_ptr.dtype.element_ty), mask=inside)
+            x = tl.div_rn(x.to(tl.float32), tl.load(scale_ptr + (head if SCALES > 1 else 0)))
+        if MANTISSA > 0:
+            tl.store(stored_ptr + d, float8_bits(x.to(tl.float32), MANTISSA, MOST), mask=inside)
+        else:
+            tl.store(stored_ptr + d, x.to(stored_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -64,7 +86,7 @@ def append_kernel(
     stride_values_block, stride_values_slot, stride_values_head,
     window, window_base,
     SEARCH: tl.constexpr, PAGE_SIZE: tl.constexpr, PIECES: tl.constexpr, RING: tl.constexpr,
-    K_SCALES: tl.constexpr, V_SCALES: tl.constexpr, MOST: tl.constexpr,
+    K_SCALES: tl.constexpr, V_SCALES: tl.constexpr, MANTISSA: tl.constexpr, MOST: tl.constexpr,
     HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Writes new tokens behind those that requests hold; one without a slot is left out.
@@ -112,5 +134,5 @@ def append_kernel(
     slot = slot.to(tl.int64)
     keys = keys_ptr + block * stride_keys_block + slot * stride_keys_slot + head * stride_keys_head
     values = values_ptr + block * stride_values_block + slot * stride_values_slot + head * stride_values_head
-    store_head(k_new, keys, k_scale_ptr, head, there, K_SCALES, MOST, HEAD_DIM, BLOCK)
-    store_head(v_new, values, v_scale_ptr, head, there, V_SCALES, MOST, V_HEAD_DIM, BLOCK)
+    store_head(k_new, keys, k_scale_ptr, head, tl.where(there, HEAD_DIM, 0), K_SCALES, MANTISSA, MOST, HEAD_DIM, BLOCK)
+    store_head(v_new, values, v_scale_ptr, head, tl.where(there, V_HEAD_DIM, 0), V_SCALES, MANTISSA, MOST, V_HEAD_DIM, BLOCK)

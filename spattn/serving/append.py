@@ -16,6 +16,7 @@ from spattn.runtime.tensors import require_tensor
 from spattn.serving.ring import Ring
 from spattn.serving.storage import FLOAT8, Storage, check_integers
 
+MANTISSA = {torch.float8_e4m3fn: 3, torch.float8_e5m2: 2}
 MAX_BLOCK = 1024  # numbers of a head that a program writes at a time
 
 
@@ -81,7 +82,8 @@ def append_by_kernel(cache: Storage, k_new: Tensor, v_new: Tensor, cu_seqlens_q:
     if not batch * new * cache.batch_size:
         return
     ring = cache if isinstance(cache, Ring) else None
-    keys, values, table, starts = cache.keys, cache.values, cache.table, cache.table_starts
+    table, starts, mantissa = cache.table, cache.table_starts, MANTISSA.get(cache.dtype, 0)
+    keys, values = (x.view(torch.uint8) if mantissa else x for x in (cache.keys, cache.values))
     kept = None if ring is None else ring.kept
     on_device = torch.cuda.device(cache.device) if cache.device.type == "cuda" else nullcontext()
     with on_device:
@@ -114,7 +116,8 @@ def append_by_kernel(cache: Storage, k_new: Tensor, v_new: Tensor, cu_seqlens_q:
             RING=ring is not None,
             K_SCALES=0 if cache.k_scale is None else cache.k_scale.shape[0],
             V_SCALES=0 if cache.v_scale is None else cache.v_scale.shape[0],
-            MOST=torch.finfo(cache.dtype).max if cache.dtype in FLOAT8 else 0.0,
+            MANTISSA=mantissa,
+            MOST=torch.finfo(cache.dtype).max,
             HEAD_DIM=head_dim,
             V_HEAD_DIM=v_new.shape[3],
             BLOCK=_block(max(head_dim, v_new.shape[3])),
