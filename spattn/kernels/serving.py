@@ -135,4 +135,6 @@ def append_kernel(
     keys = keys_ptr + block * stride_keys_block + slot * stride_keys_slot + head * stride_keys_head
     values = values_ptr + block * stride_values_block + slot * stride_values_slot + head * stride_values_head
     store_head(k_new, keys, k_scale_ptr, head, tl.where(there, HEAD_DIM, 0), K_SCALES, MANTISSA, MOST, HEAD_DIM, BLOCK)
-    store_head(v_new, values, v_scale_ptr, head, tl.where(there, V_HEAD_DIM, 0), V_SCALES, MANTISSA, MOST, V_HEAD_DIM, BLOCK)
+    store_head(
+        v_new, values, v_scale_ptr, head, tl.where(there, V_HEAD_DIM, 0), V_SCALES, MANTISSA, MOST, V_HEAD_DIM, BLOCK
+    )

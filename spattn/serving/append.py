@@ -121,6 +121,8 @@ def append_by_kernel(cache: Storage, k_new: Tensor, v_new: Tensor, cu_seqlens_q:
             HEAD_DIM=head_dim,
             V_HEAD_DIM=v_new.shape[3],
             BLOCK=_block(max(head_dim, v_new.shape[3])),
+            num_warps=1,
+            enable_fp_fusion=True,
         )
 
 
