@@ -138,7 +138,8 @@ def expected(
         heads, m = rows.shape[:2]
         placed = {"q_len": m, "num_keys": n, "kv_len": n, "q_offset": n - m, "k_offset": 0}
         sizes: dict[str, Any] = {"num_heads": heads, "batch_size": len(q), "tensors": tensors, "only": b}
-        mask = torch.as_tensor(oracle.mask(node, **placed, **sizes)).view(-1, m, n)
+        mask = torch.as_tensor(oracle.mask(node, **placed, **sizes))
+        mask = mask[0] if mask.dim() == 4 else mask
         group = heads // requests.k.shape[1]
         k, v = (x[b, :, :n].double().cpu().repeat_interleave(group, 0) for x in (requests.k, requests.v))
         scores = (rows.double().cpu() @ k.mT * rows.shape[-1] ** -0.5).masked_fill(~mask, -torch.inf)
