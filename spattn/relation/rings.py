@@ -74,7 +74,7 @@ def progressions(kept: Bool) -> tuple[Progression, ...]:
     if found is None or len(found) > MAX_PROGRESSIONS:
         raise UnsupportedError(
             "E061",
-            f"the keys that are kept for ever are not {MAX_PROGRESSIONS} progressions or fewer: {text(kept)}",
+            f"the keys that are kept for ever take more than {MAX_PROGRESSIONS} progressions: {text(kept)}",
             hint="keep the keys in pages, and drop those that have no live key",
         )
     return found

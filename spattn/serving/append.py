@@ -152,8 +152,10 @@ def _packed(cache: Storage, k_new: Tensor, v_new: Tensor, cu_seqlens_q: Tensor |
             wanted, shape, text = (heads, width), tuple(given.shape[1:]), f"[tokens, {heads}, {width}]"
         if given.dim() != (4 if cu_seqlens_q is None else 3) or tuple(shape) != wanted:
             raise ArgumentError("E060", f"{name} has shape {list(given.shape)}, not {text}")
-        if given.device != cache.device or not given.is_floating_point():
-            raise ArgumentError("E060", f"{name} is {given.dtype} on {given.device}, and the cache on {cache.device}")
+        if given.device != cache.device:
+            raise ArgumentError("E060", f"{name} is on {given.device} and the cache on {cache.device}")
+        if given.dtype != cache.dtype and (cache.dtype not in FLOAT8 or not given.is_floating_point()):
+            raise ArgumentError("E060", f"{name} is {given.dtype} and the cache {cache.dtype}")
         if given.shape[-1] > 1 and given.stride(-1) != 1:
             given = given.contiguous()
         found.append(given.transpose(1, 2) if cu_seqlens_q is None else given.unsqueeze(0))

@@ -191,7 +191,6 @@ class Decoder:
         return out
 
     def _holds_what_is_needed(self, ring: Ring) -> None:
-        live = self.attention.pattern.live(num_heads=self.num_q_heads, num_kv_heads=self.num_kv_heads)
         if self.max_new > ring.max_new:
             raise ArgumentError(
                 "E060",
@@ -199,8 +198,10 @@ class Decoder:
                 hint=f"Ring.allocate(.., max_new={self.max_new})",
             )
         age = ring.window - ring.rollback - self.max_new
-        longest = min(self.max_kv_len, ring.capacity) + 1
-        missing = first_missing(live.needed, ring.pieces, age, longest)
+        length = min(self.max_kv_len, ring.capacity)
+        heads = {"num_heads": self.num_q_heads, "num_kv_heads": self.num_kv_heads}
+        live = self.attention.pattern.live(**heads, length=length)
+        missing = first_missing(live.needed, ring.pieces, age, length)
         if missing is not None:
             tokens, key = missing
             raise UnsupportedError(

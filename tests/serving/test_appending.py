@@ -61,6 +61,15 @@ def test_the_kernel_writes_what_torch_writes(kind: str, shape: Shape, steps: lis
             cache.kv_lens.copy_(torch.tensor(requests.lens))
 
 
+def test_many_requests_are_told_apart() -> None:
+    counts = [0, 2, 0, 0, 1, 3, 1, 0, 2, 0]
+    one, other = pair("csr", Shape(batch=10))
+    k, v = torch.randn(1, 9, 2, 16), torch.randn(1, 9, 2, 8)
+    appending.append_by_torch(one, k, v, ends_of(counts))
+    appending.append_by_kernel(other, k, v, ends_of(counts))
+    assert torch.equal(bits(one.keys), bits(other.keys))
+
+
 @pytest.mark.parametrize("kind", ["dense", "rows", "csr", "ring"])
 def test_a_token_without_a_slot_is_left_out(kind: str) -> None:
     shape, requests = Shape(tokens=8), Requests(Shape(tokens=20))

@@ -202,6 +202,10 @@ REFUSED: list[tuple[Any, str]] = [
     (lambda: serving.Ring(K, K, LENS, spattn.parse("causal & where(q <= 2 * k)").live()), "no ring holds"),
     (lambda: serving.Dense(K, K, LENS).append(K[:1], K[:1]), "k_new has shape .*, not .2, 2, new, 16."),
     (lambda: serving.Dense(K, K, LENS).append(K[0], K[0], ends_of([1, 1])), "not .tokens, 2, 16."),
+    (
+        lambda: serving.Dense(K, K, LENS).append(K.half(), K.half()),
+        "k_new is torch.float16 and the cache torch.float32",
+    ),
     (lambda: serving.Dense(K, K, LENS).append(K, K[:, :, :1]), "8 new keys and 1 values"),
 ]
 

@@ -227,6 +227,16 @@ def test_what_does_not_fit_is_refused(text: str, call: Any, message: str) -> Non
         call(step)
 
 
+def test_a_ring_serves_calls_that_are_no_longer_than_it() -> None:
+    shape = Shape(tokens=12)
+    cache, requests = ring("last(12)"), Requests(shape)
+    requests.append([cache], [12, 5])
+    q = queries(shape, 1, [1, 1])
+    step = decoder_of(spattn.compile("causal", backend="torch"), shape)
+    found = step(packed(q), cache, ends_of([1, 1]), return_lse=True)
+    check(found, expected(step.attention.pattern.syntax, requests, q, {}), requests.lens, shape.dtype)
+
+
 def test_a_ring_of_a_larger_pattern_serves() -> None:
     shape = Shape()
     cache, requests = ring("causal & (last(12) | columns([::4]))"), Requests(shape)
