@@ -53,8 +53,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name == "nn":
-        return import_module("spattn.nn")
+    if name in ("nn", "serving"):
+        return import_module(f"spattn.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'spattn' has no attribute {name!r}")
     value: object = getattr(import_module(_HOMES[name]), name)

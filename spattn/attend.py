@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from spattn.analysis.explanation import Explanation
     from spattn.call.prepared import Prepared
     from spattn.runtime.execution import Calls
+    from spattn.serving import Decoder
 
 MAX_KNOWN = 256
 _KNOWN: dict[str, Attention] = {}
@@ -161,6 +163,51 @@ class Attention:
         if self._calls is None:
             self._calls = self.calls()
         return self._calls.prepare(tensors)
+
+    def decoder(
+        self,
+        *,
+        num_q_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        max_batch: int,
+        max_kv_len: int,
+        v_head_dim: int | None = None,
+        max_new: int = 1,
+        dtype: torch.dtype | str = "bfloat16",
+        device: torch.device | str = "cuda",
+    ) -> Decoder:
+        """What computes decode steps over a cache of `spattn.serving`; made once, for steps of any lengths.
+
+        Args:
+            num_q_heads: Heads of q and out.
+            num_kv_heads: Heads of keys and values.
+            head_dim: Width of a head.
+            max_batch: Requests of a step, at most.
+            max_kv_len: Tokens that a request holds, at most.
+            v_head_dim: Width of a head of values and out, as wide if not given.
+            max_new: New rows of a request in a step, at most.
+            dtype: Of q and out, torch's or its name.
+            device: Where all tensors are.
+
+        Raises:
+            ArgumentError: E060, numbers do not fit each other.
+            UnsupportedError: E061, the backend cannot serve this; the message says why.
+            MissingDependencyError: torch is not installed.
+        """
+        made: Decoder = _serving().Decoder(
+            self,
+            num_q_heads=num_q_heads,
+            num_kv_heads=num_kv_heads,
+            head_dim=head_dim,
+            v_head_dim=v_head_dim,
+            max_batch=max_batch,
+            max_kv_len=max_kv_len,
+            max_new=max_new,
+            dtype=dtype,
+            device=device,
+        )
+        return made
 
     def calls(self) -> Calls:
         """What answers the calls of whoever holds it.
@@ -440,6 +487,12 @@ def _groups(compiled: Compiled, batch_size: int, num_heads: int) -> Mapping[tupl
 @lru_cache(maxsize=256)
 def _published(text: str) -> Path:
     return default_cache().publish(text)
+
+
+def _serving() -> Any:
+    """Caches and decoders, which stand above this module and are imported when one is asked for."""
+    _execution()
+    return import_module("spattn.serving")
 
 
 def _execution() -> Any:

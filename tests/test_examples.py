@@ -51,6 +51,15 @@ def test_the_training_learns_and_draws_its_curves(tmp_path: Path) -> None:
         assert run["points"][-1][2] < min(run["points"][0][2], 4.5)  # a guess is ln 256 = 5.5
 
 
+def test_a_ring_decodes_as_a_cache_of_all_tokens_does(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    command = [sys.executable, EXAMPLES / "decode" / "ring.py", "--tokens", "500", "--plot", "memory.png"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split("greatest difference of logits:")[1]) < 1e-4
+    assert (tmp_path / "memory.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("file", sorted(TRAIN.glob("*.yaml")), ids=lambda file: file.stem)
 def test_the_patterns_of_the_trainings_are_causal(file: Path) -> None:
     config = pytest.importorskip("yaml").safe_load(file.read_text())

@@ -20,12 +20,12 @@ KEYWORDS = frozenset(
         *("self", "q", "k", "v", "pattern", "backend", "layer", "tf32", "tune", "score"),
         *("scale", "return_lse", "sinks", "prepared", "missing_keys", "dtype"),
         *("q_len", "kv_len", "q_lens", "kv_lens", "cu_seqlens_q", "cu_seqlens_k", "q_offset", "k_offset"),
-        *("max_seqlen_q", "max_seqlen_k", "num_keys"),
+        *("max_seqlen_q", "max_seqlen_k", "num_keys", "cache", "out"),
         *DROPOUT,
         *("num_heads", "num_kv_heads", "batch_size", "head_dim", "v_head_dim", "head", "batch"),
     )
 )
-"""Of `compile`, `attention`, `Attention`, `Pattern`, `SparseAttention`, and those that the contract adds."""
+"""Of `compile`, `attention`, `Attention`, `Pattern`, `SparseAttention`, `Decoder`, and those that the contract adds."""
 
 
 def refuse_dropout(names: Iterable[str]) -> None:

@@ -1,1 +1,1 @@
-"""Functions that generated kernels call, a module a language; imported by these kernels alone."""
+"""Functions that generated kernels call, a module a language; and the kernel that appends to caches."""

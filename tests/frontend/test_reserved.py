@@ -63,6 +63,11 @@ def test_the_keywords_of_a_module_are_reserved() -> None:
     assert taken(nn.SparseAttention.__init__) | taken(nn.SparseAttention.forward) <= KEYWORDS
 
 
+def test_the_keywords_of_a_decoder_are_reserved() -> None:
+    serving = pytest.importorskip("spattn.serving")
+    assert taken(serving.Decoder.__call__) <= KEYWORDS
+
+
 @pytest.mark.parametrize("bindings", [None, 3])
 @pytest.mark.parametrize("name", sorted(KEYWORDS))
 def test_a_keyword_names_nothing(name: str, bindings: int | None) -> None:
