@@ -164,7 +164,7 @@ GRAD_KV = KernelSpec(
 DECODE_CONSTANTS = (
     "HEAD_DIM", "V_HEAD_DIM", "BLOCK_D", "BLOCK_DV", "BLOCK_M", "BLOCK_N",
     "POSITIONS", "SPLITS", "BATCH", "GROUP", "PAGE_SIZE", "KEPT", "IN_ORDER", "RAGGED", "LISTED_HEADS", "HAS_SINKS",
-    "HAS_SCALES", "PRECISION",
+    "HAS_LSE", "HAS_SCALES", "PRECISION",
 )  # fmt: skip
 DECODE = KernelSpec(
     name=code("decode"),
@@ -177,7 +177,7 @@ DECODE = KernelSpec(
     state=code("acc, m_i, l_i, done"),
     given=(
         code("q, k_head, stride_kb, stride_kn, v_head, stride_vb, stride_vn, table_ptr, kept_ptr, ring_slots, ring_base"),
-        code("dims, v_dims, qk_scale, split, tiles_each"),
+        code("blocks, dims, v_dims, qk_scale, split, tiles_each"),
     ),
     verb=code("Attends to"),
     weights=code("scores"),

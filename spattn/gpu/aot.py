@@ -171,6 +171,7 @@ def compile_decode_ahead(
         "RAGGED": False,
         "LISTED_HEADS": False,
         "HAS_SINKS": False,
+        "HAS_LSE": False,
         "HAS_SCALES": False,
         "PRECISION": "ieee",
         **dict(zip(names[len(names) - len(sides) :], sides, strict=True)),

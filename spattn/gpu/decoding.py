@@ -8,6 +8,7 @@ batch. The last program of a tile to finish adds the shares up, always alike.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,56 +17,96 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from spattn.call.positions import Numbers, Positions
+from spattn.call.positions import Positions
 from spattn.call.prepared import NONE, Prepared
 from spattn.call.request import CompiledPattern
+from spattn.call.shape import Shape, dtype_name
 from spattn.codegen.decode import DecodeSource
 from spattn.codegen.tile import Tile, next_power, padded
 from spattn.cost.samples import samples
 from spattn.cost.sizes import Sizes
 from spattn.cost.trips import reach
-from spattn.errors import UnsupportedError
 from spattn.gpu.devices import described
 from spattn.gpu.forward import current
 from spattn.gpu.frame import Frame
 from spattn.gpu.inputs import RoleInputs
 from spattn.gpu.kernel_launch import MAX_INT32, Kernel, KernelLaunch, kind_of
+from spattn.gpu.lacks import lacking
 from spattn.gpu.launch_plan import LOG2_E
+from spattn.gpu.limits import beyond
 from spattn.gpu.load import load
 from spattn.layout.boxes import sides_of
 from spattn.layout.ir import Layout
 
-PROGRAMS = 4  # of a processor, where a step has one request
-MOST_SPLITS = 64
+PROGRAMS = 2  # of a processor, where a step has one request
+MOST_SPLITS = 32  # which one program combines
 MIN_TILES = 1
+BY_REQUEST = ("q_lens", "kv_lens")  # what each request has for itself
 ROWS = 64  # of a tile of several positions
 
 
 class Cache(Protocol):
-    """Where keys and values are, as kernels read it: element (block, slot, head) of two tensors.
+    """Where keys and values are, as kernels read it: element (block, slot, head) of two tensors."""
 
-    Attributes:
-        keys, values: `[blocks, slots, num_kv_heads, dim]`, any strides, last dimension dense.
-        kv_lens: int32 `[batch]`, keys of each request.
-        page_size: Slots of a block where a table lists the blocks of each request; 0 where a request is a block.
-        table: int32, the blocks of each request: a row for each, or one behind the other.
-        table_starts: int32, where those of each request begin, where they lie one behind the other.
-        kept: int32 `[pieces, 5]` of a ring: step, residue, first, count and slot of keys that have slots for ever.
-        window, window_base: Slots of a ring, and the first of them; 0 where each position has a slot.
-        k_scale, v_scale: float32 `[1]` or `[num_kv_heads]`, factors of what is stored.
-    """
+    @property
+    def keys(self) -> torch.Tensor:
+        """`[blocks, slots, num_kv_heads, head_dim]`, any strides, last dimension dense."""
+        ...
 
-    keys: torch.Tensor
-    values: torch.Tensor
-    kv_lens: torch.Tensor
-    page_size: int
-    table: torch.Tensor | None
-    table_starts: torch.Tensor | None
-    kept: torch.Tensor | None
-    window: int
-    window_base: int
-    k_scale: torch.Tensor | None
-    v_scale: torch.Tensor | None
+    @property
+    def values(self) -> torch.Tensor:
+        """The same of v_head_dim."""
+        ...
+
+    @property
+    def kv_lens(self) -> torch.Tensor:
+        """int32 `[batch]`, keys of each request."""
+        ...
+
+    @property
+    def capacity(self) -> int:
+        """Keys of a request, at most."""
+        ...
+
+    @property
+    def page_size(self) -> int:
+        """Slots of a block where a table lists the blocks of each request; 0 where a request is a block."""
+        ...
+
+    @property
+    def table(self) -> torch.Tensor | None:
+        """int32, the blocks of each request: a row for each, or one list behind the other."""
+        ...
+
+    @property
+    def table_starts(self) -> torch.Tensor | None:
+        """int32 `[batch + 1]`, where those of each request begin, where they lie one behind the other."""
+        ...
+
+    @property
+    def window(self) -> int:
+        """Slots of a ring that positions take in turn; 0 where each position has a slot."""
+        ...
+
+    @property
+    def window_base(self) -> int:
+        """The first of these."""
+        ...
+
+    @property
+    def kept(self) -> torch.Tensor | None:
+        """int32 `[pieces, 5]` of a ring: step, residue, first, count and slot of keys that have slots for ever."""
+        ...
+
+    @property
+    def k_scale(self) -> torch.Tensor | None:
+        """float32 `[1]` or `[num_kv_heads]`, the factor of what is stored."""
+        ...
+
+    @property
+    def v_scale(self) -> torch.Tensor | None:
+        """The same of values."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -99,26 +140,68 @@ class StepSizes:
         """Query heads that share one of k and v."""
         return self.num_q_heads // self.num_kv_heads
 
+    @property
+    def shape(self) -> Shape:
+        """The greatest step as a call."""
+        return Shape(
+            batch_size=self.max_batch,
+            num_q_heads=self.num_q_heads,
+            num_kv_heads=self.num_kv_heads,
+            q_len=self.max_new,
+            kv_len=self.max_kv_len,
+            q_offset=self.max_kv_len - self.max_new,
+            k_offset=0,
+            num_keys=self.max_kv_len,
+            head_dim=self.head_dim,
+            v_head_dim=self.v_head_dim,
+            dtype=dtype_name(self.dtype),
+            tf32=self.tf32,
+        )
+
+    @property
+    def positions(self) -> Positions:
+        """Where rows and keys stand: each request's own."""
+        return Positions(0, self.max_new, 0, self.max_kv_len, self.max_kv_len, BY_REQUEST)
+
 
 @dataclass(frozen=True)
-class Step:
+class StepTensors:
     """The tensors of a step.
 
     Attributes:
         q: `[batch, num_q_heads, q_len, head_dim]`, or packed `[1, num_q_heads, tokens, head_dim]`.
         out: The same of v_head_dim.
-        lse: float32 `[batch, num_q_heads, q_len]`, or packed `[1, num_q_heads, tokens]`.
+        lse: float32 `[batch, num_q_heads, q_len]`, or packed `[1, num_q_heads, tokens]`; None if it is not wanted.
         cu_seqlens_q: int32 `[batch + 1]` of packed rows.
         sinks: float32 `[num_q_heads]`.
-        scale: Factor of scores.
+        scale: Factor of scores, above 0.
     """
 
     q: torch.Tensor
     out: torch.Tensor
-    lse: torch.Tensor
+    lse: torch.Tensor | None
     cu_seqlens_q: torch.Tensor | None
     sinks: torch.Tensor | None
     scale: float
+
+
+def refusal(plans: CompiledPattern, sizes: StepSizes) -> str | None:
+    """Why no kernel serves steps of a pattern, as a sentence; None if one does."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if sizes.device.type != "cuda" and not interpreted:
+        return f"the decoder is on {sizes.device.type}, and Triton's kernels run on GPUs"
+    if interpreted and sizes.dtype == torch.bfloat16:
+        return "Triton's interpreter (TRITON_INTERPRET=1) computes bfloat16 wrongly; use float16 or float32"
+    why = beyond(sizes.shape)
+    if why is not None:
+        return why
+    if plans.reads_batch:
+        return "the pattern tells batch entries apart, and a step has requests"
+    for values in plans.groups(1, sizes.num_q_heads):
+        lack = lacking(plans, values, True, BY_REQUEST)
+        if lack is not None:
+            return f"each request has a length of its own, and the pattern reads {lack.what}"
+    return None
 
 
 class GpuDecoder:
@@ -129,23 +212,18 @@ class GpuDecoder:
         sizes: What steps may have.
         tile: Instead of the one that suits.
 
-    Raises:
-        UnsupportedError: E061, kernels cannot serve the pattern; the message says why.
     """
 
     def __init__(self, plans: CompiledPattern, sizes: StepSizes, tile: Tile | None = None) -> None:
-        if plans.reads_batch:
-            raise UnsupportedError("E061", "the pattern asks for the batch entry, and a step has requests")
-        self._sizes = sizes
         groups = plans.groups(1, sizes.num_q_heads)
         self._groups = [
             _HeadGroup(plans, values, heads if len(groups) > 1 else None, sizes, tile)
             for values, heads in groups.items()
         ]
 
-    def run(self, step: Step, cache: Cache, tensors: Mapping[str, torch.Tensor]) -> None:
+    def run(self, step: StepTensors, cache: Cache, tensors: Mapping[str, torch.Tensor]) -> None:
         """Fills out and lse of all rows of all requests; nothing else is written."""
-        prepared = Prepared(tensors) if tensors else NONE
+        prepared = Prepared({**tensors, "kv_lens": cache.kv_lens, "q_lens": cache.kv_lens}) if tensors else NONE
         with current(step.q.device):
             for group in self._groups:
                 group.run(step, cache, prepared)
@@ -166,8 +244,7 @@ class _HeadGroup:
         self._layout = plans.layout_of(values)
         self._source = plans.decode_source(values)
         self._function = load(plans.publish(self._source.text), self._source.text)["decode"]
-        at = Positions(0, sizes.max_new, 0, sizes.max_kv_len, sizes.max_kv_len, ("q_lens", "kv_lens"))
-        frame = Frame(at, sizes.max_batch, sizes.num_q_heads, sizes.device)
+        frame = Frame(sizes.positions, sizes.max_batch, sizes.num_q_heads, sizes.device)
         self._inputs = RoleInputs(self._source.roles, frame)
         self._launchers = {
             packed: _Launcher(self._source, self._function, self._layout, sizes, packed, listed, tile)
@@ -186,7 +263,7 @@ class _HeadGroup:
                 ways.append((True, own))
         return ways
 
-    def run(self, step: Step, cache: Cache, prepared: Prepared) -> None:
+    def run(self, step: StepTensors, cache: Cache, prepared: Prepared) -> None:
         """One launch."""
         inputs = self._inputs.tensors(prepared)
         numbers = self._inputs.numbers(inputs)
@@ -219,6 +296,7 @@ class _Launcher:
         self._listed = None if listed is None else torch.tensor(listed, dtype=torch.int32, device=sizes.device)
         self._each = -(-sizes.max_new // self._positions)
         self._splits = self._splits_for()
+        self._one = torch.ones(1, dtype=torch.float32, device=sizes.device)
         self._known: dict[Any, tuple[Kernel, KernelLaunch]] = {}
 
     def _positions_each(self) -> int:
@@ -245,26 +323,26 @@ class _Launcher:
         lse = torch.empty(rows, dtype=torch.float32, device=sizes.device)
         return part, lse, torch.zeros(tiles, dtype=torch.int32, device=sizes.device)
 
-    def run(self, step: Step, cache: Cache, inputs: Sequence[torch.Tensor], numbers: Sequence[tuple[int, ...]]) -> None:
+    def run(self, step: StepTensors, cache: Cache, inputs: Sequence[torch.Tensor], numbers: Sequence[tuple[int, ...]]) -> None:
         """One launch."""
         part, part_lse, arrived = self._workspace
         none, nothing = arrived, part_lse  # stand where the kernel reads nothing
         cu = step.cu_seqlens_q
         tensors = [
-            step.q, cache.keys, cache.values, step.out, step.lse, part, part_lse, arrived, cache.kv_lens,
+            step.q, cache.keys, cache.values, step.out, nothing if step.lse is None else step.lse, part, part_lse, arrived, cache.kv_lens,
             none if cu is None else cu,
             none if cache.table is None else cache.table,
             none if cache.table_starts is None else cache.table_starts,
             none if cache.kept is None else cache.kept,
-            nothing if cache.k_scale is None else cache.k_scale,
-            nothing if cache.v_scale is None else cache.v_scale,
+            self._one if cache.k_scale is None else cache.k_scale,
+            self._one if cache.v_scale is None else cache.v_scale,
             nothing if step.sinks is None else step.sinks,
             none if self._listed is None else self._listed,
             *inputs,
         ]  # fmt: skip
         said = (
             tuple((tensor.stride(), tensor.dtype, tensor.data_ptr() % 16 == 0) for tensor in tensors[:5]),
-            tuple(step.q.shape), tuple(cache.kv_lens.shape), cu is None, cache.page_size, cache.window,
+            step.q.shape, cache.keys.shape, cache.kv_lens.shape, cache.capacity, cu is None, step.lse is None, cache.page_size, cache.window,
             cache.window_base, None if cache.table is None else cache.table.stride(), cache.table_starts is None,
             None if cache.kept is None else cache.kept.shape, step.sinks is None, step.scale,
             *((None if one is None else one.shape) for one in (cache.k_scale, cache.v_scale)),
@@ -282,7 +360,7 @@ class _Launcher:
             stream = torch._C._cuda_getCurrentRawStream(step.q.device.index)
             launch.again([tensor.data_ptr() for tensor in tensors], stream)
 
-    def _made(self, step: Step, cache: Cache, numbers: Sequence[tuple[int, ...]]) -> tuple[Kernel, KernelLaunch]:
+    def _made(self, step: StepTensors, cache: Cache, numbers: Sequence[tuple[int, ...]]) -> tuple[Kernel, KernelLaunch]:
         sizes, source, tile = self._sizes, self._source, self._tile
         batch, ragged = cache.kv_lens.shape[0], step.cu_seqlens_q is not None
         q_len = step.q.shape[2]
@@ -292,6 +370,8 @@ class _Launcher:
             "stride_table": -1 if cache.table is None or cache.table_starts is not None else cache.table.stride(0),
             "ring_slots": max(cache.window, 1),
             "ring_base": cache.window_base,
+            "blocks": cache.keys.shape[0],
+            "capacity": min(cache.capacity, sizes.max_kv_len),
             "stride_k_scale": _stride_of(cache.k_scale),
             "stride_v_scale": _stride_of(cache.v_scale),
             "batch_size": batch,
@@ -324,7 +404,8 @@ class _Launcher:
             "RAGGED": ragged,
             "LISTED_HEADS": self._listed is not None,
             "HAS_SINKS": step.sinks is not None,
-            "HAS_SCALES": cache.k_scale is not None,
+            "HAS_LSE": step.lse is not None,
+            "HAS_SCALES": cache.k_scale is not None or cache.v_scale is not None,
             "PRECISION": "tf32" if sizes.tf32 else "ieee",
             **dict(zip(source.signature.names[len(source.signature.names) - len(sides) :], sides, strict=True)),
         }
@@ -362,8 +443,9 @@ POINTERS = (
 """Of the kernel, in the order in which a launch has the tensors."""
 
 
-def _strides(letter: str, tensor: torch.Tensor, axes: str) -> dict[str, int]:
-    return {f"stride_{letter}{axis}": stride for axis, stride in zip(axes, tensor.stride(), strict=False)}
+def _strides(letter: str, tensor: torch.Tensor | None, axes: str) -> dict[str, int]:
+    strides = (0, 0, 0) if tensor is None else tensor.stride()
+    return {f"stride_{letter}{axis}": stride for axis, stride in zip(axes, strides, strict=False)}
 
 
 def _stride_of(scale: torch.Tensor | None) -> int:

@@ -709,14 +709,19 @@ def share_of(tiles, done, split, tiles_each):
 
 
 @triton.jit
-def table_of(table_ptr, table_starts_ptr, b, stride_table, PAGE_SIZE: tl.constexpr):
-    """Where the pages of a request are listed: in a row of the table, or from where a list of starts says."""
+def table_of(table_ptr, table_starts_ptr, b, stride_table, room, PAGE_SIZE: tl.constexpr):
+    """Where the pages of a request are listed, in a row of the table or from where a list of starts says; and its room.
+
+    room: Keys that a request may have, at most; less where its list is shorter.
+    """
     if PAGE_SIZE > 0:
         if stride_table < 0:
-            table_ptr += tl.load(table_starts_ptr + b)
+            start = tl.load(table_starts_ptr + b)
+            table_ptr += start
+            room = tl.minimum(room, (tl.load(table_starts_ptr + b + 1) - start) * PAGE_SIZE)
         else:
             table_ptr += b.to(tl.int64) * stride_table
-    return table_ptr
+    return table_ptr, room
 
 
 @triton.jit
@@ -728,21 +733,22 @@ def places_in_cache(
     kept_ptr,
     ring_slots,
     ring_base,
-    stride_block,
-    stride_slot,
+    blocks,
     PAGE_SIZE: tl.constexpr,
     KEPT: tl.constexpr,
 ):
-    """Where a cache holds keys of a request, those that are wanted: offsets in 64 bits.
+    """Where a cache holds keys of a request, those that are wanted: block and slot in 64 bits, and which are there.
 
-    A page is a block, else a request is. KEPT: of a ring, how many progressions of keys have slots for ever; -1 where
-    each position has one.
+    A page is a block, else a request is; a page that is none of the `blocks` has been dropped. KEPT: of a ring, how
+    many progressions of keys have slots for ever; -1 where each position has one.
     """
+    there, slot = wanted, positions
     if PAGE_SIZE > 0:
-        block = tl.load(table_ptr + positions // PAGE_SIZE, mask=wanted, other=0).to(tl.int64)
+        block = tl.load(table_ptr + positions // PAGE_SIZE, mask=wanted, other=0)
         slot = positions % PAGE_SIZE
+        there = wanted & (block >= 0) & (block < blocks)
     else:
-        block, slot = b.to(tl.int64), positions
+        block = b
     if KEPT >= 0:
         slot = ring_base + positions % ring_slots
         for i in tl.static_range(KEPT):
@@ -751,7 +757,7 @@ def places_in_cache(
             number = (positions - first) // step
             held = (positions >= first) & (number * step == positions - first) & (number < count)
             slot = tl.where(held, tl.load(piece + 4) + number, slot)
-    return block * stride_block + slot.to(tl.int64) * stride_slot
+    return block.to(tl.int64), slot.to(tl.int64), there
 
 
 @triton.jit
@@ -785,7 +791,7 @@ def load_shares(part_ptr, part_lse_ptr, row, there, dims, WIDTH: tl.constexpr):
 def combine_shares(
     part_ptr, part_lse_ptr, at, count, sinks_ptr, out_ptr, stride_ob, stride_oh, stride_om, lse_ptr, stride_lb,
     stride_lh, stride_lm, b, h, first, rows, dims, WIDTH: tl.constexpr, ROWS: tl.constexpr, GROUP: tl.constexpr,
-    SPLITS: tl.constexpr, HAS_SINKS: tl.constexpr,
+    SPLITS: tl.constexpr, HAS_SINKS: tl.constexpr, HAS_LSE: tl.constexpr,
 ):  # fmt: skip
     """Stores what the shares of a tile's keys come to: those of `count` splits, from number `at` on, added alike."""
     split = tl.arange(0, SPLITS)
@@ -806,5 +812,7 @@ def combine_shares(
         out = tl.sum(part * weights[:, None], 0) / tl.where(total == 0.0, 1.0, total)
         out_row = head_of(out_ptr, b, stride_ob, head, stride_oh) + token * stride_om
         tl.store(out_row + dims, out.to(out_ptr.dtype.element_ty), mask=dims < WIDTH)
-        tl.store(head_of(lse_ptr, b, stride_lb, head, stride_lh) + token * stride_lm, (m + tl.log2(total)) * LN_2)
+        if HAS_LSE:
+            lse_at = head_of(lse_ptr, b, stride_lb, head, stride_lh) + token * stride_lm
+            tl.store(lse_at, (m + tl.log2(total)) * LN_2)
         part, lse = following, following_lse

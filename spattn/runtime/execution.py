@@ -228,6 +228,10 @@ class Calls:
         found = (tensors.get(name) for name in self._floats)
         return [one for one in found if isinstance(one, torch.Tensor)]
 
+    def tensors(self, tensors: Mapping[str, object], device: torch.device) -> Prepared:
+        """The tensors of pattern and score, on a device; errors are those of `call`."""
+        return named(self._roles, tensors, None, device)
+
     def prepare(self, tensors: Mapping[str, object]) -> Kept:
         """Copies of tensors of the pattern, for many calls; errors are those of `call`."""
         return Kept(as_tensors(self._of_pattern, tensors, None))

@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from spattn.attend import Attention
+from spattn.backends.gpu import missing
 from spattn.call.shape import dtype_name
 from spattn.errors import ArgumentError, UnsupportedError
+from spattn.gpu.decoding import StepSizes, refusal
 from spattn.relation.rings import first_missing
 from spattn.runtime.sinks import check_sinks
 from spattn.runtime.tensors import require_tensor
+from spattn.serving.kernels import Kernels
 from spattn.serving.reference import Reference
 from spattn.serving.ring import Ring
 from spattn.serving.step import Step, Steps
@@ -139,12 +142,27 @@ class Decoder:
             self._holds_what_is_needed(cache)
 
     def _chosen(self) -> Steps:
-        """What computes the steps: the GPU's kernels take their place here."""
+        """What computes the steps: kernels where the backend's name allows them and they can."""
         name = self.attention.backend
-        if name not in ("auto", "torch"):
-            raise UnsupportedError(
-                "E061", f"backend {name!r} has no decoder", hint="backend='torch' gathers the keys and reads lengths"
+        if name != "torch":
+            sizes = StepSizes(
+                self.num_q_heads,
+                self.num_kv_heads,
+                self.head_dim,
+                self.v_head_dim,
+                self.max_batch,
+                self.max_kv_len,
+                self.max_new,
+                self.dtype,
+                self.device,
+                self.attention.tf32,
             )
+            why = missing() or refusal(self.attention, sizes)
+            if why is None:
+                return Kernels(self.attention, sizes)
+            if name != "auto":
+                hint = "backend='torch' gathers the keys and reads lengths"
+                raise UnsupportedError("E061", f"backend {name!r}: {why}", hint=hint)
         return Reference(self.attention, self.max_kv_len, self.max_new)
 
     def _check(self, q: Tensor, cache: Storage, cu_seqlens_q: Tensor | None) -> None:

@@ -37,6 +37,7 @@ class Storage(ABC):
         page_size: Slots of a page; 0 where there are no pages.
         table: int32, the pages of each request, `[batch, max_pages]`, or of all, flat; None without pages.
         table_starts: int32 `[batch + 1]`, where the pages of each request begin in a flat table; None for rows.
+        window, window_base, kept: Of a `Ring`; 0, 0 and None of others.
         capacity: No request can hold more tokens.
 
     Raises:
@@ -46,6 +47,9 @@ class Storage(ABC):
     page_size = 0
     table: Tensor | None = None
     table_starts: Tensor | None = None
+    window = 0
+    window_base = 0
+    kept: Tensor | None = None
 
     def __init__(
         self, keys: Tensor, values: Tensor, kv_lens: Tensor, k_scale: Scale | None, v_scale: Scale | None, capacity: int

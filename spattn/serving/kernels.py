@@ -1,0 +1,50 @@
+"""Decode steps by generated kernels: one launch a step and group of heads, and nothing is read on the host."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from spattn.attend import Attention
+from spattn.errors import ArgumentError
+from spattn.gpu.decoding import GpuDecoder, StepSizes, StepTensors
+from spattn.serving.step import Step
+
+
+class Kernels:
+    """Decode steps of a pattern, by its kernels.
+
+    Args:
+        attention: What is computed.
+        sizes: What steps may have.
+    """
+
+    def __init__(self, attention: Attention, sizes: StepSizes) -> None:
+        self._calls, self._sizes = attention.calls(), sizes
+        self._decoder = GpuDecoder(attention, sizes)
+
+    def __call__(self, step: Step) -> None:
+        """Writes out, and lse where it is wanted; a request that is longer than it may be has NaN."""
+        tensors = self._calls.tensors(step.tensors, step.q.device)
+        q, out, lse, packed = step.q, step.out, step.lse, step.cu_seqlens_q is not None
+        if packed:
+            most = self._sizes.max_batch * self._sizes.max_new
+            if q.shape[0] > most:
+                raise ArgumentError("E060", f"q has {q.shape[0]} rows; max_batch * max_new is {most}")
+            q, out = _by_head(q), _by_head(out)
+            lse = None if lse is None else lse.unsqueeze(0)
+        scale = 1 / math.sqrt(self._sizes.head_dim) if step.scale is None else float(step.scale)
+        if scale <= 0:  # kernels take the greatest score before they scale
+            q, scale = q * (scale and -1), -scale or 1.0
+        sinks = None if step.sinks is None else step.sinks.detach().float().contiguous()
+        q = q if q.stride(-1) == 1 or q.shape[-1] == 1 else q.contiguous()
+        dense = out if out.stride(-1) == 1 or out.shape[-1] == 1 else out.contiguous()
+        self._decoder.run(StepTensors(q, dense, lse, step.cu_seqlens_q, sinks, scale), step.cache, tensors)
+        if dense is not out:
+            out.copy_(dense)
+
+
+def _by_head(rows: Tensor) -> Tensor:
+    """Packed rows `[tokens, heads, dim]` as `[1, heads, tokens, dim]`."""
+    return rows.transpose(0, 1).unsqueeze(0)
