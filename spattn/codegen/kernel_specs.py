@@ -176,7 +176,9 @@ DECODE = KernelSpec(
     results=("out", "lse"),
     state=code("acc, m_i, l_i, done"),
     given=(
-        code("q, k_head, stride_kb, stride_kn, v_head, stride_vb, stride_vn, table_ptr, kept_ptr, ring_slots, ring_base"),
+        code(
+            "q, k_head, stride_kb, stride_kn, v_head, stride_vb, stride_vn, table_ptr, kept_ptr, ring_slots, ring_base"
+        ),
         code("blocks, dims, v_dims, qk_scale, split, tiles_each"),
     ),
     verb=code("Attends to"),

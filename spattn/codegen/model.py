@@ -275,7 +275,19 @@ class KernelText:
     def variables(self) -> tuple[str, ...]:
         """What the kernel knows of its tile when the walks begin, besides what every loop is given."""
         row = self.side.row
-        names = [f"{row}_pos", "row_ok", "offs_m", "first_m", "last_m", "c", "b", "h", "q_heads", "num_heads", "batch_size"]
+        names = [
+            f"{row}_pos",
+            "row_ok",
+            "offs_m",
+            "first_m",
+            "last_m",
+            "c",
+            "b",
+            "h",
+            "q_heads",
+            "num_heads",
+            "batch_size",
+        ]
         names += ["q_len", "kv_len", "q_offset", "k_offset", "num_keys"]
         for s in self.segments:
             parts = ["first", "last", "run_first", "run_last", "length", "single", "whole", "run_start", "run_count"]

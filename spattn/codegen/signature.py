@@ -188,7 +188,9 @@ def decoding(
             (_pointer("arrived_ptr", "int32"), _pointer("kv_lens_ptr", "int32"), _pointer("cu_seqlens_ptr", "int32")),
             (_pointer("table_ptr", "int32"), Argument("stride_table", "scalar", per_call=True)),
             (_pointer("table_starts_ptr", "int32"), _pointer("kept_ptr", "int32")),
-            tuple(Argument(name, "scalar", per_call=True) for name in ("ring_slots", "ring_base", "blocks", "capacity")),
+            tuple(
+                Argument(name, "scalar", per_call=True) for name in ("ring_slots", "ring_base", "blocks", "capacity")
+            ),
             *(
                 (_pointer(f"{name}_ptr"), Argument(f"stride_{name}", "scalar", per_call=True))
                 for name in ("k_scale", "v_scale")
@@ -197,10 +199,7 @@ def decoding(
             *(_input(f"t{i}", role) for i, role in enumerate(tensors)),
             tuple(_number(name) for name in numbers),
             (Argument("heads", "scalar"), Argument("splits", "scalar")),
-            *(
-                tuple(Argument(str(name), "constexpr") for name in group)
-                for group in (HEADS, DECODE_CONSTANTS, *boxes)
-            ),
+            *(tuple(Argument(str(name), "constexpr") for name in group) for group in (HEADS, DECODE_CONSTANTS, *boxes)),
         )
     )
 

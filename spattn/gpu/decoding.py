@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from spattn.call.positions import Positions
-from spattn.call.prepared import NONE, Prepared
+from spattn.call.prepared import Prepared
 from spattn.call.request import CompiledPattern
 from spattn.call.shape import Shape, dtype_name
 from spattn.codegen.decode import DecodeSource
@@ -223,7 +223,8 @@ class GpuDecoder:
 
     def run(self, step: StepTensors, cache: Cache, tensors: Mapping[str, torch.Tensor]) -> None:
         """Fills out and lse of all rows of all requests; nothing else is written."""
-        prepared = Prepared({**tensors, "kv_lens": cache.kv_lens, "q_lens": cache.kv_lens}) if tensors else NONE
+        lengths = dict.fromkeys(BY_REQUEST, cache.kv_lens)  # of rows nothing is derived
+        prepared = Prepared({**tensors, **lengths})
         with current(step.q.device):
             for group in self._groups:
                 group.run(step, cache, prepared)
@@ -323,7 +324,9 @@ class _Launcher:
         lse = torch.empty(rows, dtype=torch.float32, device=sizes.device)
         return part, lse, torch.zeros(tiles, dtype=torch.int32, device=sizes.device)
 
-    def run(self, step: StepTensors, cache: Cache, inputs: Sequence[torch.Tensor], numbers: Sequence[tuple[int, ...]]) -> None:
+    def run(
+        self, step: StepTensors, cache: Cache, inputs: Sequence[torch.Tensor], numbers: Sequence[tuple[int, ...]]
+    ) -> None:
         """One launch."""
         part, part_lse, arrived = self._workspace
         none, nothing = arrived, part_lse  # stand where the kernel reads nothing
