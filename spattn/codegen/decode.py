@@ -18,12 +18,11 @@ from spattn.codegen.pruning import pruned
 from spattn.codegen.signature import Signature, decoding
 from spattn.expressions.algebra import symbols
 from spattn.expressions.frozen import frozen
-from spattn.expressions.nodes import RandomTable
+from spattn.expressions.nodes import Int, RandomTable
 from spattn.expressions.text import text
 from spattn.layout.describe import describe
 from spattn.layout.ir import Box, Layout
 from spattn.relation.lattice import Affine
-from spattn.expressions.nodes import Int
 from spattn.scores.nodes import Score
 
 LOCAL = ("REQUESTS",)  # constants that a kernel says itself
@@ -39,7 +38,7 @@ class DecodeSource:
         roles: The kernel's run-time tensors, in order.
         boxes: Those that its loops walk over.
         signature: Its arguments.
-        alike: Does the text treat all heads of a group alike? Then one program may have the query heads that share keys.
+        alike: Does the text treat heads alike? Then one program may have all query heads that share keys.
         widest_step: Between neighbouring keys of a walk, at most.
         rows_alike: May a tile have several positions of a request?
     """

@@ -62,7 +62,7 @@ def kernel_text(
     score: Score | None = None,
     parameters: Parameters | None = None,
 ) -> KernelText:
-    """The text parts of pass `index` of a layout, which is of the kind's direction; `parameters` are shared by passes."""
+    """The text parts of pass `index` of a layout, of the kind's direction; passes may share `parameters`."""
     assert layout.direction == kind.direction
     one = layout.passes[index]
     return _Printer(one, kind, parameters or Parameters(), score).kernel(

@@ -58,7 +58,7 @@ class ScoreText:
 
 
 def score_text(score: Score, side: Orientation, parameters: Parameters, tile: str, heads: str = "h") -> ScoreText:
-    """The lines of a score where `tile` is the product of a tile of rows and one of columns, `heads` whose these are."""
+    """The lines of a score where `tile` is the product of a tile of rows, of `heads`, and one of columns."""
     chain = steps(score)
     alike = {part for step in chain for part in walk(step) if isinstance(part, Read) and _is_alike(part)}
     reads = {part: f"of_head_{i}" for i, part in enumerate(sorted(alike, key=repr))}

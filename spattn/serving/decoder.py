@@ -11,7 +11,8 @@ from spattn.attend import Attention
 from spattn.backends.gpu import missing
 from spattn.call.shape import dtype_name
 from spattn.errors import ArgumentError, UnsupportedError
-from spattn.gpu.decoding import StepSizes, refusal
+from spattn.gpu.decoding import refusal
+from spattn.gpu.step import StepSizes
 from spattn.relation.rings import first_missing
 from spattn.runtime.sinks import check_sinks
 from spattn.runtime.tensors import require_tensor

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from spattn.attend import Attention
 from spattn.errors import ArgumentError
-from spattn.gpu.decoding import GpuDecoder, StepSizes, StepTensors
+from spattn.gpu.decoding import GpuDecoder
+from spattn.gpu.step import StepSizes, StepTensors
 from spattn.serving.step import Step
 
 

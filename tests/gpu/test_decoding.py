@@ -1,4 +1,4 @@
-"""Decode steps on a GPU: long caches in half precision against float64, CUDA graphs, and the same bits however it lies."""
+"""Decode steps on a GPU: long caches against float64, in CUDA graphs, and the same bits however pages lie."""
 
 from __future__ import annotations
 

@@ -1,0 +1,267 @@
+"""Launches of a step's kernel: what is compiled in, what a step fills in, and the memory that its programs share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+
+from spattn.codegen.decode import DecodeSource
+from spattn.codegen.tile import Tile, next_power, padded
+from spattn.cost.samples import samples
+from spattn.cost.sizes import Sizes
+from spattn.cost.trips import reach
+from spattn.gpu.devices import described
+from spattn.gpu.kernel_launch import MAX_INT32, Kernel, KernelLaunch, kind_of
+from spattn.gpu.launch_plan import LOG2_E
+from spattn.gpu.step import Cache, StepSizes, StepTensors
+from spattn.layout.boxes import sides_of
+from spattn.layout.ir import Layout
+
+PROGRAMS = 2  # of a processor, where a step has one request
+MOST_SPLITS = 32  # which one program combines
+MIN_TILES = 3  # of keys that a program has at least: fewer cost more than they save
+ROWS = 64  # of a tile of several positions
+MAX_KNOWN = 256
+ALIGNMENT = 16
+
+
+class StepLauncher:
+    """The kernel of heads that share a layout, with what its launches share.
+
+    Its programs leave what they share in memory of its own: steps of one decoder run one after the other.
+
+    Args:
+        source: The kernel's text.
+        function: What was loaded of it.
+        layout: What it walks along.
+        sizes: What steps may have.
+        packed: Has a program all query heads that share keys? Else one.
+        listed: Which these are, key heads or query heads; None for all.
+        tile: Instead of the usual one.
+    """
+
+    def __init__(
+        self,
+        source: DecodeSource,
+        function: Any,
+        layout: Layout,
+        sizes: StepSizes,
+        packed: bool,
+        listed: np.ndarray[Any, Any] | None,
+        tile: Tile | None,
+    ) -> None:
+        self._source, self._function, self._sizes = source, function, sizes
+        self._group = sizes.group_size if packed else 1
+        self._positions = _positions_each(source, sizes, self._group)
+        self._tile = tile or usual_tile(sizes, self._group * self._positions)
+        self._heads = len(listed) if listed is not None else sizes.num_q_heads // self._group
+        self._each = -(-sizes.max_new // self._positions)
+        self._splits = splits_for(layout, sizes, self._tile, self._heads * self._each)
+        self._listed = None if listed is None else torch.tensor(listed, dtype=torch.int32, device=sizes.device)
+        self._one = torch.ones(1, dtype=torch.float32, device=sizes.device)
+        self._known: dict[Any, KernelLaunch] = {}
+
+    def run(
+        self, step: StepTensors, cache: Cache, inputs: Sequence[torch.Tensor], numbers: Sequence[tuple[int, ...]]
+    ) -> None:
+        """One launch.
+
+        Args:
+            step: The step's tensors.
+            cache: Where its keys are.
+            inputs: The run-time tensors of the pattern.
+            numbers: Sizes and strides of each of these.
+        """
+        tensors = [*self._tensors(step, cache), *inputs]
+        key = (
+            tuple((one.dtype, one.data_ptr() % ALIGNMENT == 0) for one in tensors),
+            tuple((one.shape, one.stride()) for one in tensors[:4]),
+            None if step.lse is None else step.lse.stride(),
+            cache.kv_lens.shape,
+            cache.capacity,
+            cache.page_size,
+            cache.window,
+            cache.window_base,
+            *(None if one is None else (one.shape, one.stride()) for one in _optional(step, cache)),
+            step.scale,
+            *numbers,
+        )
+        launch = self._known.get(key)
+        if launch is None:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            launch = self._known[key] = self._launch(step, cache, numbers)
+        if launch.kernel.compiled is None:
+            launch.first(tensors)
+        else:
+            stream = torch._C._cuda_getCurrentRawStream(step.q.device.index)
+            launch.again([tensor.data_ptr() for tensor in tensors], stream)
+
+    @cached_property
+    def _workspace(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Parts, their lse, and how many programs of each tile have come; the kernel leaves that at 0."""
+        sizes = self._sizes
+        tiles = sizes.max_batch * (self._each + 1) * self._heads
+        rows = tiles * self._splits * self._positions * self._group if self._splits > 1 else 1
+        part = torch.empty(rows * sizes.v_head_dim, dtype=torch.float32, device=sizes.device)
+        lse = torch.empty(rows, dtype=torch.float32, device=sizes.device)
+        return part, lse, torch.zeros(tiles, dtype=torch.int32, device=sizes.device)
+
+    def _tensors(self, step: StepTensors, cache: Cache) -> list[torch.Tensor]:
+        """Those of `POINTERS`."""
+        part, part_lse, arrived = self._workspace
+        given = {
+            "lse": (step.lse, part_lse),
+            "cu_seqlens": (step.cu_seqlens_q, arrived),
+            "table": (cache.table, arrived),
+            "table_starts": (cache.table_starts, arrived),
+            "kept": (cache.kept, arrived),
+            "k_scale": (cache.k_scale, self._one),
+            "v_scale": (cache.v_scale, self._one),
+            "sinks": (step.sinks, part_lse),
+            "heads": (self._listed, arrived),
+        }
+        known = {"q": step.q, "k": cache.keys, "v": cache.values, "out": step.out, "kv_lens": cache.kv_lens}
+        known |= {"part": part, "part_lse": part_lse, "arrived": arrived}
+        # where there is none the kernel reads nothing of what stands for it
+        known |= {name: other if one is None else one for name, (one, other) in given.items()}
+        return [known[name] for name in POINTERS]
+
+    def _launch(self, step: StepTensors, cache: Cache, numbers: Sequence[tuple[int, ...]]) -> KernelLaunch:
+        signature, values = self._source.signature, self._values(step, cache, numbers)
+        fixed = {**self._constants(step, cache), "heads": self._heads, "splits": self._splits}
+        fixed |= {one.name: values[one.name] for one in signature.arguments if one.name in values}
+        pointers = {f"{name}_ptr": i for i, name in enumerate(POINTERS)}
+        pointers |= {f"t{i}_ptr": len(POINTERS) + i for i in range(len(self._source.roles))}
+        strides = [int(values[one.name]) for one in signature.arguments if one.what == "stride"]
+        alike = tuple(kind_of(number) for number in (*strides, *chain.from_iterable(numbers)))
+        kernel = Kernel.of(self._function, signature, fixed, pointers, self._tile, alike)
+        batch, q_len = cache.kv_lens.shape[0], step.q.shape[2]
+        if step.cu_seqlens_q is None:
+            tiles = batch * -(-q_len // self._positions)
+        else:
+            tiles = -(-q_len // self._positions) + (batch if self._positions > 1 else 0)
+        return kernel.launch((tiles * self._splits * self._heads, 1, 1), values)
+
+    def _values(self, step: StepTensors, cache: Cache, numbers: Sequence[tuple[int, ...]]) -> dict[str, float]:
+        """What a launch fills in."""
+        values: dict[str, float] = {}
+        operands = (("q", step.q, "bhm"), ("o", step.out, "bhm"), ("l", step.lse, "bhm"))
+        for letter, tensor, axes in (*operands, ("k", cache.keys, "bnh"), ("v", cache.values, "bnh")):
+            strides = (0, 0, 0) if tensor is None else tensor.stride()[:3]
+            values |= {f"stride_{letter}{axis}": stride for axis, stride in zip(axes, strides, strict=True)}
+        if step.cu_seqlens_q is not None:  # all rows lie in one batch entry
+            values |= {"stride_qb": 0, "stride_ob": 0, "stride_lb": 0}
+        by_row = cache.table is not None and cache.table_starts is None
+        values |= {
+            "stride_table": cache.table.stride(0) if cache.table is not None and by_row else -1,
+            "ring_slots": max(cache.window, 1),
+            "ring_base": cache.window_base,
+            "blocks": cache.keys.shape[0],
+            "capacity": min(cache.capacity, self._sizes.max_kv_len),
+            "stride_k_scale": _between_heads(cache.k_scale),
+            "stride_v_scale": _between_heads(cache.v_scale),
+            "batch_size": cache.kv_lens.shape[0],
+            "q_len": step.q.shape[2],
+            "qk_scale": step.scale * LOG2_E,
+        }
+        names = [one.name for line in self._source.signature.inputs for one in line[1:]]
+        return values | dict(zip(names, chain.from_iterable(numbers), strict=True))
+
+    def _constants(self, step: StepTensors, cache: Cache) -> dict[str, Any]:
+        """What is compiled in."""
+        sizes, tile, names = self._sizes, self._tile, self._source.signature.names
+        block_d, block_dv = padded(sizes.head_dim, sizes.v_head_dim, sizes.dtype.itemsize)
+        sides = sides_of(self._source.boxes, tile.block_m, tile.block_n)
+        return {
+            "num_q_heads": sizes.num_q_heads,
+            "group_size": sizes.group_size,
+            "HEAD_DIM": sizes.head_dim,
+            "V_HEAD_DIM": sizes.v_head_dim,
+            "BLOCK_D": block_d,
+            "BLOCK_DV": block_dv,
+            "BLOCK_M": tile.block_m,
+            "BLOCK_N": tile.block_n,
+            "POSITIONS": self._positions,
+            "SPLITS": 1 << (self._splits - 1).bit_length(),
+            "BATCH": 1 << sizes.max_batch.bit_length(),
+            "GROUP": self._group,
+            "PAGE_SIZE": cache.page_size,
+            "KEPT": -1 if not cache.window else 0 if cache.kept is None else cache.kept.shape[0],
+            "IN_ORDER": self._is_in_order(cache),
+            "RAGGED": step.cu_seqlens_q is not None,
+            "LISTED_HEADS": self._listed is not None,
+            "HAS_SINKS": step.sinks is not None,
+            "HAS_LSE": step.lse is not None,
+            "HAS_SCALES": cache.k_scale is not None or cache.v_scale is not None,
+            "PRECISION": "tf32" if sizes.tf32 else "ieee",
+            **dict(zip(names[len(names) - len(sides) :], sides, strict=True)),
+        }
+
+    def _is_in_order(self, cache: Cache) -> bool:
+        """Does each position have the slot of its number, and are those of a tile less than 2^31 elements apart?"""
+        if cache.page_size or cache.window:
+            return False
+        stride = max(cache.keys.stride(1), cache.values.stride(1))
+        return 2 * self._tile.block_n * self._source.widest_step * stride <= MAX_INT32
+
+
+POINTERS = (
+    "q", "k", "v", "out", "lse", "part", "part_lse", "arrived", "kv_lens", "cu_seqlens", "table", "table_starts",
+    "kept", "k_scale", "v_scale", "sinks", "heads",
+)  # fmt: skip
+"""In the order in which a launch has the tensors, those of the pattern after them."""
+
+
+def usual_tile(sizes: StepSizes, rows: int) -> Tile:
+    """A tile for so many rows that keeps some 64 KiB of keys and values on their way."""
+    width = max(sizes.head_dim, sizes.v_head_dim) * sizes.dtype.itemsize
+    block_n = max(16, min(64, 1 << int(math.log2(16384 / width))))
+    return Tile(next_power(rows), block_n, 4, 3)
+
+
+def splits_for(layout: Layout, sizes: StepSizes, tile: Tile, programs: int) -> int:
+    """Programs that share the keys of a tile, at most.
+
+    They fill the device where a step has one request, which has so many programs without them.
+    """
+    wanted = PROGRAMS * described(sizes.device).processors // programs
+    tiles = max(_tiles_at(layout, sizes, eighth, tile) for eighth in range(1, 9))
+    each = max(-(-tiles // max(min(wanted, MOST_SPLITS), 1)), MIN_TILES)
+    return -(-tiles // each)
+
+
+def _positions_each(source: DecodeSource, sizes: StepSizes, group: int) -> int:
+    """Positions of a tile: one where rows of a pass are no neighbours, else as many as fill its rows."""
+    if sizes.max_new == 1 or not source.rows_alike:
+        return 1
+    return max(min(1 << (sizes.max_new - 1).bit_length(), ROWS // group), 1)
+
+
+def _tiles_at(layout: Layout, sizes: StepSizes, eighth: int, tile: Tile) -> int:
+    """Tiles of keys that the last position of a request visits which has this part of the most keys."""
+    kv_len = max(sizes.max_kv_len * eighth // 8, 1)
+    width = max(sizes.head_dim, sizes.v_head_dim)
+    call = Sizes(1, kv_len, kv_len - 1, 1, 1, width, sizes.dtype.itemsize)
+    total = 0.0
+    for one in layout.passes:
+        seen = samples(one, call, (1,))
+        for walk in one.walks:
+            full, masked = reach(walk, seen, call, one.residues).steps(tile.block_n)
+            total += float((full + masked).max())
+    return max(math.ceil(total), 1)
+
+
+def _optional(step: StepTensors, cache: Cache) -> tuple[torch.Tensor | None, ...]:
+    return step.cu_seqlens_q, step.sinks, cache.table, cache.table_starts, cache.kept, cache.k_scale, cache.v_scale
+
+
+def _between_heads(scale: torch.Tensor | None) -> int:
+    """The stride of a scale that each head has, 0 of one for all."""
+    return 0 if scale is None or scale.shape[0] == 1 else scale.stride(0)
