@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spattn.cli.exits import say
-from spattn.cli.options import HeadDimOption, JsonOption, LayerOption, OutputOption, PatternArgument, SetOption
+from spattn.cli.options import (
+    HeadDimOption,
+    JsonOption,
+    LayerOption,
+    OutputOption,
+    PatternArgument,
+    SetOption,
+    ShapeOfCall,
+)
 from spattn.cli.output import write_json, write_result
 from spattn.cli.patterns import read_pattern
+from spattn.machine.target import Target
 
 if TYPE_CHECKING:
     from spattn.attend import Attention
@@ -60,6 +69,9 @@ def emit(
     direction: Annotated[
         Direction, typer.Option("--direction", help="Attention, or its gradients; backward layouts have keys as rows.")
     ] = Direction.FORWARD,
+    shape: Annotated[
+        ShapeOfCall, typer.Option("--shape", help="A call, or a decoder's step: the kernel that reads caches.")
+    ] = ShapeOfCall.PREFILL,
     group: Annotated[
         int, typer.Option("--group", min=0, help="Which group, where heads differ; --stage layout lists them.")
     ] = 0,
@@ -80,6 +92,9 @@ def emit(
     """
     parsed = read_pattern(pattern, settings, layer)
     details: dict[str, Any] = {}
+    decodes = shape is ShapeOfCall.DECODE
+    if decodes and direction is Direction.BACKWARD:
+        raise typer.BadParameter("a decoder's step has no gradients: leave out --direction or --shape")
     match stage:
         case Stage.PATTERN:
             text = f"{parsed}\n"
@@ -89,10 +104,17 @@ def emit(
             text = _layouts(_attention(parsed, score), direction)
         case Stage.SOURCE:
             attn = _attention(parsed, score)
-            module = _module(attn, _chosen(attn, group), direction)
+            values = _chosen(attn, group)
+            module = attn.decode_source(values) if decodes else _module(attn, values, direction)
             text = module.standalone if standalone else module.text
         case _:
-            text, details = _machine_code(_attention(parsed, score), group, direction, stage, target, dtype, head_dim)
+            attn = _attention(parsed, score)
+            values, gpu = _chosen(attn, group), Target.of(target)
+            if decodes:
+                found = [_decode_artefact(attn, values, gpu, dtype, head_dim)]
+            else:
+                found = _artefacts(attn, values, direction, gpu, dtype, head_dim)
+            text, details = _machine_code(found, stage, gpu, dtype)
     if as_json:
         write_json("emit", {"pattern": str(parsed), "stage": stage.value, "text": text, **details})
     else:
@@ -150,22 +172,33 @@ def _layouts(attn: Attention, direction: Direction) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _machine_code(
-    attn: Attention, group: int, direction: Direction, stage: Stage, target: str, dtype: Dtype, head_dim: int
-) -> tuple[str, dict[str, Any]]:
+def _artefacts(
+    attn: Attention, values: tuple[bool, ...], direction: Direction, gpu: Target, dtype: Dtype, head_dim: int
+) -> list[Artefact]:
     from spattn.gpu.aot import compile_ahead, usual_backward_tiles, usual_tiles
     from spattn.gpu.load import load
-    from spattn.machine.target import Target
 
-    gpu = Target.of(target)
-    values = _chosen(attn, group)
     source, layout = _module(attn, values, direction), attn.layout_of(values)
     if direction is Direction.FORWARD:
         tiles = usual_tiles(layout, dtype.value, head_dim, gpu)
     else:
         tiles = usual_backward_tiles(layout, attn.transposed_of(values), dtype.value, head_dim, gpu)
     kernels = load(attn.publish(source.text), source.text) if source.passes else {}
-    found = compile_ahead(source, kernels, gpu, dtype.value, head_dim, head_dim, tiles)
+    return compile_ahead(source, kernels, gpu, dtype.value, head_dim, head_dim, tiles)
+
+
+def _decode_artefact(attn: Attention, values: tuple[bool, ...], gpu: Target, dtype: Dtype, head_dim: int) -> Artefact:
+    from spattn.cost.decode_tiles import usual_tile
+    from spattn.gpu.aot import DECODE_GROUP, ITEM_SIZES, compile_decode_ahead
+    from spattn.gpu.load import load
+
+    source = attn.decode_source(values)
+    kernel = load(attn.publish(source.text), source.text)["decode"]
+    tile = usual_tile(head_dim, ITEM_SIZES[dtype.value], DECODE_GROUP)
+    return compile_decode_ahead(source, kernel, gpu, dtype.value, head_dim, head_dim, tile)
+
+
+def _machine_code(found: list[Artefact], stage: Stage, gpu: Target, dtype: Dtype) -> tuple[str, dict[str, Any]]:
     for one in found:
         say(_summary(one))
     parts = [f"{COMMENT[stage]} {_summary(one)}\n{one.text(stage.value).rstrip()}\n" for one in found]

@@ -19,6 +19,7 @@ from spattn.cli.options import (
     PatternArgument,
     QOffsetOption,
     SetOption,
+    ShapeOfCall,
 )
 from spattn.cli.output import write, write_json
 from spattn.cli.patterns import read_pattern
@@ -33,7 +34,9 @@ class MissingKeys(StrEnum):
 
 def explain(
     pattern: PatternArgument,
-    q_len: Annotated[int, typer.Option("--q-len", "-n", min=0, help="Queries.")] = 4096,
+    q_len: Annotated[
+        int | None, typer.Option("--q-len", "-n", min=0, help="Queries: 4096, or 1 in a step, if not given.")
+    ] = None,
     kv_len: KvLenOption = None,
     heads: HeadsOption = 1,
     batch: BatchOption = 1,
@@ -48,6 +51,11 @@ def explain(
     q_offset: QOffsetOption = None,
     k_offset: KOffsetOption = 0,
     keys: KeysOption = None,
+    shape: Annotated[
+        ShapeOfCall,
+        typer.Option("--shape", help="A call, or a decoder's step of --q-len rows over --kv-len keys of each request."),
+    ] = ShapeOfCall.PREFILL,
+    page_size: Annotated[int | None, typer.Option("--page-size", min=1, help="Keys of a page, for a step.")] = None,
     missing_keys: Annotated[
         MissingKeys, typer.Option("--missing-keys", help="What becomes of a row that attends a key which is not given.")
     ] = MissingKeys.REFUSE,
@@ -62,8 +70,20 @@ def explain(
     parsed = read_pattern(pattern, settings, layer)
     from spattn.attend import compile as compiled
 
+    if shape is ShapeOfCall.DECODE:
+        from spattn.analysis.decode import StepOf, explain_decode
+        from spattn.call.shape import ITEMSIZE, dtype_name
+
+        sizes = heads, kv_heads or heads, head_dim, ITEMSIZE[dtype_name(dtype)]
+        step = StepOf(*sizes, batch, 131072 if kv_len is None else kv_len, q_len or 1, page_size)
+        explained = explain_decode(compiled(parsed), step)
+        if as_json:
+            write_json("explain", explained.to_dict())
+        else:
+            write(str(explained))
+        return
     found = compiled(parsed, tune=tuned).explain(
-        q_len,
+        4096 if q_len is None else q_len,
         kv_len,
         num_heads=heads,
         num_kv_heads=kv_heads,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -37,3 +38,10 @@ HeadsOption = Annotated[int, typer.Option("--heads", min=1, help="Query heads.")
 KvHeadsOption = Annotated[int | None, typer.Option("--kv-heads", min=1, help="Key heads; as many if not given.")]
 BatchOption = Annotated[int, typer.Option("--batch", min=1, help="Batch entries.")]
 HeadDimOption = Annotated[int, typer.Option("--head-dim", min=1, max=256, help="Width of a head.")]
+
+
+class ShapeOfCall(StrEnum):
+    """A call with keys and values as tensors, or a decoder's step over caches."""
+
+    PREFILL = "prefill"
+    DECODE = "decode"

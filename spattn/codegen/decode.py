@@ -125,8 +125,8 @@ def _loop(
     kernel: KernelText, number: int, one: LoopText, tensors: list[TensorText], boxes: list[BoxText], templates: str
 ) -> LoopFunctions:
     known = {"one": one, "walk": one.walks[0], "kind": kernel.kind, "side": kernel.side}
-    body = render(f"{templates}/_loop.py.jinja", **known).rstrip("\n")
-    count = render(f"{templates}/_tile_count.py.jinja", **known).rstrip("\n")
+    body = render(f"{templates}/_loop.py.jinja", counting=False, **known).rstrip("\n")
+    count = render(f"{templates}/_tile_count.py.jinja", counting=True, **known).rstrip("\n")
     names, constants = _spoken(kernel, body)
     count_names, count_constants = _spoken(kernel, count)
     local = [line for line in ("    REQUESTS: tl.constexpr = True\n",) if "REQUESTS" in count]

@@ -30,7 +30,7 @@ from spattn.machine.target import Target
 
 ITEM_SIZES = {"fp16": 2, "bf16": 2, "fp32": 4}
 USUAL_LENGTH, USUAL_HEADS = 8192, 16  # of the call for which tiles are chosen
-KV_HEADS = 8  # of a decoder that is compiled ahead
+KV_HEADS, DECODE_GROUP = 8, 4  # of a decoder that is compiled ahead, and the query heads of each
 INTEGERS = {"given": "i32", "int64": "i64", "int32": "i32", "int8": "i8"}
 
 
@@ -126,7 +126,7 @@ def compile_decode_ahead(
     v_head_dim: int,
     tile: Tile,
     *,
-    group: int = 4,
+    group: int = DECODE_GROUP,
     page_size: int = 0,
     positions: int = 1,
 ) -> Artefact:

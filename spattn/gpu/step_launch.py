@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import chain
@@ -12,10 +11,8 @@ import numpy as np
 import torch
 
 from spattn.codegen.decode import DecodeSource
-from spattn.codegen.tile import Tile, next_power, padded
-from spattn.cost.samples import samples
-from spattn.cost.sizes import Sizes
-from spattn.cost.trips import reach
+from spattn.codegen.tile import Tile, padded
+from spattn.cost.decode_tiles import positions_each, splits_for, usual_tile
 from spattn.gpu.devices import described
 from spattn.gpu.kernel_launch import MAX_INT32, Kernel, KernelLaunch, kind_of
 from spattn.gpu.launch_plan import LOG2_E
@@ -23,10 +20,6 @@ from spattn.gpu.step import Cache, StepSizes, StepTensors
 from spattn.layout.boxes import sides_of
 from spattn.layout.ir import Layout
 
-PROGRAMS = 2  # of a processor, where a step has one request
-MOST_SPLITS = 32  # which one program combines
-MIN_TILES = 3  # of keys that a program has at least: fewer cost more than they save
-ROWS = 64  # of a tile of several positions
 MAX_KNOWN = 256
 ALIGNMENT = 16
 
@@ -58,11 +51,14 @@ class StepLauncher:
     ) -> None:
         self._source, self._function, self._sizes = source, function, sizes
         self._group = sizes.group_size if packed else 1
-        self._positions = _positions_each(source, sizes, self._group)
-        self._tile = tile or usual_tile(sizes, self._group * self._positions)
+        self._positions = positions_each(sizes.max_new, self._group, rows_alike=source.rows_alike)
+        width = max(sizes.head_dim, sizes.v_head_dim)
+        self._tile = tile or usual_tile(width, sizes.dtype.itemsize, self._group * self._positions)
         self._heads = len(listed) if listed is not None else sizes.num_q_heads // self._group
         self._each = -(-sizes.max_new // self._positions)
-        self._splits = splits_for(layout, sizes, self._tile, self._heads * self._each)
+        self._splits = splits_for(
+            layout, sizes.max_kv_len, self._tile, self._heads * self._each, described(sizes.device)
+        )
         self._listed = None if listed is None else torch.tensor(listed, dtype=torch.int32, device=sizes.device)
         self._one = torch.ones(1, dtype=torch.float32, device=sizes.device)
         self._known: dict[Any, KernelLaunch] = {}
@@ -217,45 +213,6 @@ POINTERS = (
     "kept", "k_scale", "v_scale", "sinks", "heads",
 )  # fmt: skip
 """In the order in which a launch has the tensors, those of the pattern after them."""
-
-
-def usual_tile(sizes: StepSizes, rows: int) -> Tile:
-    """A tile for so many rows that keeps some 64 KiB of keys and values on their way."""
-    width = max(sizes.head_dim, sizes.v_head_dim) * sizes.dtype.itemsize
-    block_n = max(16, min(64, 1 << int(math.log2(16384 / width))))
-    return Tile(next_power(rows), block_n, 4, 3)
-
-
-def splits_for(layout: Layout, sizes: StepSizes, tile: Tile, programs: int) -> int:
-    """Programs that share the keys of a tile, at most.
-
-    They fill the device where a step has one request, which has so many programs without them.
-    """
-    wanted = PROGRAMS * described(sizes.device).processors // programs
-    tiles = max(_tiles_at(layout, sizes, eighth, tile) for eighth in range(1, 9))
-    each = max(-(-tiles // max(min(wanted, MOST_SPLITS), 1)), MIN_TILES)
-    return -(-tiles // each)
-
-
-def _positions_each(source: DecodeSource, sizes: StepSizes, group: int) -> int:
-    """Positions of a tile: one where rows of a pass are no neighbours, else as many as fill its rows."""
-    if sizes.max_new == 1 or not source.rows_alike:
-        return 1
-    return max(min(1 << (sizes.max_new - 1).bit_length(), ROWS // group), 1)
-
-
-def _tiles_at(layout: Layout, sizes: StepSizes, eighth: int, tile: Tile) -> int:
-    """Tiles of keys that the last position of a request visits which has this part of the most keys."""
-    kv_len = max(sizes.max_kv_len * eighth // 8, 1)
-    width = max(sizes.head_dim, sizes.v_head_dim)
-    call = Sizes(1, kv_len, kv_len - 1, 1, 1, width, sizes.dtype.itemsize)
-    total = 0.0
-    for one in layout.passes:
-        seen = samples(one, call, (1,))
-        for walk in one.walks:
-            full, masked = reach(walk, seen, call, one.residues).steps(tile.block_n)
-            total += float((full + masked).max())
-    return max(math.ceil(total), 1)
 
 
 def _optional(step: StepTensors, cache: Cache) -> tuple[torch.Tensor | None, ...]:

@@ -92,6 +92,10 @@ class TestEmit:
         assert one["spilled_bytes"] == 0
 
     @pytest.mark.aot
+    def test_a_step_of_a_decoder(self, spattnc):
+        assert "def decode(" in spattnc("emit", "last(64)", "--shape", "decode").out
+        assert spattnc("emit", "last(64)", "--shape", "decode", "--direction", "backward").status == 2
+
     def test_a_form_that_the_target_lacks(self, spattnc):
         pytest.importorskip("triton", reason="Triton is not installed")
         answer = spattnc("emit", "last(64)", "--stage", "amdgcn", "--head-dim", "32")
@@ -120,6 +124,14 @@ class TestExplain:
         assert answer["pairs"] == 8 * 100 - 28
         [one] = answer["groups"][0]["passes"]
         assert one["cost"]["candidates"][0] == {"tile": one["cost"]["tile"], "microseconds": answer["microseconds"]}
+
+    def test_a_step_of_a_decoder(self, spattnc):
+        sizes = ("--shape", "decode", "--heads", "32", "--kv-heads", "8", "--kv-len", "8192", "--page-size", "16")
+        answer = spattnc("explain", "heads([0:8]) & causal | causal & last(100)", *sizes, "--json").json
+        assert [(one["heads"], one["packed"], one["keys"]) for one in answer["groups"]] == [(8, 4, 8192), (24, 4, 100)]
+        assert [one["needed"] for one in answer["groups"]] == [2 * 8192 * 256 * 2, 6 * 100 * 256 * 2]
+        assert answer["live"]["parts"][1]["slots"] == 100
+        assert "none for decoding: query 0 attends key 1" in spattnc("explain", "full", *sizes).out
 
     def test_lengths_without_limit(self, spattnc):
         answer = spattnc("explain", "last(8)", "-n", "1000000000", "--json").json

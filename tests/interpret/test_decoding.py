@@ -10,9 +10,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import spattn
+from spattn.cost import decode_tiles
 from spattn.errors import UnsupportedError
 from spattn.frontend.syntax import Node
-from spattn.gpu import step_launch
 from tests.serving.caches import KINDS, Requests, Shape, cache_of, ends_of, expected, ring_of, shapes
 from tests.serving.test_caches import RINGS
 from tests.serving.test_decoder import check, decoder_of, packed, queries, steps
@@ -68,8 +68,8 @@ def test_a_ring_answers_as_if_it_held_all_keys(
 @pytest.mark.parametrize("splits", [1, 2, 3, 8])
 def test_shares_of_keys_add_up(splits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever their number, in a step after another: what counts the programs that have come is left at 0."""
-    monkeypatch.setattr(step_launch, "MIN_TILES", 1)
-    monkeypatch.setattr(step_launch, "MOST_SPLITS", splits)
+    monkeypatch.setattr(decode_tiles, "MIN_TILES", 1)
+    monkeypatch.setattr(decode_tiles, "MOST_SPLITS", splits)
     shape = Shape(batch=2, tokens=300, dim=16, v_dim=16)
     cache, requests = cache_of("rows", shape), Requests(shape)
     step = decoder_of(spattn.compile("causal", backend="triton"), shape, 3, max_new=2)

@@ -1,0 +1,292 @@
+# Written by spattn: edits are lost, the templates are in codegen_templates/triton.
+#
+#   pattern  causal & (last(128) | strided(128))
+#   means    k <= q and ((k <= q and q <= k + 127) or ((q - k) % 128) == 0)
+#   layout   pass 0: all queries
+#              walk keys k = offs_n
+#                [first_m - 127 .. last_m], full [last_m - 127 .. first_m]
+#                partial tiles masked by the row's own range
+#            pass 1: queries q = 128*offs_m + c, for each residue c of 128
+#              walk keys k = 128*offs_n + c
+#                [begin .. last_m - 1], full [begin .. first_m - 1]
+#                partial tiles masked by the row's own range
+import triton
+import triton.language as tl
+
+from spattn.kernels.triton import (
+    LN_2, LOG2_E, NOWHERE, add_part, below, columns_of, combine_shares, empty_softmax, ends_of, floor_mod, head_of,
+    head_rows, is_last, listed_head, load_tile, normalised, online_softmax, places_from, places_in_cache,
+    request_of_tile, row_range, share_of, table_of, tiles_of,
+)
+
+
+@triton.jit
+def decode_0_loop_0_tiles(
+    offs_m, first_m, last_m, k_offset, num_keys,
+    BLOCK_N,
+):
+    """How many tiles of keys decode_0_loop_0 has."""
+    last = k_offset + num_keys - 1
+    lo_0, hi_0 = tl.maximum(first_m - 127, k_offset), tl.minimum(last_m, last)
+    lo_0, tiles_0, cursor = tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
+    end = tl.where(first_m <= last_m, tiles_0, 0)  # nothing for a tile without rows
+    return end
+
+
+@triton.jit
+def decode_0_loop_0(
+    acc, m_i, l_i, done, q, k_head, stride_kb, stride_kn, v_head, stride_vb, stride_vn, table_ptr, kept_ptr, ring_slots,
+    ring_base,
+    blocks, dims, v_dims, qk_scale, split, tiles_each,
+    row_ok, offs_m, first_m, last_m, b, k_offset, num_keys,
+    HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, POSITIONS, PAGE_SIZE, KEPT, IN_ORDER, PRECISION,
+):
+    """Attends to keys k = offs_n."""
+    last = k_offset + num_keys - 1
+    lo_0, hi_0 = tl.maximum(first_m - 127, k_offset), tl.minimum(last_m, last)
+    full_lo_0, full_hi_0 = last_m - 127, first_m
+    lo_0, tiles_0, cursor = tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
+    full_hi_0 = tl.minimum(full_hi_0, hi_0) - BLOCK_N + 1
+    row_lo = offs_m - 127
+    row_hi = tl.minimum(offs_m, last)
+    end = tl.where(first_m <= last_m, tiles_0, 0)  # nothing for a tile without rows
+    begin, stop = share_of(end, done, split, tiles_each)
+    done += end
+    for number in range(begin, stop):
+        i = number
+        start_n = lo_0 + i * BLOCK_N
+        load_n, offs_n, inside, loaded = columns_of(start_n, last, BLOCK_N, False, False)
+        k_base, along = places_from(load_n, 1, BLOCK_N, False)
+        k_at = (k_base + along).to(tl.int32)
+        allowed = inside[None, :] & row_ok[:, None]
+        partial = (start_n < full_lo_0) | (start_n > full_hi_0)
+        if True if POSITIONS == 1 else partial:
+            row_from, row_count = row_range(tl.maximum(row_lo, start_n), row_hi, offs_m)
+            allowed &= below(offs_n[None, :] - row_from[:, None], row_count[:, None])
+            allowed &= True
+        attended = loaded & (tl.max(tl.where(allowed, 1, 0), 0) > 0)
+        if IN_ORDER:
+            there = attended
+            k_rows = k_head + (b.to(tl.int64) * stride_kb + k_base * stride_kn) + along * stride_kn
+            v_rows = v_head + (b.to(tl.int64) * stride_vb + k_base * stride_vn) + along * stride_vn
+        else:
+            block, slot, there = places_in_cache(
+                k_at, attended, b, table_ptr, kept_ptr, ring_slots, ring_base, blocks, PAGE_SIZE, KEPT
+            )
+            k_rows = k_head + (block * stride_kb + slot * stride_kn)
+            v_rows = v_head + (block * stride_vb + slot * stride_vn)
+        k_ptrs, v_ptrs = k_rows[None, :] + dims[:, None], v_rows[:, None] + v_dims[None, :]
+        k = load_tile(k_ptrs, there[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D).to(q.dtype)
+        scores = tl.dot(q, k, input_precision=PRECISION)
+        if PAGE_SIZE > 0:
+            # a row that attends a key whose page has been dropped is no number
+            scores += tl.where(attended & ~there, float("nan"), 0.0)[None, :]
+        scores = tl.where(allowed, scores, float("-inf"))
+        v = load_tile(v_ptrs, there[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV).to(q.dtype)
+        if POSITIONS == 1:
+            acc, m_i, l_i = online_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION, False)
+        elif partial:
+            acc, m_i, l_i = online_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION, True)
+        else:
+            acc, m_i, l_i = online_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION, False)
+    return acc, m_i, l_i, done
+
+
+@triton.jit
+def decode_1_loop_0_tiles(
+    offs_m, first_m, last_m, c, k_offset, num_keys,
+    BLOCK_N,
+):
+    """How many tiles of keys decode_1_loop_0 has."""
+    last = ((k_offset + num_keys - c + 127) >> 7) - 1
+    lo_0, hi_0 = (k_offset - c + 127) >> 7, tl.minimum(last_m - 1, last)
+    lo_0, tiles_0, cursor = tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
+    end = tl.where(first_m <= last_m, tiles_0, 0)  # nothing for a tile without rows
+    return end
+
+
+@triton.jit
+def decode_1_loop_0(
+    acc, m_i, l_i, done, q, k_head, stride_kb, stride_kn, v_head, stride_vb, stride_vn, table_ptr, kept_ptr, ring_slots,
+    ring_base,
+    blocks, dims, v_dims, qk_scale, split, tiles_each,
+    row_ok, offs_m, first_m, last_m, c, b, k_offset, num_keys,
+    HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, POSITIONS, PAGE_SIZE, KEPT, IN_ORDER, PRECISION,
+):
+    """Attends to keys k = 128*offs_n + c."""
+    last = ((k_offset + num_keys - c + 127) >> 7) - 1
+    lo_0, hi_0 = (k_offset - c + 127) >> 7, tl.minimum(last_m - 1, last)
+    full_lo_0, full_hi_0 = (k_offset - c + 127) >> 7, first_m - 1
+    lo_0, tiles_0, cursor = tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
+    full_hi_0 = tl.minimum(full_hi_0, hi_0) - BLOCK_N + 1
+    row_hi = tl.minimum(offs_m - 1, last)
+    end = tl.where(first_m <= last_m, tiles_0, 0)  # nothing for a tile without rows
+    begin, stop = share_of(end, done, split, tiles_each)
+    done += end
+    for number in range(begin, stop):
+        i = number
+        start_n = lo_0 + i * BLOCK_N
+        load_n, offs_n, inside, loaded = columns_of(start_n, last, BLOCK_N, False, False)
+        k_base, along = places_from((c + 128 * load_n), 128, BLOCK_N, False)
+        k_at = (k_base + along).to(tl.int32)
+        allowed = inside[None, :] & row_ok[:, None]
+        partial = (start_n < full_lo_0) | (start_n > full_hi_0)
+        if True if POSITIONS == 1 else partial:
+            row_from, row_count = row_range(start_n, row_hi, offs_m)
+            allowed &= below(offs_n[None, :] - row_from[:, None], row_count[:, None])
+            allowed &= True
+        attended = loaded & (tl.max(tl.where(allowed, 1, 0), 0) > 0)
+        if IN_ORDER:
+            there = attended
+            k_rows = k_head + (b.to(tl.int64) * stride_kb + k_base * stride_kn) + along * stride_kn
+            v_rows = v_head + (b.to(tl.int64) * stride_vb + k_base * stride_vn) + along * stride_vn
+        else:
+            block, slot, there = places_in_cache(
+                k_at, attended, b, table_ptr, kept_ptr, ring_slots, ring_base, blocks, PAGE_SIZE, KEPT
+            )
+            k_rows = k_head + (block * stride_kb + slot * stride_kn)
+            v_rows = v_head + (block * stride_vb + slot * stride_vn)
+        k_ptrs, v_ptrs = k_rows[None, :] + dims[:, None], v_rows[:, None] + v_dims[None, :]
+        k = load_tile(k_ptrs, there[None, :], (dims < HEAD_DIM)[:, None], HEAD_DIM != BLOCK_D).to(q.dtype)
+        scores = tl.dot(q, k, input_precision=PRECISION)
+        if PAGE_SIZE > 0:
+            # a row that attends a key whose page has been dropped is no number
+            scores += tl.where(attended & ~there, float("nan"), 0.0)[None, :]
+        scores = tl.where(allowed, scores, float("-inf"))
+        v = load_tile(v_ptrs, there[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV).to(q.dtype)
+        if POSITIONS == 1:
+            acc, m_i, l_i = online_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION, False)
+        elif partial:
+            acc, m_i, l_i = online_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION, True)
+        else:
+            acc, m_i, l_i = online_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION, False)
+    return acc, m_i, l_i, done
+
+
+@triton.jit(
+    do_not_specialize=["stride_lb", "stride_lh", "stride_lm", "stride_table", "ring_slots", "ring_base", "blocks",
+    "capacity", "stride_k_scale", "stride_v_scale", "batch_size", "q_len", "heads", "splits"]
+)
+def decode(
+    q_ptr, stride_qb, stride_qh, stride_qm, k_ptr, stride_kb, stride_kh, stride_kn, v_ptr, stride_vb, stride_vh,
+    stride_vn, out_ptr, stride_ob, stride_oh, stride_om, lse_ptr, stride_lb, stride_lh, stride_lm, part_ptr,
+    part_lse_ptr, arrived_ptr, kv_lens_ptr, cu_seqlens_ptr, table_ptr, stride_table, table_starts_ptr, kept_ptr,
+    ring_slots, ring_base, blocks, capacity, k_scale_ptr, stride_k_scale, v_scale_ptr, stride_v_scale, sinks_ptr,
+    heads_ptr, batch_size, q_len, qk_scale, heads, splits,
+    num_q_heads: tl.constexpr, group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    POSITIONS: tl.constexpr, SPLITS: tl.constexpr, BATCH: tl.constexpr, GROUP: tl.constexpr, PAGE_SIZE: tl.constexpr,
+    KEPT: tl.constexpr, IN_ORDER: tl.constexpr, RAGGED: tl.constexpr, LISTED_HEADS: tl.constexpr,
+    HAS_SINKS: tl.constexpr, HAS_LSE: tl.constexpr, HAS_SCALES: tl.constexpr, PRECISION: tl.constexpr,
+):
+    """POSITIONS positions of one request for the GROUP query heads of a program, over its share of the keys."""
+    program = tl.program_id(0)
+    head, place = program % heads, program // heads
+    split, tile = place % splits, place // splits
+    head = listed_head(heads_ptr, head, LISTED_HEADS)
+    b, place, first, q_len, kv_len = request_of_tile(
+        cu_seqlens_ptr, kv_lens_ptr, tile, batch_size, q_len, POSITIONS, BATCH, RAGGED
+    )
+    if place < q_len:
+        table_ptr, room = table_of(table_ptr, table_starts_ptr, b, stride_table, capacity, PAGE_SIZE)
+        # a request with more keys than there is room for answers NaN, and reads none
+        k_offset, num_keys, q_offset = tl.full((), 0, tl.int32), tl.where(kv_len <= room, kv_len, 0), kv_len - q_len
+        rows = tl.arange(0, BLOCK_M)
+        own = place + rows // GROUP
+        is_row = (rows < POSITIONS * GROUP) & (own < q_len)
+        h = head * GROUP
+        q_heads = h + rows % GROUP
+        kv_head = h // group_size
+        if POSITIONS == 1:
+            q_pos = q_offset + place + tl.arange(0, 1)
+            exists = q_pos >= q_offset
+        else:
+            q_pos, exists = q_offset + own, is_row
+
+        tiles = tl.full((), 0, tl.int32)
+        row_ok = exists
+        offs_m = q_pos
+        row_ok &= (offs_m) == q_pos
+        first_m, last_m = ends_of(offs_m, row_ok)
+
+        tiles += decode_0_loop_0_tiles(
+            offs_m, first_m, last_m, k_offset, num_keys,
+            BLOCK_N,
+        )
+        row_ok = exists
+        c = floor_mod(tl.min(q_pos, 0), 128)
+        offs_m = (q_pos - c + 127) >> 7
+        row_ok &= (c + 128 * offs_m) == q_pos
+        first_m, last_m = ends_of(offs_m, row_ok)
+
+        tiles += decode_1_loop_0_tiles(
+            offs_m, first_m, last_m, c, k_offset, num_keys,
+            BLOCK_N,
+        )
+        # of the request's own tiles alone, whatever else the batch has
+        tiles_each = tl.maximum((tiles + splits - 1) // splits, 1)
+        used = tl.maximum((tiles + tiles_each - 1) // tiles_each, 1)
+        if split < used:
+            dims, v_dims = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_DV)
+            token = (first + own).to(tl.int64)
+            q_ptrs = head_rows(q_ptr, b, stride_qb, q_heads, stride_qh, token, stride_qm, dims)
+            q = tl.load(q_ptrs, mask=is_row[:, None] & (dims < HEAD_DIM)[None, :], other=0.0)
+            k_head = k_ptr + kv_head.to(tl.int64) * stride_kh
+            v_head = v_ptr + kv_head.to(tl.int64) * stride_vh
+            if HAS_SCALES:
+                qk_scale *= tl.load(k_scale_ptr + kv_head * stride_k_scale)
+            acc, m_i, l_i = empty_softmax(BLOCK_M, BLOCK_DV)
+            done = tl.full((), 0, tl.int32)
+            row_ok = exists
+            offs_m = q_pos
+            row_ok &= (offs_m) == q_pos
+            first_m, last_m = ends_of(offs_m, row_ok)
+
+            acc, m_i, l_i, done = decode_0_loop_0(
+                acc, m_i, l_i, done, q, k_head, stride_kb, stride_kn, v_head, stride_vb, stride_vn, table_ptr, kept_ptr,
+                ring_slots, ring_base,
+                blocks, dims, v_dims, qk_scale, split, tiles_each,
+                row_ok, offs_m, first_m, last_m, b, k_offset, num_keys,
+                HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, POSITIONS, PAGE_SIZE, KEPT, IN_ORDER, PRECISION,
+            )
+            row_ok = exists
+            c = floor_mod(tl.min(q_pos, 0), 128)
+            offs_m = (q_pos - c + 127) >> 7
+            row_ok &= (c + 128 * offs_m) == q_pos
+            first_m, last_m = ends_of(offs_m, row_ok)
+
+            acc, m_i, l_i, done = decode_1_loop_0(
+                acc, m_i, l_i, done, q, k_head, stride_kb, stride_kn, v_head, stride_vb, stride_vn, table_ptr, kept_ptr,
+                ring_slots, ring_base,
+                blocks, dims, v_dims, qk_scale, split, tiles_each,
+                row_ok, offs_m, first_m, last_m, c, b, k_offset, num_keys,
+                HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, POSITIONS, PAGE_SIZE, KEPT, IN_ORDER, PRECISION,
+            )
+            v_scale = tl.where(kv_len <= room, 1.0, float("nan"))
+            if HAS_SCALES:
+                v_scale *= tl.load(v_scale_ptr + kv_head * stride_v_scale)
+            if used == 1:
+                if HAS_SINKS:
+                    sink = tl.load(sinks_ptr + q_heads, mask=is_row, other=0.0) * LOG2_E
+                    acc, m_i, l_i = add_part(acc, m_i, l_i, tl.zeros_like(acc), sink)
+                acc, lse = normalised(acc, m_i, l_i)
+                out_ptrs = head_rows(out_ptr, b, stride_ob, q_heads, stride_oh, token, stride_om, v_dims)
+                kept = is_row[:, None] & (v_dims < V_HEAD_DIM)[None, :]
+                tl.store(out_ptrs, (acc * v_scale).to(out_ptr.dtype.element_ty), mask=kept)
+                if HAS_LSE:
+                    lse_ptrs = head_of(lse_ptr, b, stride_lb, q_heads, stride_lh) + token * stride_lm
+                    tl.store(lse_ptrs, lse * LN_2, mask=is_row)
+            else:
+                acc, lse = normalised(acc, m_i, l_i)
+                at = tile.to(tl.int64) * heads + program % heads
+                row = (at * splits + split) * (POSITIONS * GROUP) + rows
+                kept = is_row[:, None] & (v_dims < V_HEAD_DIM)[None, :]
+                tl.store(part_ptr + row[:, None] * V_HEAD_DIM + v_dims[None, :], acc * v_scale, mask=kept)
+                tl.store(part_lse_ptr + row, lse, mask=is_row)
+                if is_last(arrived_ptr + at, used):
+                    combine_shares(
+                        part_ptr, part_lse_ptr, at * splits, used, sinks_ptr, out_ptr, stride_ob, stride_oh, stride_om,
+                        lse_ptr, stride_lb, stride_lh, stride_lm, b, h, first + place,
+                        tl.minimum(q_len - place, POSITIONS) * GROUP, v_dims, V_HEAD_DIM, POSITIONS * GROUP, GROUP,
+                        SPLITS, HAS_SINKS, HAS_LSE,
+                    )
