@@ -92,7 +92,7 @@ def _decoded(one: Decoded) -> list[str]:
     return [
         microseconds(one.us),
         f"{one.us / one.floor_us:.3g} times the floor" if one.us and one.floor_us else "",
-        f"{one.gigabytes:.0f} GB/s" if one.gigabytes else "",
+        f"{_digits(one.gigabytes)} GB/s" if one.gigabytes else "",
         f"{one.launches:.3g} launches" if one.launches else "",
         f"host {one.host_us:.0f} us" if one.host_us else "",
         f"new lengths {one.renewed_us:.0f} us" if one.renewed_us else "",

@@ -103,7 +103,7 @@ class DecodeCase:
         return 2 * self.keys * one.kv_heads * one.head_dim * self.layers.caches[0].dtype.itemsize
 
     def bias(self, *, causal: bool) -> torch.Tensor:
-        """What is added to scores over all slots, 0 or -inf: `[batch or 1, 1, new, length]`; of the pattern, or causal."""
+        """0 or -inf, to be added to scores over all slots, of the pattern or causal: `[batch or 1, 1, new, length]`."""
         numbers = self.lengths.tensor if self.workload.ragged else self.lengths.tensor[:1]
         rows = torch.arange(self.workload.new, device=self.device) - self.workload.new
         q = (numbers[:, None] + rows)[:, None, :, None]

@@ -15,7 +15,8 @@ KERNEL, COPY, SET = 0, 1, 2
 
 def captured(calls: Callable[[], None]) -> torch.cuda.CUDAGraph:
     """A graph of what some calls launch, after they have run."""
-    stream = torch.cuda.Stream()
+    side: Any = torch.cuda.Stream
+    stream = side()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(WARM):
@@ -41,7 +42,7 @@ def launches(graph: torch.cuda.CUDAGraph) -> int | None:
         return None
 
 
-def _kind(driver: Any, node: int) -> int:
+def _kind(driver: Any, node: int | None) -> int:
     kind = ctypes.c_int()
     _call(driver.cuGraphNodeGetType, ctypes.c_void_p(node), ctypes.byref(kind))
     return kind.value

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, prod
+from typing import Any
 
 import torch
 
@@ -98,15 +99,16 @@ def _shape(one: DecodeWorkload) -> tuple[int, ...]:
         return one.batch * -(-one.length // size), size, one.kv_heads, one.head_dim
     slots = one.length
     if one.stored is Stored.RING:
-        sizes = {"batch": 1, "num_kv_heads": 1, "head_dim": 1, "max_kv_len": one.length, "max_new": one.new}
-        slots = Ring.allocate(one.compiled.live(), **sizes, device="cpu").keys.shape[1]
+        sizes: dict[str, Any] = {"batch": 1, "num_kv_heads": 1, "head_dim": 1, "device": "cpu"}
+        ring = Ring.allocate(one.compiled.live(), max_kv_len=one.length, max_new=one.new, **sizes)
+        slots = ring.keys.shape[1]
     return one.batch, one.kv_heads, slots, one.head_dim
 
 
 def _cache(
     one: DecodeWorkload, k: torch.Tensor, v: torch.Tensor, kv_lens: torch.Tensor, table: torch.Tensor | None
 ) -> Storage:
-    scales = {"k_scale": K_SCALE, "v_scale": V_SCALE} if one.numbers is Numbers.FP8 else {}
+    scales: dict[str, Any] = {"k_scale": K_SCALE, "v_scale": V_SCALE} if one.numbers is Numbers.FP8 else {}
     if table is not None:
         return Paged(k, v, table, kv_lens, **scales)
     if one.stored is Stored.RING:
@@ -128,7 +130,8 @@ def _random(count: int, kind: torch.dtype, device: torch.device) -> torch.Tensor
     """Normal numbers, made a part at a time."""
     pool = torch.empty(count, dtype=kind, device=device)
     generator = torch.Generator(device).manual_seed(count % 997)
-    for part in pool.split(CHUNK):
+    for first in range(0, count, CHUNK):
+        part = pool[first : first + CHUNK]
         part.copy_(torch.randn(len(part), generator=generator, device=device))
     return pool
 
@@ -137,7 +140,7 @@ def _rows_of(cache: Storage, request: int, positions: torch.Tensor) -> torch.Ten
     """Which rows of the allocation hold the keys of some positions."""
     keys = cache.keys
     blocks, slots = cache.places(request, positions)
-    at = keys.storage_offset() + blocks * keys.stride(0) + slots * keys.stride(1)
-    heads = torch.arange(keys.shape[2], device=keys.device) * keys.stride(2)
-    rows: torch.Tensor = (at[:, None] + heads).flatten() // keys.shape[3]
-    return rows
+    block, slot, head, _ = keys.stride()
+    at = blocks * block + slots * slot + int(keys.storage_offset())
+    heads = torch.arange(keys.shape[2], device=keys.device) * head
+    return (at[:, None] + heads).flatten() // keys.shape[3]

@@ -8,10 +8,10 @@ from spattn.bench.columns import LOUD, aligned, filled, folded
 from spattn.bench.decode.standing import DecodeStanding, decode_standings
 from spattn.bench.records import Decoded, Outcome
 
-OURS = "ratio", "times the floor", "GB/s", "launches", "host us", "new lengths", "error"
+HEADS = "ratio", "times the floor", "GB/s", "launches", "host us", "new lengths", "error"
 MEANS = (
-    "  keys: needed by a request; floor: their bytes by the bandwidth above; ratio: best exact peer / spattn; host us: of an",
-    "  eager step, and after all lengths have changed; (..): goes through all keys, whatever the pattern",
+    "  keys: that a request needs; floor: their bytes by the bandwidth above; ratio: best other / spattn, but for",
+    "  those in (..), which go through all keys; host us: of an eager step; new lengths: of one after all have changed",
 )
 
 
@@ -21,7 +21,7 @@ def decoded(records: Sequence[Decoded]) -> str:
     if not rows:
         return ""
     peers = list(dict.fromkeys(one.peer for row in rows for one in row.all))
-    head = ["microseconds a step", "keys", "floor", *peers, *OURS]
+    head = ["microseconds a step", "keys", "floor", *peers, *HEADS]
     cells = [[*_shape(row), *(_cell(row, peer) for peer in peers), *_ours(row)] for row in rows]
     notes = ((one.workload, one) for row in rows for one in row.all)
     return "\n".join([aligned(filled([head, *cells])), *MEANS, *folded(notes)])
@@ -49,11 +49,11 @@ def _cell(row: DecodeStanding, peer: str) -> str:
 def _ours(row: DecodeStanding) -> list[str]:
     one, ratio = row.ours, row.ratio
     if one is None or one.us is None:
-        return [""] * len(OURS)
+        return [""] * len(HEADS)
     return [
         f"{ratio:.2f}" if ratio is not None else "",
         f"{one.us / one.floor_us:.2f}" if one.floor_us else "",
-        f"{one.gigabytes:.0f}" if one.gigabytes else "",
+        f"{one.gigabytes:.3g}" if one.gigabytes else "",
         f"{one.launches:.3g}" if one.launches else "",
         f"{one.host_us:.0f}" if one.host_us else "",
         f"{one.renewed_us:.0f}" if one.renewed_us else "",

@@ -111,4 +111,4 @@ class Planned:
 
 def _whole(out: torch.Tensor, case: DecodeCase) -> torch.Tensor:
     """`[batch, q_heads, new, head_dim]` of packed rows."""
-    return out.unflatten(0, (case.workload.batch, case.workload.new)).transpose(1, 2)
+    return out.view(case.workload.batch, case.workload.new, *out.shape[1:]).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""torch's `scaled_dot_product_attention`: over all slots of dense caches, or over needed keys that lie packed already."""
+"""torch's `scaled_dot_product_attention`, over all slots of dense caches, or over needed keys that lie packed."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class AllKeys(DecodePeer):
 class PackedKeys(DecodePeer):
     """The needed keys alone, from where somebody has put them side by side. By cuDNN on a GPU.
 
-    Nobody who decodes has them so, without a copy in each step; it is what a kernel costs that goes through as many keys.
+    Nobody who decodes has them so without a copy in each step: it is what a kernel costs that goes through as many.
     """
 
     name: str = "packed SDPA"
