@@ -33,7 +33,7 @@ def draw_steps(axes: Sequence[Axes], rows: Sequence[DecodeStanding]) -> None:
         )
     one.set_yticks(range(len(rows)), [row.first.workload for row in rows], fontsize=9)
     one.set_ylim(len(rows) - 0.4, -0.6)
-    title = "decode: time of a step, in times of what memory takes to give the needed keys and values"
+    title = "decode: a step, in times of what memory takes for the needed keys and values"
     one.set_title(title, fontsize=11, loc="left")
 
 
@@ -49,7 +49,7 @@ def _draw_others(one: Axes, rows: Sequence[DecodeStanding]) -> list[tuple[int, f
         one.scatter(x, y, marker=mark, s=26, c=faces, edgecolor=OTHERS, linewidth=0.8, label=name, zorder=3)
         found += [(i, times) for i, times, _ in points]
     if names:
-        one.legend(fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(names))
+        one.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.04), ncols=len(names))
     return found
 
 
@@ -70,4 +70,4 @@ def _draw_axis(one: Axes, times: Sequence[float]) -> None:
 def _said(row: DecodeStanding) -> str:
     ours, best = row.ours, row.best
     found = microseconds(ours.us if ours else None)
-    return f"{found}, {row.ratio:.3g}x {best.peer}" if best is not None and row.ratio else found
+    return f"{found}, {row.ratio:.3g}x as fast as {best.peer}" if best is not None and row.ratio else found
