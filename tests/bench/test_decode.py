@@ -218,6 +218,8 @@ class TestLayers:
         room = 2 * case.caches[0].keys.nbytes * len(apart.caches) * 2 // 3
         monkeypatch.setattr(layers, "_room", lambda device: room)
         tight = case_of(pattern, 2, 8192, stored=stored)
+        first, second = (cache.keys for cache in tight.caches[:2])
+        assert 0 < second.data_ptr() - first.data_ptr() < first.nbytes
         addresses = set()
         for cache in tight.caches:
             for request, needed in enumerate(tight.needed):
@@ -246,9 +248,15 @@ class TestPeers:
         options = {"stored": stored, "numbers": numbers, "ragged": True, "new": 3}
         assert max(errors(SpattnDecoder(backend="torch"), case_of("headers", 2, 700, **options))) < 1e-5
 
-    @pytest.mark.parametrize(("new", "numbers"), [(1, Numbers.PLAIN), (4, Numbers.FP8)])
-    @pytest.mark.parametrize("pattern", ["dense", "window"])
-    @pytest.mark.parametrize("stored", [Stored.PAGE16, Stored.PAGE64])
+    @pytest.mark.parametrize(
+        ("pattern", "stored", "new", "numbers"),
+        [
+            ("dense", Stored.PAGE16, 1, Numbers.FP8),
+            ("dense", Stored.PAGE64, 4, Numbers.PLAIN),
+            ("window", Stored.PAGE64, 1, Numbers.PLAIN),
+            ("window", Stored.PAGE16, 4, Numbers.FP8),
+        ],
+    )
     def test_flashinfer(self, monkeypatch, pattern, stored, new, numbers):
         monkeypatch.setitem(sys.modules, "flashinfer", stand_in())
         case = case_of(pattern, 2, 4250, stored=stored, new=new, numbers=numbers)
