@@ -15,12 +15,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from spattn import parse  # noqa: E402
-from spattn.bench.decode import clock, layers  # noqa: E402
+from spattn.bench.decode import clock, graph, layers  # noqa: E402
 from spattn.bench.decode.case import DecodeCase  # noqa: E402
 from spattn.bench.decode.judge import DecodeJudge  # noqa: E402
 from spattn.bench.decode.patterns import PATTERNS  # noqa: E402
 from spattn.bench.decode.peers.flash import FlashDecode  # noqa: E402
-from spattn.bench.decode.peers.flex import mask_function  # noqa: E402
+from spattn.bench.decode.peers.flex import FlexDecode, mask_function  # noqa: E402
 from spattn.bench.decode.peers.infer import FlashInfer  # noqa: E402
 from spattn.bench.decode.peers.ours import SpattnDecoder  # noqa: E402
 from spattn.bench.decode.peers.peer import DecodePeer, Ready  # noqa: E402
@@ -241,6 +241,72 @@ class TestLayers:
             assert cache.table is case.caches[0].table
 
 
+class TestClock:
+    """What happens on a GPU, with a stand-in for it."""
+
+    def test_a_graph_goes_round_all_layers(self, monkeypatch):
+        case = case_of("strided", 2, 400)
+        count, before = len(case.caches), list(case.lengths.numbers)
+        assert 1 < count < clock.STEPS
+        object.__setattr__(case, "device", torch.device("cuda"))
+        events: list[Any] = []
+        ready = Ready(lambda layer: events.append((layer, case.lengths.numbers[0])), lambda: events.append("renew"))
+
+        class Graph(list):
+            def replay(self) -> None:
+                events.append(self)
+
+            def reset(self) -> None:
+                events.append("reset")
+
+        def captured(calls: Any) -> Graph:
+            calls()
+            made = Graph(events)
+            events.clear()
+            return made
+
+        def milliseconds_of(call: Any, device: Any) -> float:
+            call()
+            return 2.0
+
+        monkeypatch.setattr(clock, "captured", captured)
+        monkeypatch.setattr(clock, "launches", lambda graph: 3 * len(graph))
+        monkeypatch.setattr(clock, "milliseconds_of", milliseconds_of)
+        monkeypatch.setattr(clock, "synchronize", lambda device: None)
+        found = clock.step_times(ready, case, 5)
+        first, steps = events[0], -(-clock.STEPS // count) * count
+        assert first == [(i % count, 400) for i in range(steps)]
+        assert (found.us, found.samples, found.launches) == (2000 / steps, 5, 3.0)
+        assert found.host_us is not None
+        assert found.renewed_us is not None
+        eager = events[events.index("reset") + 1 :]
+        assert eager[: clock.HOST_SAMPLES] == [(0, 400)] * clock.HOST_SAMPLES
+        assert eager[clock.HOST_SAMPLES :][:4] == ["renew", (0, 399), "renew", (0, 400)]
+        assert case.lengths.numbers == case.lengths.tensor.tolist() == before
+
+    def test_launches_of_a_graph(self, monkeypatch):
+        kinds = {11: 0, 12: 1, 13: 2, 14: 5}
+
+        class Driver:
+            def cuGraphGetNodes(self, graph: Any, nodes: Any, count: Any) -> int:  # noqa: N802
+                count._obj.value = len(kinds)
+                for i, node in enumerate(kinds if nodes is not None else ()):
+                    nodes[i] = node
+                return 0 if graph.value == 7 else 1
+
+            def cuGraphNodeGetType(self, node: Any, kind: Any) -> int:  # noqa: N802
+                kind._obj.value = kinds[node.value]
+                return 0
+
+        class Captured:
+            def __init__(self, handle: int) -> None:
+                self.raw_cuda_graph = lambda: handle
+
+        monkeypatch.setattr(graph.ctypes, "CDLL", lambda name: Driver())
+        assert graph.launches(Captured(7)) == 3
+        assert graph.launches(Captured(8)) is None
+
+
 class TestPeers:
     @pytest.mark.parametrize("stored", Stored)
     @pytest.mark.parametrize("numbers", Numbers)
@@ -266,6 +332,18 @@ class TestPeers:
         before = ready.step(0)
         ready.renew()
         assert not torch.equal(ready.step(0), before)
+
+    @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+    @pytest.mark.parametrize(("ragged", "new"), [(False, 1), (True, 4)])
+    def test_flex_attention(self, monkeypatch, ragged, new):
+        monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+        case = case_of("headers", 2, 700, ragged=ragged, new=new)
+        assert max(errors(FlexDecode(), case)) < 1e-5
+
+    @pytest.mark.parametrize(("ragged", "new"), [(False, 1), (True, 2)])
+    def test_all_keys(self, ragged, new):
+        assert max(errors(AllKeys(), case_of("dense", 2, 300, ragged=ragged, new=new))) < 1e-5
+        assert not AllKeys().prepare(case_of("headers", 1, 300)).exact
 
     def test_flashinfer_refuses(self):
         assert FlashInfer().refusal(case_of("headers", 1, 600, stored=Stored.PAGE16))
