@@ -39,9 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m spattn.bench", description="spattn beside its peers, in one run.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=HELP["names"])
-    for name in ("length", "tuned", "peer", "backend"):
+    for name in ("length", "tuned", "peer", "backend", "batch", "stored", "numbers", "new"):
         parser.add_argument(f"--{name}", default="", help=HELP[name])
-    for name in ("variants", "building", "startup"):
+    for name in ("variants", "building", "startup", "ragged"):
         parser.add_argument(f"--{name}", action="store_true", help=HELP[name])
     for name, kind in (("direction", Direction), ("device", Device)):
         usual: Any = getattr(Options(), name)

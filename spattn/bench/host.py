@@ -23,7 +23,7 @@ from torch import Tensor
 
 import spattn
 from spattn.backends.gpu import Gpu
-from spattn.bench.table import aligned
+from spattn.bench.columns import aligned
 from spattn.bench.timing import synchronize
 from spattn.gpu import derivations, modules
 

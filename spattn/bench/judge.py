@@ -59,7 +59,7 @@ class Judge:
     def _row_error(self, out: torch.Tensor, batch: int, head: int) -> float:
         q, k, v = self._double(batch, head)
         weights = self._softmax(q[self.rows], k, self._case.allowed(batch, head, self.rows))
-        return _worst(out[batch, head, self.rows].double(), weights @ v)
+        return worst(out[batch, head, self.rows].double(), weights @ v)
 
     def _gradient_error(self, answer: Answer, batch: int, head: int) -> float:
         heads = (head, head // self._group, head // self._group)
@@ -120,7 +120,7 @@ def _squares(one: torch.Tensor, less: torch.Tensor | None = None) -> float:
     return sum(_number((a.double() if less is None else a.double() - b.double()).square().sum()) for a, b in heads)
 
 
-def _worst(found: torch.Tensor, expected: torch.Tensor) -> float:
+def worst(found: torch.Tensor, expected: torch.Tensor) -> float:
     """The largest relative error of a row; where a row should be 0, its norm."""
     norms = expected.norm(dim=-1)
     return _number(((found - expected).norm(dim=-1) / torch.where(norms > 0, norms, 1.0)).max())

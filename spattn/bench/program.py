@@ -64,10 +64,10 @@ def _picture(result: Result, target: Path) -> None:
 
 
 def _workloads() -> str:
-    from spattn.bench.table import aligned
+    from spattn.bench.columns import aligned
+    from spattn.bench.decode.selection import FEW
     from spattn.bench.workloads.catalogue import WORKLOADS
 
-    rows = [
-        (one.name, f"{one.batch} x {one.q_heads}/{one.kv_heads} heads", str(one.pattern)) for one in WORKLOADS.values()
-    ]
+    found = [(one, one.pattern) for one in WORKLOADS.values()] + [(one, one.compiled) for one in FEW]
+    rows = [(one.name, f"{one.batch} x {one.q_heads}/{one.kv_heads} heads", str(pattern)) for one, pattern in found]
     return aligned(rows, left=3) + "\n"

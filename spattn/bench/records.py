@@ -109,8 +109,53 @@ class Started(Entry):
     planning_ms: float | None = None
 
 
-Record = Measured | Built | Started
-Row = TypeVar("Row", Measured, Built, Started)
+@dataclass(frozen=True, kw_only=True)
+class Decoded(Entry):
+    """A peer on a decode workload.
+
+    Attributes:
+        stored: Dense, in pages or in a ring; `numbers` are those of q's dtype or float8.
+        ragged: Are the lengths of requests drawn, up to `length`?
+        new: Rows of a request.
+        keys: Needed ones of all requests; `needed_bytes` are those of their keys and values.
+        floor_us: What the device's memory takes to give these bytes.
+        layers: Caches that steps go round, which read `rotated_bytes` different bytes.
+        exact: Are the keys those of the pattern? Else all keys are, and the answer is none.
+        us: Median time of a step, as `clock.StepTimes` has it; so are `fastest_us` and `samples`.
+        launches: Of a step, by the graph of steps.
+        host_us: Of an eager step, `renewed_us` of one after all lengths have changed.
+        gigabytes: Needed ones a second.
+        error: Against float64.
+        building_ms: Plan, mask or tables, with what is compiled for them; `compiling_ms` is the first step.
+    """
+
+    batch: int
+    heads: tuple[int, int]
+    head_dim: int
+    stored: str
+    numbers: str
+    ragged: bool
+    new: int
+    keys: int
+    needed_bytes: int
+    floor_us: float
+    layers: int
+    rotated_bytes: int
+    exact: bool = True
+    us: float | None = None
+    fastest_us: float | None = None
+    samples: int = 0
+    launches: float | None = None
+    host_us: float | None = None
+    renewed_us: float | None = None
+    gigabytes: float | None = None
+    error: float | None = None
+    building_ms: float | None = None
+    compiling_ms: float | None = None
+
+
+Record = Measured | Built | Started | Decoded
+Row = TypeVar("Row", Measured, Built, Started, Decoded)
 
 
 @dataclass
@@ -128,6 +173,7 @@ class Result:
     measured: list[Measured] = field(default_factory=list)
     built: list[Built] = field(default_factory=list)
     started: list[Started] = field(default_factory=list)
+    decoded: list[Decoded] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
     def add(self, record: Record) -> None:
@@ -139,11 +185,13 @@ class Result:
                 self.built.append(record)
             case Started():
                 self.started.append(record)
+            case Decoded():
+                self.decoded.append(record)
 
     @property
     def right(self) -> bool:
         """Was no answer wrong, and did spattn not fail?"""
-        records: list[Record] = [*self.measured, *self.built, *self.started]
+        records: list[Record] = [*self.measured, *self.built, *self.started, *self.decoded]
         failed = (one for one in records if one.kind == "ours" and one.outcome == Outcome.FAILED)
         return not any(failed) and all(one.outcome != Outcome.WRONG for one in records)
 
@@ -168,6 +216,7 @@ class Result:
                 measured=[_record(Measured, row) for row in data["measured"]],
                 built=[_record(Built, row) for row in data["built"]],
                 started=[_record(Started, row) for row in data["started"]],
+                decoded=[_record(Decoded, row) for row in data.get("decoded", ())],
                 left_out=list(data["left_out"]),
             )
         except (ValueError, KeyError, TypeError) as error:

@@ -12,12 +12,14 @@ from spattn.bench.building import LENGTHS, Building
 from spattn.bench.case import Case
 from spattn.bench.comparison import Comparison
 from spattn.bench.deadline import Deadline
+from spattn.bench.decode.group import DecodeGroup
+from spattn.bench.decode.selection import is_decode
 from spattn.bench.directions import directions
 from spattn.bench.lengths import lengths
 from spattn.bench.machine import device_of, dtype_of, machine
 from spattn.bench.memory import release
 from spattn.bench.options import Options
-from spattn.bench.peers.roster import Roster, roster
+from spattn.bench.peers.roster import Roster, nobody, roster
 from spattn.bench.records import Record, Result
 from spattn.bench.spoken import say, spoken
 from spattn.bench.startup import Startup
@@ -40,6 +42,7 @@ class Session:
     lengths: tuple[int, ...]
     workloads: Sequence[Workload]
     roster: Roster
+    decode: DecodeGroup
     deadline: Deadline
     result: Result = field(default_factory=Result)
 
@@ -53,11 +56,14 @@ class Session:
         """
         device = device_of(options.device)
         at = lengths(options.length) if options.length else ()
-        workloads = selected(_names(options), at or _usual(device))
-        peers = roster(options, device)
+        names = _names(options)
+        workloads = selected((name for name in names if not is_decode(name)), at or _usual(device))
+        decode = DecodeGroup.of(filter(is_decode, names), options, device)
+        peers = roster(options, device) if workloads or options.building or options.startup else nobody()
         deadline = Deadline(options.budget)
-        found = Result(machine(device), peers.absent, left_out=deadline.left_out)
-        return Session(options, device, at, workloads, peers, deadline, found)
+        absent = peers.absent | decode.roster.absent
+        found = Result(machine(device), absent, left_out=deadline.left_out)
+        return Session(options, device, at, workloads, peers, decode, deadline, found)
 
     def run(self) -> None:
         """All sections."""
@@ -65,6 +71,7 @@ class Session:
             say(f"without {name}: {why}")
         for one in self.workloads:
             self._compare(one)
+        self.decode.run(self.deadline, self.result.machine, self.add)
         if self.options.building:
             self._build()
         if self.options.startup:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from spattn.bench.lengths import short
-from spattn.bench.records import Built, Measured, Outcome, Record, Started
+from spattn.bench.records import Built, Decoded, Measured, Outcome, Record, Started
 
 
 def say(line: str) -> None:
@@ -22,6 +22,8 @@ def spoken(record: Record) -> str:
             head, parts = f"building {record.workload.partition('@')[0]} at {short(record.length)}", _built(record)
         case Started():
             head, parts = f"starting {record.workload}", _started(record)
+        case Decoded():
+            head, parts = record.workload, _decoded(record)
     if record.outcome != Outcome.OK:
         loud = record.outcome.upper() if record.outcome in (Outcome.WRONG, Outcome.FAILED) else record.outcome
         parts = [f"{loud}: {record.detail}"]
@@ -35,6 +37,11 @@ def milliseconds(number: float | None) -> str:
     if number < 0.1:
         return f"{number * 1e3:.3g} us"
     return f"{_digits(number)} ms" if number < 1e4 else f"{_digits(number / 1e3)} s"
+
+
+def microseconds(number: float | None) -> str:
+    """Three digits, with the unit that suits them; nothing if there is no number."""
+    return "" if number is None else milliseconds(number / 1e3)
 
 
 def size(number: int | None) -> str:
@@ -78,4 +85,19 @@ def _started(one: Started) -> list[str]:
         f"cold {milliseconds(one.cold_ms)}",
         f"warm {milliseconds(one.warm_ms)}",
         f"second call {milliseconds(one.call_ms)}",
+    ]
+
+
+def _decoded(one: Decoded) -> list[str]:
+    return [
+        microseconds(one.us),
+        f"{one.us / one.floor_us:.3g} times the floor" if one.us and one.floor_us else "",
+        f"{_digits(one.gigabytes)} GB/s" if one.gigabytes else "",
+        f"{one.launches:.3g} launches" if one.launches else "",
+        f"host {one.host_us:.0f} us" if one.host_us else "",
+        f"new lengths {one.renewed_us:.0f} us" if one.renewed_us else "",
+        f"error {one.error:.1e}" if one.error is not None else "",
+        "all keys, whatever the pattern" if not one.exact else "",
+        f"made ready in {milliseconds(one.building_ms)}" if one.building_ms else "",
+        f"first step {milliseconds(one.compiling_ms)}" if one.compiling_ms else "",
     ]

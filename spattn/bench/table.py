@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from spattn.bench.records import Built, Entry, Outcome, Result, Started
+from spattn.bench.columns import LOUD, aligned, filled, folded
+from spattn.bench.decode.table import decoded
+from spattn.bench.records import Built, Outcome, Result, Started
 from spattn.bench.spoken import milliseconds, size
 from spattn.bench.standing import Standing, standings
-
-Row = Sequence[str]
-LOUD = {Outcome.WRONG: "WRONG", Outcome.FAILED: "failed", Outcome.REFUSED: "-", Outcome.NO_GRADIENT: "no gradient"}
 
 
 def table(result: Result) -> str:
@@ -18,24 +17,12 @@ def table(result: Result) -> str:
     head = [", ".join(facts), *(f"without {name}: {why}" for name, why in result.absent.items())]
     if result.left_out:
         head += ["left out, as the time was spent:", *(f"  {one}" for one in result.left_out)]
-    tables = _measured(result), _built(result.built), _started(result.started)
+    tables = _measured(result), _built(result.built), _started(result.started), decoded(result.decoded)
     return "\n\n".join(part for part in ("\n".join(head), *tables) if part) + "\n"
 
 
-def aligned(rows: Sequence[Row], left: int = 1) -> str:
-    """Rows of cells: the first columns to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join(
-            cell.ljust(n) if i < left else cell.rjust(n) for i, (cell, n) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)
-
-
 def _head(result: Result) -> list[tuple[str, str]]:
-    wanted = ("device", "dtype", "torch", "triton", "time")
+    wanted = ("device", "dtype", "torch", "triton", "bandwidth", "time")
     return [(name, result.machine[name]) for name in wanted if name in result.machine]
 
 
@@ -47,13 +34,7 @@ def _measured(result: Result) -> str:
     head = ["milliseconds", "keys a row", *peers, "ratio", "TFLOP/s", "host us", "queued", "error"]
     rows = [[_title(row), f"{row.keys:.0f}", *(_cell(row, peer) for peer in peers), *_ours(row)] for row in found]
     notes = ((_title(row), one) for row in found for one in row.all)
-    return "\n".join([aligned(_filled([head, *rows])), *_folded(notes)])
-
-
-def _filled(rows: Sequence[Row]) -> list[Row]:
-    """Without the columns that hold nothing below their heads, as those of a GPU on a CPU."""
-    kept = [i for i in range(len(rows[0])) if any(row[i] for row in rows[1:])]
-    return [[row[i] for i in kept] for row in rows]
+    return "\n".join([aligned(filled([head, *rows])), *folded(notes)])
 
 
 def _title(row: Standing) -> str:
@@ -99,7 +80,7 @@ def _built(rows: Sequence[Built]) -> str:
         for one in rows
     ]
     notes = ((one.workload, one) for one in rows)
-    return "\n".join([aligned(_filled([head, *cells])), *_folded(notes)]) if rows else ""
+    return "\n".join([aligned(filled([head, *cells])), *folded(notes)]) if rows else ""
 
 
 def _started(rows: Sequence[Started]) -> str:
@@ -114,15 +95,4 @@ def _started(rows: Sequence[Started]) -> str:
         for one in rows
     ]
     notes = ((one.workload, one) for one in rows)
-    return "\n".join([aligned(_filled([head, *cells])), *_folded(notes)]) if rows else ""
-
-
-def _folded(notes: Iterable[tuple[str, Entry]]) -> list[str]:
-    """What is said of several workloads in the same words is said once."""
-    said: dict[str, list[str]] = {}
-    for place, one in notes:
-        if one.detail:
-            said.setdefault(f"{one.peer}: {one.detail}", []).append(place)
-    return [
-        f"  {why} ({', '.join(places) if len(places) <= 3 else f'{len(places)} rows'})" for why, places in said.items()
-    ]
+    return "\n".join([aligned(filled([head, *cells])), *folded(notes)]) if rows else ""

@@ -50,7 +50,7 @@ def timed(call: Call, device: torch.device, times: int) -> Times:
     found: list[float] = []
     begin = time.perf_counter()
     while len(found) < times and (len(found) < FEWEST or time.perf_counter() - begin < SECONDS[device.type]):
-        found.append(_on_gpu(call) if device.type == "cuda" else once(call, device))
+        found.append(milliseconds_of(call, device))
     host, queued = _queue(call, found) if device.type == "cuda" else (None, None)
     return Times(median(found), min(found), len(found), host, queued)
 
@@ -68,6 +68,11 @@ def once(call: Call, device: torch.device) -> float:
     call()
     synchronize(device)
     return (time.perf_counter() - begin) * 1e3
+
+
+def milliseconds_of(call: Call, device: torch.device) -> float:
+    """One call between two marks in the queue of the device, or on a CPU."""
+    return _on_gpu(call) if device.type == "cuda" else once(call, device)
 
 
 def _events() -> tuple[Any, Any]:

@@ -184,7 +184,9 @@ class TestUsage:
         from spattn.bench.__main__ import main
 
         assert main(["--list"]) == 0
-        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(WORKLOADS)
+        listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+        assert listed[: len(WORKLOADS)] == list(WORKLOADS)
+        assert all(name.startswith("decode_") for name in listed[len(WORKLOADS) :])
 
 
 class TestBudget:

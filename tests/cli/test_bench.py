@@ -16,6 +16,7 @@ LINES = [
     ("--variants", "--building", "--startup", "--budget", "400", "--device", "cpu", "--json", "-"),
     ("peers", "--peer", "spattn,flex", "--backend", "triton,torch", "--plot", "f.png"),
     ("--draw", "f.json", "-o", "f.png", "--list"),
+    ("decode", "--batch", "1,8", "--stored", "ring", "--numbers", "all", "--new", "4", "--ragged"),
 ]
 
 

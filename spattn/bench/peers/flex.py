@@ -80,7 +80,7 @@ class FlexAttention(Peer):
 
     def prepare(self, case: Case) -> Prepared:
         """Builds the mask, if the other mode has not."""
-        _allow_many()
+        allow_many()
         built = self.masks.of(case)
         flex = torch.compile(flex_attention, dynamic=False, mode=self.mode)
         grouped = case.workload.grouped
@@ -98,7 +98,7 @@ def table_bytes(case: Case) -> int:
 
 
 def _built(case: Case) -> Built:
-    _allow_many()
+    allow_many()
     first, _ = _create(case)
     with measured(case.device) as memory:
         again, mask = _create(case)
@@ -141,7 +141,7 @@ def _listed(marks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return marks.sum(-1).to(torch.int32), order.to(torch.int32)
 
 
-def _allow_many() -> None:
+def allow_many() -> None:
     """Compiled code for many masks at a time, and a backward pass that may run again."""
     torch._dynamo.config.recompile_limit = 1000
     torch._dynamo.config.accumulated_recompile_limit = 10000

@@ -73,6 +73,11 @@ def roster(options: Options, device: torch.device) -> Roster:
     return Roster(here, _tuned(options), masks, {peers[key].name: why for key, why in absent.items()})
 
 
+def nobody() -> Roster:
+    """Where nothing is compared."""
+    return Roster({}, frozenset(), BlockMasks(), {})
+
+
 def listed(text: str) -> tuple[str, ...]:
     """The names in a text with commas between them."""
     return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -62,7 +62,7 @@ def draw_starts(axes: Sequence[Axes], rows: Sequence[Started]) -> None:
     one.set_xlabel("milliseconds", fontsize=9)
     one.legend(fontsize=8, frameon=False, loc="lower right")
     one.set_title("first answer of a new process, after its imports", fontsize=11, loc="left")
-    _quiet(one)
+    quiet(one)
 
 
 def _draw_others(one: Axes, rows: Sequence[Standing]) -> list[tuple[int, float]]:
@@ -86,7 +86,7 @@ def _draw_axes(one: Axes, speeds: Sequence[float]) -> None:
     one.set_xlim(low, high)
     one.set_xticks(shown, [f"{tick:g}x" for tick in shown], fontsize=9)
     one.axvline(1, color="#444444", linewidth=1, zorder=3)
-    _quiet(one)
+    quiet(one)
 
 
 def _write(one: Axes, text: str, end: float, place: int) -> None:
@@ -104,7 +104,8 @@ def _said(row: Standing, ratio: float) -> str:
     return f"{ratio:.3g}x   {milliseconds(ours.ms)} : {milliseconds(rival.ms)}{tuned}"
 
 
-def _quiet(one: Axes) -> None:
+def quiet(one: Axes) -> None:
+    """Ticks by a grid, and no frame."""
     one.minorticks_off()
     one.grid(axis="x", color="#e5e7eb", zorder=0)
     one.tick_params(length=0)

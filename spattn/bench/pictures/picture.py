@@ -1,12 +1,14 @@
-"""A result as PNG, by matplotlib (extra `viz`): bars of relative speed, and what a length costs against the length."""
+"""A result as PNG, by matplotlib (extra `viz`): bars of relative speed, and what a length costs against it."""
 
 from __future__ import annotations
 
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from spattn.bench.decode.standing import decode_standings
 from spattn.bench.pictures.bars import draw_bars, draw_starts
 from spattn.bench.pictures.curves import draw_curves
+from spattn.bench.pictures.steps import draw_steps
 from spattn.bench.records import Result
 from spattn.bench.standing import Standing, standings
 from spattn.errors import ArgumentError, MissingDependencyError
@@ -63,6 +65,9 @@ def _panels(result: Result) -> list[tuple[float, Any, Any]]:
     for direction in dict.fromkeys(one.direction for one in drawn):
         rows: list[Standing] = [one for one in drawn if one.direction == direction]
         found.append((MARGIN + ROW * len(rows), draw_bars, rows))
+    steps = [one for one in decode_standings(result.decoded) if one.ours is not None and one.ours.us]
+    if steps:
+        found.append((MARGIN + ROW * len(steps), draw_steps, steps))
     if any(one.length_ms is not None for one in result.built):
         found.append((CURVES, draw_curves, result.built))
     starts = [one for one in result.started if one.cold_ms is not None]
