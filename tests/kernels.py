@@ -39,7 +39,8 @@ FENCE = 256  # elements, a multiple of any alignment that Triton asks about
 SMALL = Tile(16, 16, 4, 1)
 APART = replace(SMALL, peeled=True)
 TRITON = ("triton",)
-TILES = (SMALL, APART, replace(APART, splits=3))
+SPLIT = replace(APART, splits=3)
+TILES = (SMALL, APART, SPLIT)
 
 
 @dataclass(frozen=True)
