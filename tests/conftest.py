@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Processes of tests run side by side, one a core: threads of torch's, which wait for one another, take twice the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A machine that is busy is not a counter-example; a failure must be the same tomorrow.
 settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("explore", deadline=None, max_examples=2000)

@@ -39,7 +39,8 @@ FENCE = 256  # elements, a multiple of any alignment that Triton asks about
 SMALL = Tile(16, 16, 4, 1)
 PEELED = replace(SMALL, peeled=True)
 TRITON = ("triton",)
-TILES = (SMALL, PEELED, replace(PEELED, splits=3))
+SPLIT = replace(PEELED, splits=3)
+TILES = (SMALL, PEELED, SPLIT)
 
 
 @dataclass(frozen=True)

@@ -210,7 +210,7 @@ def test_pairs_are_those_of_the_offset(pattern, q_offset):
     assert (f"the first query at {q_offset}" in str(found)) == bool(q_offset)
 
 
-@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_pairs_are_those_of_the_given_keys(data: st.DataObject) -> None:
     node = data.draw(st.one_of(st.sampled_from([parse_node(one) for one in PATTERNS]), strategies.patterns(depth=2)))

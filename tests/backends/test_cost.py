@@ -9,7 +9,7 @@ from itertools import groupby
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spattn.codegen.kernel_text import kernel_text
@@ -256,6 +256,7 @@ def test_residue_classes_with_few_rows_are_not_worth_their_tiles(pattern, length
     assert prefers_classes(one.layout(), one.layout(by_residue=False), sizes, H200, TRITON) == classes
 
 
+@settings(max_examples=50)
 @given(
     patterns(),
     st.integers(0, 3000),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spattn import oracle
@@ -65,7 +65,7 @@ def test_picked_patterns_are_rebuilt(rung: str, name: str, direction: str) -> No
         layout = plan(meaning(node), direction)
     for i, (q_len, kv_len) in enumerate(LENGTHS):
         batch = 1 + i % 2
-        for sorted_ids in (True, False):
+        for sorted_ids in (True, False) if "ids" in free_names(node) else (True,):
             given_tensors = tensors(node, kv_len, batch, sorted_ids=sorted_ids)
             options = {"num_heads": 2, "batch_size": batch, "tensors": given_tensors}
             check(layout, node, q_len, kv_len, BLOCKS[i % 3], **options)
@@ -128,6 +128,7 @@ def test_drawn_patterns_are_rebuilt(
     check(layout, node, q_len, kv_len, block, num_heads=2, batch_size=2, tensors=drawn, q_offset=q_offset)
 
 
+@settings(max_examples=60)
 @given(patterns(depth=2), st.data())
 def test_a_part_of_the_keys_is_walked_as_the_oracle_has_it(node: Node, data: st.DataObject) -> None:
     q_len, kv_len = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 90))

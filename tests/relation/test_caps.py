@@ -41,10 +41,10 @@ def asked(self, what, question, ask=Sets.ask):
     return ask(self, what, question)
 
 Sets.ask, draw = asked, random.Random(0)
-ASKED, FIRST, TRIALS, end = "print", 500, 200, time.perf_counter() + 8
+ASKED, FIRST, TRIALS, end = "print", 500, 200, time.perf_counter() + 3
 for direction in ("queries", "keys"):
     plan(meaning(parse({FREED!r})), direction)
-ASKED, FIRST, TRIALS, end = "", 0, 12, time.perf_counter() + 12
+ASKED, FIRST, TRIALS, end = "", 0, 12, time.perf_counter() + 5
 
 @seed(0)
 @settings(max_examples=60, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=HealthCheck)

@@ -23,7 +23,7 @@ def condition(text: str) -> Bool:
     return meaning(parse(text))
 
 
-@settings(max_examples=250, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_the_count_is_the_sum_of_the_mask(data: st.DataObject) -> None:
     node = data.draw(patterns(depth=2))

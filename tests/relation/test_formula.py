@@ -17,7 +17,7 @@ from spattn.relation.formula import formula
 from tests.strategies import patterns
 
 
-@settings(max_examples=100, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(patterns(depth=2, guards=False))
 def test_a_formula_is_the_count(node: Node) -> None:
     try:

@@ -453,7 +453,7 @@ from spattn.frontend.syntax import Intersection
 from spattn.relation import liveness
 from tests.strategies import patterns
 
-draw, end = random.Random(0), time.perf_counter() + 12
+draw, end = random.Random(0), time.perf_counter() + 5
 
 @seed(0)
 @settings(max_examples=200, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=HealthCheck)
