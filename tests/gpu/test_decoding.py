@@ -180,6 +180,7 @@ def test_many_programs_at_once_add_up_alike() -> None:
     assert int(wrong) == 0
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_nothing_waits_and_nothing_is_allocated() -> None:
     shape = Shape(4, 2, 64, 64, 500, 16, torch.bfloat16)
     cache, requests = cache_of("rows", shape, device="cuda"), Requests(shape, device="cuda")
@@ -189,8 +190,8 @@ def test_nothing_waits_and_nothing_is_allocated() -> None:
     out = step(q, cache)
     torch.cuda.synchronize()
     before = torch.cuda.memory_stats()["allocation.all.allocated"]
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         step(q, cache, out=out)
     finally:
         torch.cuda.set_sync_debug_mode("default")
