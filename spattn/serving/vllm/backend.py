@@ -176,7 +176,11 @@ class PatternLayer(AttentionImpl[StepMetadata]):
 
 def limits_of(vllm_config: Any, device: torch.device) -> Limits:
     """What a step may have."""
-    model, scheduler, speculation = vllm_config.model_config, vllm_config.scheduler_config, vllm_config.speculative_config
+    model, scheduler, speculation = (
+        vllm_config.model_config,
+        vllm_config.scheduler_config,
+        vllm_config.speculative_config,
+    )
     drafts = 0 if speculation is None else speculation.num_speculative_tokens or 0
     return Limits(
         max_batch=scheduler.max_num_seqs,

@@ -46,7 +46,7 @@ def write(new: Tensor, stored: Tensor, slots: Tensor, scale: Tensor | None) -> N
     """Writes new tokens by torch, on a CPU: it looks at the slots.
 
     Args:
-        new: `[tokens, num_kv_heads, head_dim]`, of keys or values.
+        new: `[tokens or more, num_kv_heads, head_dim]`, of keys or values.
         stored: `[blocks, num_kv_heads, block_size, head_dim]`.
         slots: `[tokens]`, block * block_size + the place in it; a negative one is of no token.
         scale: float32 `[1]`: a number is what is stored times this.

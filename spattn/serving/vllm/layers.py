@@ -141,7 +141,13 @@ class Layer:
         return Decoders(*(made[max_new] for max_new in (min(made), max(made))))
 
     def attend(
-        self, q: Tensor, kv_cache: Tensor, step: StepMetadata, decoder: Decoder, scales: tuple[Tensor, Tensor], out: Tensor
+        self,
+        q: Tensor,
+        kv_cache: Tensor,
+        step: StepMetadata,
+        decoder: Decoder,
+        scales: tuple[Tensor, Tensor],
+        out: Tensor,
     ) -> None:
         """Attention of all new tokens, whose keys are in the cache already.
 
