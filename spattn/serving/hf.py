@@ -1,4 +1,4 @@
-"""Continuous batching of Hugging Face's transformers: a pattern in the place of its paged eager attention.
+"""Continuous batching of transformers: a pattern in the place of its paged eager attention.
 
 `generate_batch` takes few names of attention. "paged|eager" is the one whose function may be anything: `apply`
 registers there a function that serves the models that have a pattern and hands all others to the one before.
@@ -110,7 +110,7 @@ class PagedAttention:
         score = None if softcap is None else f"softcap({float(softcap)})"
         attention = settings.attention(module.layer_idx, module.config.num_hidden_layers, score)
         ends, key_ends = given["cu_seq_lens_q"], given["cu_seq_lens_k"]
-        positions: dict[str, Tensor] = {}
+        positions: dict[str, Any] = {}
         if window_of(module.config, module.layer_idx) is not None:
             positions["k_offset"] = _first_keys(given["position_ids"][0], ends, key_ends)
         out: Tensor = attention(

@@ -81,7 +81,7 @@ def _attention(settings: Settings, layer: int, num_layers: int, score: str | Non
     own = dict(settings.layers)
     text = own.get(layer, own.get(layer - num_layers, settings.pattern))
     names = names_of(text)
-    bindings = {name: value for name, value in settings.bindings if name in names}
+    bindings: dict[str, Any] = {name: value for name, value in settings.bindings if name in names}
     attention = compile(text, backend=settings.backend, layer=layer, score=score, **bindings)
     read = sorted(attention.pattern.free_names)
     if read:
