@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,13 +13,17 @@ import spattn
 from spattn.errors import ArgumentError, NotDecodableError, UnsupportedError
 from spattn.serving import hf
 
-transformers = pytest.importorskip("transformers", minversion="5.24")
-pytestmark = pytest.mark.filterwarnings("ignore")  # its own
+pytestmark = [
+    pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed"),
+    pytest.mark.filterwarnings("ignore"),  # its own
+]
 
 PATTERN = "causal & (last(6) | sink(2) | columns([::5]))"
 
 
 def model_of(**options: Any) -> Any:
+    import transformers
+
     torch.manual_seed(0)
     sizes: dict[str, Any] = {"vocab_size": 97, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.25, "pad_token_id": 0}
@@ -29,6 +34,8 @@ def model_of(**options: Any) -> Any:
 
 def generated(model: Any, prompts: list[list[int]]) -> list[Any]:
     """New tokens of each prompt and their logarithms of probability; prompts in chunks, beside decode steps."""
+    import transformers
+
     generation = transformers.GenerationConfig(max_new_tokens=8, do_sample=False, eos_token_id=-1, pad_token_id=0)
     batching = transformers.ContinuousBatchingConfig(
         page_size=8, num_blocks=64, max_batch_tokens=24, return_logprobs=True

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import sys
+import tomllib
 from dataclasses import replace
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +26,7 @@ from spattn.serving.vllm.blocks import halves, stored_dtype, write
 from spattn.serving.vllm.layers import Layer, Limits, index_of
 from spattn.serving.vllm.step import StepMetadata
 
+PROJECT = Path(__file__).parent.parent.parent / "pyproject.toml"
 HEADS, KV_HEADS, DIM, BLOCK = 4, 2, 16, 16
 LIMITS = Limits(3, 128, 64, 1, 2, torch.float32, torch.device("cpu"))
 LAYER = Layer(HEADS, KV_HEADS, DIM, 0.25)
@@ -178,6 +185,9 @@ def test_what_is_not_served_is_refused_by_name() -> None:
         replace(LAYER, sinks=torch.zeros(3))
     with pytest.raises(UnsupportedError, match="needs the last 20"):
         replace(LAYER, window=16).decoders(Settings("causal & last(20)"), 0, LIMITS)
+    nowhere = replace(LIMITS, device=torch.device("cuda"), dtype=torch.float64)
+    with pytest.raises(UnsupportedError, match="backend 'triton'"):  # a graph cannot hold the torch backend
+        LAYER.decoders(Settings("causal"), 0, nowhere)
     with pytest.raises(NotDecodableError):
         LAYER.decoders(Settings("full"), 0, LIMITS)
     common = Engine(ORDERS[0]).step([2, 1, 1])
@@ -191,3 +201,21 @@ def test_the_number_of_a_layer_is_in_its_name() -> None:
     for name in ("model.attn", "model.layers.3.experts.2.attn", "model.layers3.attn"):
         with pytest.raises(ArgumentError, match="its name does not say"):
             index_of(name)
+
+
+def test_the_plugin_names_the_backend_and_imports_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    door = tomllib.loads(PROJECT.read_text())["project"]["entry-points"]["vllm.general_plugins"]["spattn"]
+    module, name = door.split(":")
+    registered: dict[Any, str] = {}
+    registry = SimpleNamespace(
+        AttentionBackendEnum=SimpleNamespace(CUSTOM="custom"), register_backend=registered.__setitem__
+    )
+    monkeypatch.setitem(sys.modules, "vllm.v1.attention.backends.registry", registry)
+    getattr(import_module(module), name)()
+    place, kind = registered["custom"].rsplit(".", 1)
+    found = find_spec(place)
+    assert found is not None
+    assert found.origin is not None
+    assert place not in sys.modules or find_spec("vllm") is not None
+    classes = [one.name for one in ast.parse(Path(found.origin).read_text()).body if isinstance(one, ast.ClassDef)]
+    assert kind in classes

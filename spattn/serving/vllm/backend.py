@@ -74,15 +74,16 @@ class PatternBackend(AttentionBackend):
 class PatternBuilder(AttentionMetadataBuilder[StepMetadata]):
     """Metadata of steps, and the decoders of the layers that share it: made here, before any graph is captured."""
 
-    _cudagraph_support: ClassVar[AttentionCGSupport] = AttentionCGSupport.ALWAYS
+    @classmethod
+    def get_cudagraph_support(cls, vllm_config: Any, kv_cache_spec: Any) -> AttentionCGSupport:
+        """Of all steps, but by the torch backend, which reads lengths on the host."""
+        del kv_cache_spec
+        by_torch = settings_of(vllm_config).backend == "torch"
+        return AttentionCGSupport.NEVER if by_torch else AttentionCGSupport.ALWAYS
 
     def __init__(self, kv_cache_spec: Any, layer_names: list[str], vllm_config: Any, device: torch.device) -> None:
         super().__init__(kv_cache_spec, layer_names, vllm_config, device)
-        config = vllm_config.model_config.hf_text_config
-        settings = Settings.of(config) or Settings.of(vllm_config.model_config.hf_config)
-        if settings is None:
-            hint = f"hf_overrides={{'spattn': 'causal & last(1024)'}}, or the environment's {VARIABLE}"
-            raise ArgumentError("E060", "the model has no pattern", hint=hint)
+        settings = settings_of(vllm_config)
         limits = limits_of(vllm_config, device)
         made: dict[tuple[Any, ...], Decoders] = {}
         for name in layer_names:
@@ -174,6 +175,20 @@ class PatternLayer(AttentionImpl[StepMetadata]):
         return output
 
 
+def settings_of(vllm_config: Any) -> Settings:
+    """Patterns of the model.
+
+    Raises:
+        ArgumentError: E060, it has none.
+    """
+    model = vllm_config.model_config
+    found = Settings.of(model.hf_text_config) or Settings.of(model.hf_config)
+    if found is None:
+        hint = f"hf_overrides={{'spattn': 'causal & last(1024)'}}, or the environment's {VARIABLE}"
+        raise ArgumentError("E060", "the model has no pattern", hint=hint)
+    return found
+
+
 def limits_of(vllm_config: Any, device: torch.device) -> Limits:
     """What a step may have."""
     model, scheduler, speculation = (
@@ -183,7 +198,8 @@ def limits_of(vllm_config: Any, device: torch.device) -> Limits:
     )
     drafts = 0 if speculation is None else speculation.num_speculative_tokens or 0
     return Limits(
-        max_batch=scheduler.max_num_seqs,
+        # a graph's steps are padded to the size that was captured
+        max_batch=max(scheduler.max_num_seqs, vllm_config.compilation_config.max_cudagraph_capture_size or 0),
         max_kv_len=model.max_model_len,
         max_new=min(scheduler.max_num_batched_tokens, model.max_model_len),
         max_decode=1 + drafts,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -122,6 +122,8 @@ class Layer:
             NotDecodableError: E062, decode steps cannot compute the pattern.
             UnsupportedError: E061, the cache drops keys that the pattern needs, or the decoder cannot serve it.
         """
+        if settings.backend == "auto" and limits.device.type != "cpu":
+            settings = replace(settings, backend="triton")  # graphs hold kernels alone: the torch backend reads lengths
         attention = settings.attention(index, limits.num_layers, self.score)
         heads = {"num_heads": self.num_q_heads, "num_kv_heads": self.num_kv_heads}
         check_window(attention.pattern, self.window, **heads)
