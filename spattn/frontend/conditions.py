@@ -28,15 +28,15 @@ def read_condition(context: Context, item: Item) -> Value:
             return read_integer(context, None, item) or _NOTHING
         case Token():
             return _read_name(context, item)
-        case Tree("infix", [Tree() | Token() as left, Token() as operator, Tree() | Token() as right]):
+        case Tree(data="infix", children=[Tree() | Token() as left, Token() as operator, Tree() | Token() as right]):
             return _read_infix(context, item, left, operator, right)
-        case Tree("negative", [Tree() | Token() as inner]):
+        case Tree(data="negative", children=[Tree() | Token() as inner]):
             return _negative(read_condition(context, inner), item)
-        case Tree("function", [Token() as name, *args]):
+        case Tree(data="function", children=[Token() as name, *args]):
             return _read_function(context, item, name, args)
-        case Tree("lookup", [Token() as name, *index]):
+        case Tree(data="lookup", children=[Token() as name, *index]):
             return _read_lookup(context, item, name, index)
-        case Tree("chained"):
+        case Tree(data="chained"):
             hint = "write a < b and b < c"
             context.fail("E029", "comparisons are not chained", item, "more than one comparison", hint)
             return _NOTHING

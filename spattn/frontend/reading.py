@@ -35,21 +35,21 @@ def read_pattern(context: Context, item: Item) -> Node:
     match item:
         case Token():
             return _read_atom(context, item, item, [])
-        case Tree("union", operands):
+        case Tree(data="union", children=operands):
             return Union(tuple(read_pattern(context, o) for o in operands), span=span_of(item))
-        case Tree("intersection", operands):
+        case Tree(data="intersection", children=operands):
             return Intersection(tuple(read_pattern(context, o) for o in operands), span=span_of(item))
-        case Tree("difference", [left, right]):
+        case Tree(data="difference", children=[left, right]):
             return Difference(read_pattern(context, left), read_pattern(context, right), span=span_of(item))
-        case Tree("negation", [operand]):
+        case Tree(data="negation", children=[operand]):
             return Complement(read_pattern(context, operand), span=span_of(item))
-        case Tree("where", [inner]):
+        case Tree(data="where", children=[inner]):
             before = len(context.errors)
             value = read_condition(context, inner)
             if len(context.errors) > before:
                 return _NONE
             return _finish(context, Atom("where", (Argument("condition", value),), span=span_of(item)))
-        case Tree("call", [Token() as name, *arguments]):
+        case Tree(data="call", children=[Token() as name, *arguments]):
             return _read_atom(context, item, name, [_given(argument) for argument in arguments])
     context.fail("E027", "a pattern is needed here", item, "not a pattern")
     return _NONE
@@ -57,7 +57,7 @@ def read_pattern(context: Context, item: Item) -> Node:
 
 def _given(argument: Item) -> tuple[Token | None, Item]:
     match argument:
-        case Tree("keyword", [Token() as name, value]):
+        case Tree(data="keyword", children=[Token() as name, value]):
             return name, value
     return None, argument
 

@@ -26,7 +26,9 @@ def read_value(context: Context, item: Item, parameter: Parameter) -> Value | No
             return _read_number(context, item, parameter)
         case Tree(data="list"):
             return _read_list(context, item, parameter)
-        case Tree("call", [Token() as name, *given]) if name == "segments" and parameter.kind in _DOCUMENTS:
+        case Tree(data="call", children=[Token() as name, *given]) if (
+            name == "segments" and parameter.kind in _DOCUMENTS
+        ):
             return _read_segments(context, item, given)
     _wrong(context, item, parameter)
     return None

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import lark
 import numpy as np
 import pytest
 from hypothesis import given
@@ -158,3 +159,10 @@ def test_import_is_quick_and_pulls_in_nothing_heavy():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert float(run.stdout) < 1.0
+
+
+def test_trees_of_lark_1_2_have_no_positions(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "~(causal & last(8)) - sink(2) | where(abs(-(q + k)) % 2 == 0 or t[q] == 1) | global([:4, ::8])"
+    want = parse(text)
+    monkeypatch.delattr(lark.Tree, "__match_args__", raising=False)
+    assert parse(text) == want
