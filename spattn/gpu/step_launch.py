@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -137,7 +138,11 @@ class StepLauncher:
         pointers |= {f"t{i}_ptr": len(POINTERS) + i for i in range(len(self._source.roles))}
         strides = [int(values[one.name]) for one in signature.arguments if one.what == "stride"]
         alike = tuple(kind_of(number) for number in (*strides, *chain.from_iterable(numbers)))
-        kernel = Kernel.of(self._function, signature, fixed, pointers, self._tile, alike)
+        tile = self._tile
+        if cache.page_size:
+            # tables are read before keys: what is on its way then is as much as without
+            tile = replace(tile, num_stages=2 * tile.num_stages - 1)
+        kernel = Kernel.of(self._function, signature, fixed, pointers, tile, alike)
         batch, q_len = cache.kv_lens.shape[0], step.q.shape[2]
         if step.cu_seqlens_q is None:
             tiles = batch * -(-q_len // self._positions)
