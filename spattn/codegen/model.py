@@ -190,6 +190,11 @@ class LoopText:
         return steps.pop() if len(steps) == 1 else 0
 
     @property
+    def contiguous(self) -> bool:
+        """Are its columns neighbours, whose coordinates are their positions?"""
+        return self.step == 1 and all(walk.base == "load_n" for walk in self.walks)
+
+    @property
     def peelable(self) -> bool:
         """Can its partial tiles be peeled off the full ones, because they are the first and the last ones?"""
         if not self.peels:

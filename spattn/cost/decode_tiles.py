@@ -16,6 +16,7 @@ MOST_SPLITS = 32  # which one program combines
 MIN_TILES = 3  # of keys that a program has at least: fewer cost more than they save
 ROWS = 64  # of a tile of several positions
 IN_FLIGHT = 16384  # bytes of a tile of keys
+REGISTERS = 160  # a thread's, at most, so that three programs share a processor
 
 
 def positions_each(max_new: int, group: int, *, rows_alike: bool) -> int:
@@ -39,8 +40,11 @@ def usual_tile(width: int, itemsize: int, rows: int) -> Tile:
         itemsize: Bytes of an element of q.
         rows: Query heads times positions.
     """
+    block_m = next_power(rows)
     block_n = max(16, min(64, 1 << int(math.log2(IN_FLIGHT / (width * itemsize)))))
-    return Tile(next_power(rows), block_n, 4, 3)
+    if block_m > 16:
+        return Tile(block_m, block_n, 8, 3)
+    return Tile(block_m, block_n, 4, 3, registers=REGISTERS)
 
 
 def splits_for(layout: Layout, max_kv_len: int, tile: Tile, programs: int, device: Device) -> int:

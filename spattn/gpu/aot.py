@@ -167,7 +167,7 @@ def compile_decode_ahead(
         "GROUP": group,
         "PAGE_SIZE": page_size,
         "KEPT": -1,
-        "IN_ORDER": page_size == 0,
+        "IN_ORDER": page_size % tile.block_n == 0,
         "RAGGED": False,
         "LISTED_HEADS": False,
         "HAS_SINKS": False,

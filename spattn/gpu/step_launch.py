@@ -140,7 +140,7 @@ class StepLauncher:
         alike = tuple(kind_of(number) for number in (*strides, *chain.from_iterable(numbers)))
         tile = self._tile
         if cache.page_size:
-            # tables are read before keys: what is on its way then is as much as without
+            # tables are read before keys: what is on its way is then as much as without
             tile = replace(tile, num_stages=2 * tile.num_stages - 1)
         kernel = Kernel.of(self._function, signature, fixed, pointers, tile, alike)
         batch, q_len = cache.kv_lens.shape[0], step.q.shape[2]
@@ -206,8 +206,8 @@ class StepLauncher:
         }
 
     def _is_in_order(self, cache: Cache) -> bool:
-        """Does each position have the slot of its number, and are those of a tile less than 2^31 elements apart?"""
-        if cache.page_size or cache.window:
+        """Do the keys of a tile lie one behind the other, less than 2^31 elements apart?"""
+        if cache.page_size % self._tile.block_n or cache.window:
             return False
         stride = max(cache.keys.stride(1), cache.values.stride(1))
         return 2 * self._tile.block_n * self._source.widest_step * stride <= MAX_INT32

@@ -725,6 +725,33 @@ def table_of(table_ptr, table_starts_ptr, b, stride_table, room, PAGE_SIZE: tl.c
 
 
 @triton.jit
+def aligned_tiles_of(lo, hi, cursor, BLOCK_N: tl.constexpr):
+    """tiles_of whose tiles begin at multiples of BLOCK_N, so that a page whose size is one holds whole tiles.
+
+    Keys before lo are masked as those behind hi are.
+    """
+    return tiles_of(lo & -BLOCK_N, hi, cursor, BLOCK_N)
+
+
+@triton.jit
+def block_of(position, wanted, b, table_ptr, blocks, PAGE_SIZE: tl.constexpr):
+    """The block that holds a tile of keys from a position on, its first key, and which of those wanted are there."""
+    if PAGE_SIZE > 0:
+        page = position // PAGE_SIZE
+        block, first = tl.load(table_ptr + page), page * PAGE_SIZE
+        there = wanted & (block >= 0) & (block < blocks)
+    else:
+        block, first, there = b, position * 0, wanted
+    return block.to(tl.int64), first, there
+
+
+@triton.jit
+def spoiled(acc, kept):
+    """Has a row that is kept inf or NaN?"""
+    return tl.max(tl.where(kept & (nonfinite(acc) != 0), 1, 0), 0) > 0
+
+
+@triton.jit
 def places_in_cache(
     positions,
     wanted,

@@ -14,9 +14,9 @@ import triton
 import triton.language as tl
 
 from spattn.kernels.triton import (
-    LN_2, LOG2_E, NOWHERE, add_part, below, columns_of, combine_shares, empty_softmax, ends_of, floor_mod, head_of,
-    head_rows, is_last, listed_head, load_tile, normalised, online_softmax, places_from, places_in_cache,
-    request_of_tile, row_range, share_of, table_of, tiles_of,
+    LN_2, LOG2_E, NOWHERE, add_part, aligned_tiles_of, below, block_of, columns_of, combine_shares, empty_softmax,
+    ends_of, floor_mod, head_of, head_rows, is_last, listed_head, load_tile, normalised, online_softmax, places_from,
+    places_in_cache, request_of_tile, row_range, share_of, spoiled, table_of,
 )
 
 
@@ -28,7 +28,7 @@ def decode_0_loop_0_tiles(
     """How many tiles of keys decode_0_loop_0 has."""
     last = k_offset + num_keys - 1
     lo_0, hi_0 = tl.maximum(first_m - 127, k_offset), tl.minimum(last_m, last)
-    lo_0, tiles_0, cursor = tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
+    lo_0, tiles_0, cursor = aligned_tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
     end = tl.where(first_m <= last_m, tiles_0, 0)  # nothing for a tile without rows
     return end
 
@@ -39,13 +39,13 @@ def decode_0_loop_0(
     ring_base,
     blocks, dims, v_dims, qk_scale, split, tiles_each,
     row_ok, offs_m, first_m, last_m, b, k_offset, num_keys,
-    HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, POSITIONS, PAGE_SIZE, KEPT, IN_ORDER, PRECISION,
+    HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PAGE_SIZE, KEPT, IN_ORDER, PRECISION, REPAIR,
 ):
     """Attends to keys k = offs_n."""
     last = k_offset + num_keys - 1
     lo_0, hi_0 = tl.maximum(first_m - 127, k_offset), tl.minimum(last_m, last)
     full_lo_0, full_hi_0 = last_m - 127, first_m
-    lo_0, tiles_0, cursor = tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
+    lo_0, tiles_0, cursor = aligned_tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
     full_hi_0 = tl.minimum(full_hi_0, hi_0) - BLOCK_N + 1
     row_lo = offs_m - 127
     row_hi = tl.minimum(offs_m, last)
@@ -59,16 +59,13 @@ def decode_0_loop_0(
         k_base, along = places_from(load_n, 1, BLOCK_N, False)
         k_at = (k_base + along).to(tl.int32)
         allowed = inside[None, :] & row_ok[:, None]
-        partial = (start_n < full_lo_0) | (start_n > full_hi_0)
-        if True if POSITIONS == 1 else partial:
-            row_from, row_count = row_range(tl.maximum(row_lo, start_n), row_hi, offs_m)
-            allowed &= below(offs_n[None, :] - row_from[:, None], row_count[:, None])
-            allowed &= True
+        row_from, row_count = row_range(tl.maximum(row_lo, start_n), row_hi, offs_m)
+        allowed &= below(offs_n[None, :] - row_from[:, None], row_count[:, None])
         attended = loaded & (tl.max(tl.where(allowed, 1, 0), 0) > 0)
         if IN_ORDER:
-            there = attended
-            k_rows = k_head + (b.to(tl.int64) * stride_kb + k_base * stride_kn) + along * stride_kn
-            v_rows = v_head + (b.to(tl.int64) * stride_vb + k_base * stride_vn) + along * stride_vn
+            block, first_key, there = block_of(load_n, attended, b, table_ptr, blocks, PAGE_SIZE)
+            k_rows = k_head + (block * stride_kb + (k_base - first_key) * stride_kn) + along * stride_kn
+            v_rows = v_head + (block * stride_vb + (k_base - first_key) * stride_vn) + along * stride_vn
         else:
             block, slot, there = places_in_cache(
                 k_at, attended, b, table_ptr, kept_ptr, ring_slots, ring_base, blocks, PAGE_SIZE, KEPT
@@ -83,12 +80,7 @@ def decode_0_loop_0(
             scores += tl.where(attended & ~there, float("nan"), 0.0)[None, :]
         scores = tl.where(allowed, scores, float("-inf"))
         v = load_tile(v_ptrs, there[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV).to(q.dtype)
-        if POSITIONS == 1:
-            acc, m_i, l_i = online_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION, False)
-        elif partial:
-            acc, m_i, l_i = online_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION, True)
-        else:
-            acc, m_i, l_i = online_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION, False)
+        acc, m_i, l_i = online_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION, REPAIR)
     return acc, m_i, l_i, done
 
 
@@ -100,7 +92,7 @@ def decode_1_loop_0_tiles(
     """How many tiles of keys decode_1_loop_0 has."""
     last = ((k_offset + num_keys - c + 127) >> 7) - 1
     lo_0, hi_0 = (k_offset - c + 127) >> 7, tl.minimum(last_m - 1, last)
-    lo_0, tiles_0, cursor = tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
+    lo_0, tiles_0, cursor = aligned_tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
     end = tl.where(first_m <= last_m, tiles_0, 0)  # nothing for a tile without rows
     return end
 
@@ -111,13 +103,13 @@ def decode_1_loop_0(
     ring_base,
     blocks, dims, v_dims, qk_scale, split, tiles_each,
     row_ok, offs_m, first_m, last_m, c, b, k_offset, num_keys,
-    HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, POSITIONS, PAGE_SIZE, KEPT, IN_ORDER, PRECISION,
+    HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PAGE_SIZE, KEPT, IN_ORDER, PRECISION, REPAIR,
 ):
     """Attends to keys k = 128*offs_n + c."""
     last = ((k_offset + num_keys - c + 127) >> 7) - 1
     lo_0, hi_0 = (k_offset - c + 127) >> 7, tl.minimum(last_m - 1, last)
     full_lo_0, full_hi_0 = (k_offset - c + 127) >> 7, first_m - 1
-    lo_0, tiles_0, cursor = tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
+    lo_0, tiles_0, cursor = aligned_tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
     full_hi_0 = tl.minimum(full_hi_0, hi_0) - BLOCK_N + 1
     row_hi = tl.minimum(offs_m - 1, last)
     end = tl.where(first_m <= last_m, tiles_0, 0)  # nothing for a tile without rows
@@ -130,16 +122,13 @@ def decode_1_loop_0(
         k_base, along = places_from((c + 128 * load_n), 128, BLOCK_N, False)
         k_at = (k_base + along).to(tl.int32)
         allowed = inside[None, :] & row_ok[:, None]
-        partial = (start_n < full_lo_0) | (start_n > full_hi_0)
-        if True if POSITIONS == 1 else partial:
-            row_from, row_count = row_range(start_n, row_hi, offs_m)
-            allowed &= below(offs_n[None, :] - row_from[:, None], row_count[:, None])
-            allowed &= True
+        row_from, row_count = row_range(start_n, row_hi, offs_m)
+        allowed &= below(offs_n[None, :] - row_from[:, None], row_count[:, None])
         attended = loaded & (tl.max(tl.where(allowed, 1, 0), 0) > 0)
-        if IN_ORDER:
-            there = attended
-            k_rows = k_head + (b.to(tl.int64) * stride_kb + k_base * stride_kn) + along * stride_kn
-            v_rows = v_head + (b.to(tl.int64) * stride_vb + k_base * stride_vn) + along * stride_vn
+        if IN_ORDER and PAGE_SIZE == 0:
+            block, first_key, there = block_of(0, attended, b, table_ptr, blocks, PAGE_SIZE)
+            k_rows = k_head + (block * stride_kb + (k_base - first_key) * stride_kn) + along * stride_kn
+            v_rows = v_head + (block * stride_vb + (k_base - first_key) * stride_vn) + along * stride_vn
         else:
             block, slot, there = places_in_cache(
                 k_at, attended, b, table_ptr, kept_ptr, ring_slots, ring_base, blocks, PAGE_SIZE, KEPT
@@ -154,12 +143,7 @@ def decode_1_loop_0(
             scores += tl.where(attended & ~there, float("nan"), 0.0)[None, :]
         scores = tl.where(allowed, scores, float("-inf"))
         v = load_tile(v_ptrs, there[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV).to(q.dtype)
-        if POSITIONS == 1:
-            acc, m_i, l_i = online_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION, False)
-        elif partial:
-            acc, m_i, l_i = online_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION, True)
-        else:
-            acc, m_i, l_i = online_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION, False)
+        acc, m_i, l_i = online_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION, REPAIR)
     return acc, m_i, l_i, done
 
 
@@ -247,7 +231,7 @@ def decode(
                 ring_slots, ring_base,
                 blocks, dims, v_dims, qk_scale, split, tiles_each,
                 row_ok, offs_m, first_m, last_m, b, k_offset, num_keys,
-                HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, POSITIONS, PAGE_SIZE, KEPT, IN_ORDER, PRECISION,
+                HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PAGE_SIZE, KEPT, IN_ORDER, PRECISION, False,
             )
             row_ok = exists
             c = floor_mod(tl.min(q_pos, 0), 128)
@@ -260,8 +244,38 @@ def decode(
                 ring_slots, ring_base,
                 blocks, dims, v_dims, qk_scale, split, tiles_each,
                 row_ok, offs_m, first_m, last_m, c, b, k_offset, num_keys,
-                HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, POSITIONS, PAGE_SIZE, KEPT, IN_ORDER, PRECISION,
+                HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PAGE_SIZE, KEPT, IN_ORDER, PRECISION, False,
             )
+            if POSITIONS > 1:
+                if spoiled(acc, is_row):
+                    # 0 * inf, from a value that some row may not see
+                    acc, m_i, l_i = empty_softmax(BLOCK_M, BLOCK_DV)
+                    done = tl.full((), 0, tl.int32)
+                    row_ok = exists
+                    offs_m = q_pos
+                    row_ok &= (offs_m) == q_pos
+                    first_m, last_m = ends_of(offs_m, row_ok)
+
+                    acc, m_i, l_i, done = decode_0_loop_0(
+                        acc, m_i, l_i, done, q, k_head, stride_kb, stride_kn, v_head, stride_vb, stride_vn, table_ptr,
+                        kept_ptr, ring_slots, ring_base,
+                        blocks, dims, v_dims, qk_scale, split, tiles_each,
+                        row_ok, offs_m, first_m, last_m, b, k_offset, num_keys,
+                        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PAGE_SIZE, KEPT, IN_ORDER, PRECISION, True,
+                    )
+                    row_ok = exists
+                    c = floor_mod(tl.min(q_pos, 0), 128)
+                    offs_m = (q_pos - c + 127) >> 7
+                    row_ok &= (c + 128 * offs_m) == q_pos
+                    first_m, last_m = ends_of(offs_m, row_ok)
+
+                    acc, m_i, l_i, done = decode_1_loop_0(
+                        acc, m_i, l_i, done, q, k_head, stride_kb, stride_kn, v_head, stride_vb, stride_vn, table_ptr,
+                        kept_ptr, ring_slots, ring_base,
+                        blocks, dims, v_dims, qk_scale, split, tiles_each,
+                        row_ok, offs_m, first_m, last_m, c, b, k_offset, num_keys,
+                        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PAGE_SIZE, KEPT, IN_ORDER, PRECISION, True,
+                    )
             v_scale = tl.where(kv_len <= room, 1.0, float("nan"))
             if HAS_SCALES:
                 v_scale *= tl.load(v_scale_ptr + kv_head * stride_v_scale)

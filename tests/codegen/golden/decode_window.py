@@ -11,9 +11,9 @@ import triton
 import triton.language as tl
 
 from spattn.kernels.triton import (
-    LN_2, LOG2_E, NOWHERE, add_part, below, columns_of, combine_shares, empty_softmax, ends_of, head_of, head_rows,
-    is_last, listed_head, load_tile, normalised, online_softmax, places_from, places_in_cache, request_of_tile,
-    share_of, table_of, tiles_of,
+    LN_2, LOG2_E, NOWHERE, add_part, aligned_tiles_of, below, block_of, columns_of, combine_shares, empty_softmax,
+    ends_of, head_of, head_rows, is_last, listed_head, load_tile, normalised, online_softmax, places_from,
+    places_in_cache, request_of_tile, share_of, spoiled, table_of,
 )
 
 
@@ -26,8 +26,8 @@ def decode_0_loop_0_tiles(
     last = k_offset + num_keys - 1
     lo_0, hi_0 = k_offset, tl.minimum(tl.minimum(63, last_m), last)
     lo_1, hi_1 = tl.maximum(first_m - 4095, k_offset), tl.minimum(last_m, last)
-    lo_0, tiles_0, cursor = tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
-    lo_1, tiles_1, cursor = tiles_of(lo_1, hi_1, cursor, BLOCK_N)
+    lo_0, tiles_0, cursor = aligned_tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
+    lo_1, tiles_1, cursor = aligned_tiles_of(lo_1, hi_1, cursor, BLOCK_N)
     before_1 = tiles_0
     end = tl.where(first_m <= last_m, before_1 + tiles_1, 0)  # nothing for a tile without rows
     return end
@@ -39,7 +39,7 @@ def decode_0_loop_0(
     ring_base,
     blocks, dims, v_dims, qk_scale, split, tiles_each,
     q_pos, row_ok, first_m, last_m, b, k_offset, num_keys,
-    HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, POSITIONS, PAGE_SIZE, KEPT, IN_ORDER, PRECISION,
+    HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PAGE_SIZE, KEPT, IN_ORDER, PRECISION, REPAIR,
 ):
     """Attends to keys k = offs_n."""
     last = k_offset + num_keys - 1
@@ -47,9 +47,9 @@ def decode_0_loop_0(
     full_lo_0, full_hi_0 = k_offset, tl.minimum(63, first_m)
     lo_1, hi_1 = tl.maximum(first_m - 4095, k_offset), tl.minimum(last_m, last)
     full_lo_1, full_hi_1 = last_m - 4095, first_m
-    lo_0, tiles_0, cursor = tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
+    lo_0, tiles_0, cursor = aligned_tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
     full_hi_0 = tl.minimum(full_hi_0, hi_0) - BLOCK_N + 1
-    lo_1, tiles_1, cursor = tiles_of(lo_1, hi_1, cursor, BLOCK_N)
+    lo_1, tiles_1, cursor = aligned_tiles_of(lo_1, hi_1, cursor, BLOCK_N)
     full_hi_1 = tl.minimum(full_hi_1, hi_1) - BLOCK_N + 1
     before_1 = tiles_0
     end = tl.where(first_m <= last_m, before_1 + tiles_1, 0)  # nothing for a tile without rows
@@ -67,19 +67,15 @@ def decode_0_loop_0(
         k_base, along = places_from(load_n, 1, BLOCK_N, False)
         k_at = (k_base + along).to(tl.int32)
         allowed = inside[None, :] & row_ok[:, None]
-        partial = (start_n < full_lo) | (start_n > full_hi)
-        if True if POSITIONS == 1 else partial:
-            k_pos = offs_n
-            allowed &= (
-                below(q_pos[:, None] - k_pos[None, :], 4096)
-                | ((k_pos[None, :] <= q_pos[:, None]) & (k_pos[None, :] <= 63))
-            )
-            allowed &= True
+        k_pos = offs_n
+        allowed &= (
+            below(q_pos[:, None] - k_pos[None, :], 4096) | ((k_pos[None, :] <= q_pos[:, None]) & (k_pos[None, :] <= 63))
+        )
         attended = loaded & (tl.max(tl.where(allowed, 1, 0), 0) > 0)
         if IN_ORDER:
-            there = attended
-            k_rows = k_head + (b.to(tl.int64) * stride_kb + k_base * stride_kn) + along * stride_kn
-            v_rows = v_head + (b.to(tl.int64) * stride_vb + k_base * stride_vn) + along * stride_vn
+            block, first_key, there = block_of(load_n, attended, b, table_ptr, blocks, PAGE_SIZE)
+            k_rows = k_head + (block * stride_kb + (k_base - first_key) * stride_kn) + along * stride_kn
+            v_rows = v_head + (block * stride_vb + (k_base - first_key) * stride_vn) + along * stride_vn
         else:
             block, slot, there = places_in_cache(
                 k_at, attended, b, table_ptr, kept_ptr, ring_slots, ring_base, blocks, PAGE_SIZE, KEPT
@@ -94,12 +90,7 @@ def decode_0_loop_0(
             scores += tl.where(attended & ~there, float("nan"), 0.0)[None, :]
         scores = tl.where(allowed, scores, float("-inf"))
         v = load_tile(v_ptrs, there[:, None], (v_dims < V_HEAD_DIM)[None, :], V_HEAD_DIM != BLOCK_DV).to(q.dtype)
-        if POSITIONS == 1:
-            acc, m_i, l_i = online_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION, False)
-        elif partial:
-            acc, m_i, l_i = online_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION, True)
-        else:
-            acc, m_i, l_i = online_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION, False)
+        acc, m_i, l_i = online_softmax(scores, allowed, v, acc, m_i, l_i, qk_scale, PRECISION, REPAIR)
     return acc, m_i, l_i, done
 
 
@@ -172,8 +163,20 @@ def decode(
                 ring_slots, ring_base,
                 blocks, dims, v_dims, qk_scale, split, tiles_each,
                 q_pos, row_ok, first_m, last_m, b, k_offset, num_keys,
-                HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, POSITIONS, PAGE_SIZE, KEPT, IN_ORDER, PRECISION,
+                HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PAGE_SIZE, KEPT, IN_ORDER, PRECISION, False,
             )
+            if POSITIONS > 1:
+                if spoiled(acc, is_row):
+                    # 0 * inf, from a value that some row may not see
+                    acc, m_i, l_i = empty_softmax(BLOCK_M, BLOCK_DV)
+                    done = tl.full((), 0, tl.int32)
+                    acc, m_i, l_i, done = decode_0_loop_0(
+                        acc, m_i, l_i, done, q, k_head, stride_kb, stride_kn, v_head, stride_vb, stride_vn, table_ptr,
+                        kept_ptr, ring_slots, ring_base,
+                        blocks, dims, v_dims, qk_scale, split, tiles_each,
+                        q_pos, row_ok, first_m, last_m, b, k_offset, num_keys,
+                        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PAGE_SIZE, KEPT, IN_ORDER, PRECISION, True,
+                    )
             v_scale = tl.where(kv_len <= room, 1.0, float("nan"))
             if HAS_SCALES:
                 v_scale *= tl.load(v_scale_ptr + kv_head * stride_v_scale)
