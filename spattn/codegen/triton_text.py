@@ -34,6 +34,7 @@ from spattn.expressions.nodes import (
     InTable,
     K,
     Le,
+    ListedTable,
     Max,
     Member,
     Min,
@@ -48,6 +49,7 @@ from spattn.expressions.nodes import (
     Select,
     Sum,
     Sym,
+    Table,
     Truth,
 )
 from spattn.expressions.width import LONGEST, Width
@@ -242,7 +244,7 @@ class TritonText:
         t = self.parameters.name(GivenTokens(name))
         return f"in_tokens({t}_ptr, {self.of(position)}, {self.of(length)}, {t}_size_0, {t}_stride_0)"
 
-    def _in_table(self, table: RandomTable | GivenTable, row: Expr, column: Expr) -> str:
+    def _in_table(self, table: Table, row: Expr, column: Expr) -> str:
         match table:
             case GivenTable(tensor):
                 role = Values(tensor, 2)
@@ -254,10 +256,13 @@ class TritonText:
                     le(add(column, 1), Sym(f"{t}_size_1")),
                 )
                 return f"({self._term(inside)} & ({self._read(role, (row, column))} != 0))"
-            case RandomTable():
+            case RandomTable() | ListedTable():
                 t = self.parameters.name(BlockLists(table, _row_size(row), False))
                 sizes = f"{t}_first_row, {t}_size_0, {t}_size_1, {t}_stride_0"
-                return f"in_list({t}_ptr, {self.of(row)}, {self.of(column)}, {sizes})"
+                listed = f"in_list({t}_ptr, {self.of(row)}, {self.of(column)}, {sizes})"
+                if isinstance(table, RandomTable):
+                    return listed
+                return f"({self._term(conj(le(0, row), le(add(row, 1), Sym(f'{t}_size_0'))))} & {listed})"
 
 
 def _row_size(row: Expr) -> int:

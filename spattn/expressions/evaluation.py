@@ -22,6 +22,7 @@ from spattn.expressions.nodes import (
     Int,
     InTable,
     Le,
+    ListedTable,
     Max,
     Member,
     Min,
@@ -57,6 +58,9 @@ class Reads(Protocol):
 
     def in_given(self, tensor: str, row: IntArray, column: IntArray, env: Env) -> BoolArray:
         """Is the block marked? Outside the table nothing is."""
+
+    def in_listed(self, tensor: str, row: IntArray, column: IntArray, env: Env) -> BoolArray:
+        """Is the block in the list of its row?"""
 
     def in_random(self, table: RandomTable, key_blocks: int, row: IntArray, column: IntArray, env: Env) -> BoolArray:
         """Is block `column` among those drawn for block `row`?"""
@@ -123,6 +127,8 @@ def _boolean(node: Bool, env: Env, reads: Reads) -> BoolArray:
             return _member(value(position), tokens, value(length), env, reads)
         case InTable(GivenTable(tensor), row, column):
             return reads.in_given(tensor, value(row), value(column), env)
+        case InTable(ListedTable(tensor), row, column):
+            return reads.in_listed(tensor, value(row), value(column), env)
         case InTable(RandomTable() as table, row, column):
             return reads.in_random(table, int(value(table.key_blocks)), value(row), value(column), env)
         case SameSegment(documents, left, right):

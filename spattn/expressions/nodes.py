@@ -250,10 +250,24 @@ class GivenTable:
 
 
 @frozen
+class ListedTable:
+    """An integer tensor `[.., query blocks, 1 + n]` of lists: how many blocks a query block has, then these, ascending.
+
+    One list serves all query blocks, and none before the first; outside of several nothing is allowed. A dimension of
+    heads may have one for each group of neighbours.
+    """
+
+    tensor: str
+
+
+Table = RandomTable | GivenTable | ListedTable
+
+
+@frozen
 class InTable(Bool):
     """Block `column` is marked for block `row` in the table (of this batch entry and head)."""
 
-    table: RandomTable | GivenTable
+    table: Table
     row: Expr
     column: Expr
 

@@ -12,6 +12,7 @@ from spattn.expressions.nodes import (
     Int,
     InTable,
     Le,
+    ListedTable,
     Max,
     Member,
     Min,
@@ -26,6 +27,7 @@ from spattn.expressions.nodes import (
     Select,
     Sum,
     Sym,
+    Table,
     Tokens,
     Truth,
 )
@@ -75,6 +77,8 @@ def _text(node: Expr | Bool) -> str:
             return f"{documents.queries}[{text(left)}] == {documents.keys}[{text(right)}]"
         case Relative(documents, inner):
             return f"within({documents}: {text(inner)})"
+        case InTable(ListedTable(tensor), row, column):
+            return f"{_bare(column)} in {tensor}[{text(row)}]"
         case InTable(table, row, column):
             return f"{table_text(table)}[{text(row)}, {text(column)}]"
     raise AssertionError(node)
@@ -111,10 +115,10 @@ def _slice(run: list[int]) -> str:
     return f"{run[0]}:{run[-1] + 1}" if run[-1] != -1 else f"{run[0]}:"
 
 
-def table_text(table: RandomTable | GivenTable) -> str:
+def table_text(table: Table) -> str:
     """A table by the atom that made it."""
     match table:
-        case GivenTable(tensor):
+        case GivenTable(tensor) | ListedTable(tensor):
             return tensor
         case RandomTable(count, seed, past, _):
             return f"random({count}, seed={seed}{', past=true' if past else ''})"

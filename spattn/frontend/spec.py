@@ -30,6 +30,7 @@ class Kind(Enum):
     QUERY_DOCUMENTS = "the name of a tensor of the queries' document ids, or segments(..) of cumulative lengths"
     LENGTHS = "the name of a tensor of lengths"
     BLOCKS = "the name of a tensor of blocks"
+    LISTS = "the name of a tensor of lists of blocks"
     PATTERN = "a pattern"
     CONDITION = "a condition on q and k"
 
@@ -41,6 +42,7 @@ ROLES = {
     Kind.QUERY_DOCUMENTS: "query documents",
     Kind.LENGTHS: "lengths",
     Kind.BLOCKS: "blocks",
+    Kind.LISTS: "block lists",
 }
 CHOICES = {Kind.FLAG: ("true", "false"), Kind.BORDER: ("shift", "cut")}
 

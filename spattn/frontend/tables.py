@@ -10,6 +10,7 @@ from spattn.expressions.nodes import (
     GivenTable,
     InTable,
     K,
+    ListedTable,
     Q,
     RandomTable,
     Read,
@@ -35,6 +36,11 @@ def _within(a: Arguments) -> Bool:
 def _blocks(a: Arguments) -> Bool:
     size = a.integer("size")
     return InTable(GivenTable(a.word("table")), floordiv(Q, size), floordiv(K, size))
+
+
+def _listed_blocks(a: Arguments) -> Bool:
+    size = a.integer("size")
+    return InTable(ListedTable(a.word("lists")), floordiv(Q, size), floordiv(K, size))
 
 
 IDS = Parameter("ids", Kind.DOCUMENTS)
@@ -76,6 +82,14 @@ TABLES = (
         ((Parameter("table", Kind.BLOCKS), Parameter("size", Kind.INTEGER, Integer(64), minimum=1)),),
         _blocks,
         "Blocks marked in a tensor: table[b, h, q//size, k//size].",
+        outermost=True,
+    ),
+    AtomSpec(
+        "listed_blocks",
+        ((Parameter("lists", Kind.LISTS), Parameter("size", Kind.INTEGER, Integer(64), minimum=1)),),
+        _listed_blocks,
+        "Blocks in a list: lists[b, h, q//size] is how many k//size it has, then these, ascending, then -1; a single "
+        "list serves all queries, and a head of k and v all that share it.",
         outermost=True,
     ),
     AtomSpec(

@@ -15,6 +15,7 @@ from spattn.expressions.nodes import (
     Expr,
     GivenTable,
     InTable,
+    ListedTable,
     Member,
     RandomTable,
     Read,
@@ -93,7 +94,7 @@ def spread(condition: Bool, tensors: Tensors) -> Spread:
                 axes = (name == "b", name == "h")
             case InTable(RandomTable(), _, _):
                 axes = (False, True)
-            case InTable(GivenTable(tensor), _, _):
+            case InTable(GivenTable(tensor) | ListedTable(tensor), _, _):
                 axes = tensors.spread(tensor, 2)
             case Read(tensor, index):
                 axes = tensors.spread(tensor, len(index))

@@ -41,6 +41,7 @@ from spattn.expressions.nodes import (
     Int,
     InTable,
     K,
+    ListedTable,
     Member,
     Mod,
     Mul,
@@ -279,7 +280,7 @@ def _subject(guard: Guard) -> object:
             return tokens
         case InTable(RandomTable(count, seed, past, _), _, _):
             return count, seed, past
-        case InTable(GivenTable() as table, _, _):
+        case InTable(GivenTable() | ListedTable() as table, _, _):
             return table
         case SameSegment(documents, _, _):
             return documents

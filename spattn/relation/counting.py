@@ -25,6 +25,7 @@ from spattn.expressions.nodes import (
     GivenTable,
     InTable,
     K,
+    ListedTable,
     Member,
     RandomTable,
     Read,
@@ -124,7 +125,7 @@ def _spread(condition: Bool) -> tuple[bool, bool]:
 
 def _is_tensor(part: object) -> bool:
     match part:
-        case Read() | SameSegment() | Relative() | InTable(GivenTable(), _, _):
+        case Read() | SameSegment() | Relative() | InTable(GivenTable() | ListedTable(), _, _):
             return True
         case Member(_, tokens, _):
             return bool(tokens.tensors)

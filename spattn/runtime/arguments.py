@@ -225,6 +225,13 @@ def _role_fits(name: str, role: str, tensor: torch.Tensor, sizes: _Sizes) -> Non
             size not in (1, whole) for size, whole in zip(tensor.shape[:-2], (batch, heads), strict=False)
         ):
             problem = f"a table whose first dimensions are batch = {batch} and heads = {heads}"
+        case "block lists" if not 2 <= tensor.dim() <= 4 or 0 in tensor.shape[-2:]:
+            problem = "lists of blocks [query blocks, 1 + n], with batch and heads before if they matter"
+        case "block lists" if any(
+            size == 0 or whole % size if i else size not in (1, whole)
+            for i, (size, whole) in enumerate(zip(tensor.shape[:-2], (batch, heads), strict=False))
+        ):
+            problem = f"lists whose first dimensions are batch = {batch} and heads, which divide {heads}"
     if problem:
         raise ArgumentError("E060", f"{name} has shape {list(tensor.shape)}; it is {problem}", hint=hint)
 
@@ -236,11 +243,23 @@ def checks_values() -> bool:
 
 def _values_fit(name: str, role: str, tensor: torch.Tensor) -> None:
     """What a tensor on a CPU holds, or on a GPU by the user's word; one that is traced holds nothing yet."""
-    if role != "segments" or type(tensor) is not torch.Tensor or tensor.is_meta:
+    if type(tensor) is not torch.Tensor or tensor.is_meta or not (tensor.device.type == "cpu" or checks_values()):
         return
-    if (tensor.device.type == "cpu" or checks_values()) and bool((tensor[1:] < tensor[:-1]).any()):
+    if role == "segments" and bool((tensor[1:] < tensor[:-1]).any()):
         message = f"the cumulative lengths {name} descend"
         raise ArgumentError("E060", message, hint="document i is the positions cu[i] .. cu[i+1]-1")
+    if role == "block lists" and not _are_lists(tensor):
+        message = f"the lists {name} do not hold how many blocks there are, then these, ascending"
+        raise ArgumentError("E060", message, hint="of the blocks 3 and 5 a list is [2, 3, 5, -1, ..]")
+
+
+def _are_lists(lists: torch.Tensor) -> bool:
+    """Does each hold a count that fits it, then as many blocks, each once and ascending?"""
+    counts, blocks = lists[..., :1], lists[..., 1:]
+    width = blocks.shape[-1]
+    listed = torch.arange(width, device=lists.device) < counts
+    before = torch.cat((torch.full_like(counts, -1), blocks), -1)[..., :width]
+    return bool(((counts >= 0) & (counts <= width)).all() and (~listed | (before < blocks)).all())
 
 
 def _rows_contiguous(tensor: torch.Tensor) -> torch.Tensor:

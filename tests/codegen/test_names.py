@@ -43,6 +43,7 @@ ATOM_TEXTS = {
     "documents": "documents(ids)",
     "within": "within(ids, last(3))",
     "blocks": "blocks(table, 8)",
+    "listed_blocks": "listed_blocks(lists, 8)",
     "valid": "valid(lengths)",
     "where": "where(num_heads > 2)",
 }
