@@ -13,6 +13,7 @@ from spattn.errors import ArgumentError, UnsupportedError
 from spattn.expressions.algebra import subexpressions
 from spattn.expressions.evaluation import BoolArray, evaluate
 from spattn.expressions.nodes import (
+    BitTable,
     Bool,
     GivenTable,
     InTable,
@@ -133,6 +134,8 @@ def is_spread(condition: Bool, tensors: Tensors) -> bool:
             case Sym("h" | "b") | InTable(RandomTable(), _, _):
                 return True
             case InTable(GivenTable(tensor) | ListedTable(tensor), _, _) if tensors.leading(tensor, 2):
+                return True
+            case InTable(BitTable(tensor), _, _) if tensors.leading(tensor, 1):
                 return True
             case Read(tensor, index) if tensors.leading(tensor, len(index)):
                 return True

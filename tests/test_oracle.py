@@ -312,6 +312,39 @@ def test_listed_blocks():
     assert before.any(1).tolist() == [False, False, True, True, True, True]
 
 
+@pytest.mark.parametrize(("q_len", "q_offset"), [(12, None), (5, None), (3, None), (9, 2), (6, 10)])
+def test_drafts(q_len, q_offset):
+    ancestors, depth, n = [[0b1, 0b11, 0b101, 0b1011, 0b111], [0b1, 0b111, 0b10, 0, -1]], [0, 1, 1, 2, 9], 12
+    older = {
+        "causal & last(4)": lambda q, k: 0 <= q - k < 4,
+        "chunk(3) | columns([1])": lambda q, k: q // 3 == k // 3 or k == 1,
+        "strided(2) - rows([0, 8])": lambda q, k: (q - k) % 2 == 0 and q not in (0, 8),
+    }
+    for pattern, rule in older.items():
+        tensors = {"a": np.array(ancestors), "d": np.array(depth)}
+        given = mask(
+            parse(f"draft(a, d, {pattern})"), q_len, n, q_offset=q_offset, batch_size=2, tensors=tensors
+        )
+        for b in range(2):
+
+            def allowed(q, k, n, bits=ancestors[b], rule=rule):
+                i, j = q - (n - 5), k - (n - 5)
+                if i < 0:
+                    return rule(q, k)
+                if j >= 0:
+                    return i < 5 and j <= i and bits[i] >> j & 1
+                return rule(n - 5 + min(depth[min(i, 4)], i), k)
+
+            np.testing.assert_array_equal(given[b, 0], by_hand(allowed, q_len, n, q_offset))
+
+
+def test_a_chain_of_drafts_is_no_draft():
+    tensors = {"a": 2 ** np.arange(1, 8) - 1, "d": np.arange(7)}
+    for pattern in ("causal", "last(5)", "(last(3) | strided(4) | columns([2])) & causal"):
+        given = mask(parse(f"draft(a, d, {pattern} | last(7))"), 20, 20, tensors=tensors)
+        np.testing.assert_array_equal(given, mask(parse(f"{pattern} | last(7)"), 20, 20))
+
+
 def test_random_blocks():
     given = mask(parse("random(2, block=3, seed=5)"), 20, 20, num_heads=2, batch_size=2)
     np.testing.assert_array_equal(given[0], given[1])

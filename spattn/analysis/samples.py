@@ -17,6 +17,7 @@ MAX_LENGTH = 1 << 24
 DOCUMENTS = 8
 TOKENS = 4
 MARKED = 0.25
+DRAFTED = 4
 
 
 def sample_tensors(
@@ -25,7 +26,7 @@ def sample_tensors(
     """A tensor for each free name, the same for the same seed.
 
     Documents are eight runs of random lengths on each side, tokens four positions, lengths one number between half and
-    all of kv_len, a quarter of the blocks is marked or listed; other tensors hold 0, 1, 2, 3.
+    all of kv_len, a quarter of the blocks is marked or listed, four drafted tokens are a chain; other tensors hold 0, 1, 2, 3.
 
     Raises:
         UnsupportedError: E094, they would be too long.
@@ -53,6 +54,10 @@ def _sample(name: str, role: str, condition: Bool, kv_len: int, random: np.rando
         case "blocks":
             blocks = -(-kv_len // _block_size(name, condition))
             return np.asarray(random.random((blocks, blocks)) < MARKED)
+        case "draft ancestors":  # a chain, as plain decoding has it
+            return np.asarray([2 ** (i + 1) - 1 for i in range(DRAFTED)])
+        case "draft depths":
+            return np.arange(DRAFTED)
         case "block lists":
             blocks = -(-kv_len // _block_size(name, condition))
             return _listed(random.random((blocks, blocks)) < MARKED)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from spattn.expressions.algebra import relative_inner
 from spattn.expressions.nodes import (
     And,
+    BitTable,
     Bool,
     DocumentBound,
     Documents,
@@ -22,6 +23,7 @@ from spattn.expressions.nodes import (
     Int,
     InTable,
     Le,
+    Length,
     ListedTable,
     Max,
     Member,
@@ -52,6 +54,12 @@ class Reads(Protocol):
 
     def read(self, tensor: str | DocumentBound, index: tuple[IntArray, ...], env: Env) -> IntArray:
         """Entries of a tensor or of the ends of documents, each index clipped into it."""
+
+    def length(self, tensor: str) -> int:
+        """How many entries the last dimension has."""
+
+    def has_bit(self, tensor: str, row: IntArray, column: IntArray, env: Env) -> BoolArray:
+        """Has the entry `row` the bit `column`? Outside the tensor none has."""
 
     def has_token(self, tensor: str, position: IntArray, length: IntArray, env: Env) -> BoolArray:
         """Is `position` among the tensor's tokens, negative ones counted from `length`?"""
@@ -103,6 +111,8 @@ def _integer(node: Expr, env: Env, reads: Reads) -> IntArray:
             return np.where(_boolean(condition, env, reads), value(then), value(otherwise))
         case Read(tensor, index):
             return reads.read(tensor, tuple(map(value, index)), env)
+        case Length(tensor):
+            return np.asarray(reads.length(tensor), np.int64)
     raise AssertionError(f"no value for {node!r}")
 
 
@@ -129,6 +139,8 @@ def _boolean(node: Bool, env: Env, reads: Reads) -> BoolArray:
             return reads.in_given(tensor, value(row), value(column), env)
         case InTable(ListedTable(tensor), row, column):
             return reads.in_listed(tensor, value(row), value(column), env)
+        case InTable(BitTable(tensor), row, column):
+            return reads.has_bit(tensor, value(row), value(column), env)
         case InTable(RandomTable() as table, row, column):
             return reads.in_random(table, int(value(table.key_blocks)), value(row), value(column), env)
         case SameSegment(documents, left, right):

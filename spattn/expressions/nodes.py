@@ -164,6 +164,13 @@ class Read(Expr):
 
 
 @frozen
+class Length(Expr):
+    """How many entries the last dimension of a tensor has."""
+
+    tensor: str
+
+
+@frozen
 class Bool:
     """A truth value."""
 
@@ -260,7 +267,16 @@ class ListedTable:
     tensor: str
 
 
-Table = RandomTable | GivenTable | ListedTable
+@frozen
+class BitTable:
+    """An integer tensor `[.., rows]`: bit j of entry i marks column j of row i; outside it nothing is allowed."""
+
+    tensor: str
+
+
+Table = RandomTable | GivenTable | ListedTable | BitTable
+MAX_BITS = 63
+"""Columns of a table of bits: those of 64 bits less the sign."""
 
 
 @frozen

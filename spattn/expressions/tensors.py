@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from spattn.errors import ArgumentError, BindError
 from spattn.expressions.documents import DocumentArrays
 from spattn.expressions.evaluation import BoolArray, Env, IntArray
-from spattn.expressions.nodes import DocumentBound, Documents, RandomTable, Tokens
+from spattn.expressions.nodes import MAX_BITS, DocumentBound, Documents, RandomTable, Tokens
 from spattn.philox import random_blocks
 
 Array = NDArray[Any]
@@ -99,6 +99,20 @@ class Tensors:
     def documents_spread(self, documents: Documents) -> bool:
         """Whether documents differ between batch entries."""
         return any(self._get(name).ndim > 1 for name in documents.tensors) and self._sizes[0] > 1
+
+    def length(self, tensor: str) -> int:
+        """How many entries the last dimension has."""
+        array = self._get(tensor)
+        if not array.ndim:
+            raise ArgumentError("E060", f"{tensor} is a number; it has a dimension at least")
+        return int(array.shape[-1])
+
+    def has_bit(self, tensor: str, row: IntArray, column: IntArray, env: Env) -> BoolArray:
+        """Has the entry `row` the bit `column`? Outside the tensor none has."""
+        words = self._get(tensor).astype(np.int64)
+        inside = (row >= 0) & (row < self.length(tensor)) & (column >= 0) & (column < MAX_BITS)
+        word = self._entries(tensor, words, (row,), env)
+        return np.asarray(inside & ((word >> np.clip(column, 0, MAX_BITS - 1)) & 1 != 0))
 
     def has_token(self, tensor: str, position: IntArray, length: IntArray, env: Env) -> BoolArray:
         """Is `position` among the tensor's tokens, negative ones counted from `length`?"""

@@ -136,6 +136,13 @@ def listed_block(block, size):
 
 
 @triton.jit
+def has_bit(word, place):
+    """Has a number of 64 bits the bit at a place?"""
+    shift = tl.minimum(tl.maximum(place, 0), 62)
+    return (place == shift) & (((word.to(tl.int64) >> shift.to(tl.int64)) & 1) != 0)
+
+
+@triton.jit
 def in_tokens(pointer, position, length, size, stride):
     """Is position one of the tokens, which count from length where they are negative?"""
     found = (position < 0) & (length < 0)

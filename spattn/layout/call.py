@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from spattn.expressions.algebra import subexpressions
 from spattn.expressions.evaluation import IntArray, evaluate
 from spattn.expressions.nodes import (
+    BitTable,
     Bool,
     Expr,
     GivenTable,
@@ -96,6 +97,8 @@ def spread(condition: Bool, tensors: Tensors) -> Spread:
                 axes = (False, True)
             case InTable(GivenTable(tensor) | ListedTable(tensor), _, _):
                 axes = tensors.spread(tensor, 2)
+            case InTable(BitTable(tensor), _, _):
+                axes = tensors.spread(tensor, 1)
             case Read(tensor, index):
                 axes = tensors.spread(tensor, len(index))
             case Member(_, tokens, _):

@@ -21,6 +21,7 @@ from spattn.expressions.evaluation import IntArray
 from spattn.expressions.nodes import (
     FALSE,
     TRUE,
+    BitTable,
     Bool,
     GivenTable,
     InTable,
@@ -125,7 +126,7 @@ def _spread(condition: Bool) -> tuple[bool, bool]:
 
 def _is_tensor(part: object) -> bool:
     match part:
-        case Read() | SameSegment() | Relative() | InTable(GivenTable() | ListedTable(), _, _):
+        case Read() | SameSegment() | Relative() | InTable(GivenTable() | ListedTable() | BitTable(), _, _):
             return True
         case Member(_, tokens, _):
             return bool(tokens.tensors)

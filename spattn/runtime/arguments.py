@@ -15,6 +15,7 @@ from spattn.call.prepared import Prepared
 from spattn.call.request import Request
 from spattn.call.shape import dtype_name
 from spattn.errors import ArgumentError, BindError
+from spattn.expressions.nodes import MAX_BITS
 from spattn.expressions.width import FIRST, LONGEST
 from spattn.frontend.reserved import refuse_dropout
 from spattn.runtime.placing import check_positions
@@ -68,6 +69,7 @@ def checked(
     for name, tensor in given.items():
         _role_fits(name, every[name], tensor, sizes)
         _values_fit(name, every[name], tensor)
+    _same_drafts({name: one for name, one in given.items() if every[name].startswith("draft ")})
     if score is not None:
         check_floats(score, given)
     return Request(
@@ -232,8 +234,22 @@ def _role_fits(name: str, role: str, tensor: torch.Tensor, sizes: _Sizes) -> Non
             for i, (size, whole) in enumerate(zip(tensor.shape[:-2], (batch, heads), strict=False))
         ):
             problem = f"lists whose first dimensions are batch = {batch} and heads, which divide {heads}"
+        case "draft ancestors" | "draft depths" if (
+            tensor.dim() not in (1, 2)
+            or not 1 <= tensor.shape[-1] <= MAX_BITS
+            or tensor.dim() == 2
+            and tensor.shape[0] not in (1, batch)
+        ):
+            problem = f"a number for each of 1 to {MAX_BITS} drafted tokens, [m] or [batch, m] = [{batch}, m]"
     if problem:
         raise ArgumentError("E060", f"{name} has shape {list(tensor.shape)}; it is {problem}", hint=hint)
+
+
+def _same_drafts(tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuses what tells of different numbers of drafted tokens."""
+    if len({one.shape[-1] for one in tensors.values()}) > 1:
+        shapes = ", ".join(f"{name} {list(one.shape)}" for name, one in tensors.items())
+        raise ArgumentError("E060", f"the drafted tokens are as many in all tensors, not {shapes}")
 
 
 def checks_values() -> bool:
