@@ -86,7 +86,7 @@ def is_guarded(spec: AtomSpec | Word) -> bool:
     """Does its meaning read more than symbols?"""
     if isinstance(spec, Word):
         return True
-    tensors = (Kind.DOCUMENTS, Kind.QUERY_DOCUMENTS, Kind.LENGTHS, Kind.BLOCKS, Kind.LISTS, Kind.ANCESTORS, Kind.CONDITION)
+    tensors = (Kind.DOCUMENTS, Kind.QUERY_DOCUMENTS, Kind.LENGTHS, Kind.BLOCKS, Kind.LISTS, Kind.CONDITION)
     return spec.outermost or any(p.kind in tensors for s in spec.signatures for p in s)
 
 

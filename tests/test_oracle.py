@@ -302,7 +302,8 @@ def test_where_reads_tensors():
 def test_listed_blocks():
     lists = np.array([[[2, 0, 3, -1], [0, -1, -1, -1]], [[3, 0, 1, 2], [1, 4, -1, -1]]], np.int32)
     blocks = [[{0, 3}, set()], [{0, 1, 2}, {4}]]
-    given = mask(parse("listed_blocks(x, 4)"), 10, 18, q_offset=0, num_heads=4, batch_size=1, tensors={"x": lists[None]})
+    sizes = {"num_heads": 4, "batch_size": 1, "tensors": {"x": lists[None]}}
+    given = mask(parse("listed_blocks(x, 4)"), 10, 18, q_offset=0, **sizes)
     for head in range(4):  # heads 0, 1 and 2, 3 share lists; a third block of queries has none
         rows = [*blocks[head // 2], set()]
         np.testing.assert_array_equal(given[0, head], by_hand(lambda q, k, n, r=rows: k // 4 in r[q // 4], 10, 18, 0))
@@ -364,7 +365,8 @@ def test_random_blocks():
 @given(st.data(), patterns(), st.integers(0, 30), st.integers(0, 30))
 def test_a_decode_step_is_the_last_row_of_a_prefill(data, pattern, q_len, kv_len):
     # lists of queries' documents are of the rows of one call
-    assume(not any(getattr(getattr(p, "documents", None), "two_sided", False) for p in subexpressions(meaning(pattern))))
+    documents = (getattr(part, "documents", None) for part in subexpressions(meaning(pattern)))
+    assume(not any(one is not None and one.two_sided for one in documents))
     tensors = data.draw(tensors_for(pattern, q_len, kv_len, 2, 2))
     size = {"num_heads": 2, "batch_size": 2, "tensors": tensors}
     whole, part = mask(pattern, q_len, kv_len, **size), mask(pattern, q_len // 2, kv_len, **size)

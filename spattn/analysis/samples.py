@@ -26,7 +26,8 @@ def sample_tensors(
     """A tensor for each free name, the same for the same seed.
 
     Documents are eight runs of random lengths on each side, tokens four positions, lengths one number between half and
-    all of kv_len, a quarter of the blocks is marked or listed, four drafted tokens are a chain; other tensors hold 0, 1, 2, 3.
+    all of kv_len, a quarter of the blocks is marked or listed, four drafted tokens are a chain; other tensors hold 0,
+    1, 2, 3.
 
     Raises:
         UnsupportedError: E094, they would be too long.

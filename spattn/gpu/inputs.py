@@ -135,6 +135,7 @@ def _tensor(role: Role, frame: Frame, prepared: Prepared) -> torch.Tensor:
                 return _given_lists(prepared[table.tensor])
             if isinstance(table, ListedTable):
                 return _inverse_lists(table, size, frame, prepared)
+            assert isinstance(table, GivenTable), "no walk follows a table of bits"
             return _block_lists(table, size, transposed, frame, prepared)
 
 

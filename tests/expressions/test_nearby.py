@@ -40,7 +40,7 @@ def test_it_holds_wherever_the_condition_holds_before(node: Node, back: int) -> 
         ("causal", "k <= q"),
         ("last(8)", "q <= k + 12 and k <= q"),
         ("columns([3])", "k in [3]"),
-        ("chunk(10)", "(q + 5) // 10 <= k // 10 + 1 and k // 10 <= q // 10"),
+        ("chunk(10)", "((q + 5) // 10) <= (k // 10) + 1 and (k // 10) <= (q // 10)"),
         ("strided(4)", "true"),
         ("where(x[q] > k)", "true"),
     ],

@@ -47,6 +47,8 @@ PICKED = {
     "blocks_window": "blocks(table, size=16) | last(4)",
     "lists": "listed_blocks(lists, size=8) & causal",
     "lists_window": "last(4) - listed_blocks(lists, size=16)",
+    "draft": "draft(ancestors, depth, (last(9) | sink(2)) & causal)",
+    "draft_not": "causal - draft(ancestors, depth, chunk(8))",
     "na2d": "neighborhood(grid=[6, 9], kernel=[3, 5])",
     "na2d_cut": "neighborhood(grid=[7, 8], kernel=3, border=cut)",
     "na2d_dilated": "neighborhood(grid=[7, 8], kernel=3, dilation=2)",
@@ -82,6 +84,8 @@ def tensors(node: Node, kv_len: int, batch: int = 1, *, sorted_ids: bool = True)
         "lengths": random.integers(0, kv_len + 1, batch) if batch > 1 else np.asarray(kv_len * 2 // 3),
         "table": random.integers(0, 2, (*entries, *(1 for _ in entries), 6, 6)).astype(np.bool_),
         "lists": np.asarray([[3, 0, 2, 5], [1, 1, -1, -1], [0, -1, -1, -1], [2, 1, 3, -1]])[None, None],
+        "ancestors": np.asarray([0b1, 0b11, 0b101, 0b1101, 0b10011]),
+        "depth": np.asarray([0, 1, 1, 2, 2]),
         "tokens": np.asarray([2, 2, -1, kv_len + 4, 7]),
         "t": random.integers(0, 9, max(kv_len, 1)),
     }
