@@ -323,9 +323,7 @@ def test_drafts(q_len, q_offset):
     }
     for pattern, rule in older.items():
         tensors = {"a": np.array(ancestors), "d": np.array(depth)}
-        given = mask(
-            parse(f"draft(a, d, {pattern})"), q_len, n, q_offset=q_offset, batch_size=2, tensors=tensors
-        )
+        given = mask(parse(f"draft(a, d, {pattern})"), q_len, n, q_offset=q_offset, batch_size=2, tensors=tensors)
         for b in range(2):
 
             def allowed(q, k, n, bits=ancestors[b], rule=rule):

@@ -44,7 +44,7 @@ def refusal(plans: CompiledPattern, sizes: StepSizes) -> str | None:
     if plans.reads_batch:
         return "the pattern tells batch entries apart, and a step has requests"
     for values in plans.groups(1, sizes.num_q_heads):
-        lack = lacking(plans, values, True, BY_REQUEST)
+        lack = lacking(plans, values, True, BY_REQUEST, gradients=False)
         if lack is not None:
             return f"each request has a length of its own, and the pattern reads {lack.what}"
     return None

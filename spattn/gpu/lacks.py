@@ -91,13 +91,20 @@ def lacks(plans: CompiledPattern, request: Request) -> str | None:
 
 
 def lacking(
-    plans: CompiledPattern, values: tuple[bool, ...], by_residue: bool, by_request: tuple[str, ...]
+    plans: CompiledPattern,
+    values: tuple[bool, ...],
+    by_residue: bool,
+    by_request: tuple[str, ...],
+    *,
+    gradients: bool = True,
 ) -> Lack | None:
     """The row of the table that a group of heads meets, if any."""
     condition = plans.layout_of(values, by_residue).condition
     framed = any(isinstance(part, Relative) for part in subexpressions(condition))
     longest = not {"k_offset", "kv_len"} & {*by_request}
     known = Known(framed, longest, last="q_offset" not in by_request)
-    sources = plans.module_of(values, by_residue), plans.backward_module_of(values, by_residue)
+    sources = [plans.module_of(values, by_residue)]
+    if gradients:
+        sources.append(plans.backward_module_of(values, by_residue))
     roles = [role for source in sources for one in source.passes for role in one.roles]
     return next((row for role in roles for row in LACKS.values() if row.holds(role, known)), None)

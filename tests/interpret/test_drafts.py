@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 
 import spattn
 from spattn import oracle
-from spattn.gpu.decoding import GpuDecoder, Step, StepSizes
-from tests.kernels import PEELED, TOLERANCE, check, check_gradients, drawn
+from spattn.gpu.step_launch import StepLauncher
+from tests.kernels import PEELED, check, check_gradients, drawn
+from tests.serving.caches import Requests, Shape, cache_of, ends_of, expected
+from tests.serving.test_decoder import check as check_step
+from tests.serving.test_decoder import decoder_of, packed, queries
 
 pytestmark = pytest.mark.interpret
 
@@ -55,24 +55,16 @@ LISTS = torch.tensor([[[[2, 0, 4, -1]], [[1, 1, -1, -1]]], [[[0, -1, -1, -1]], [
     ],
 )
 def test_decode_steps(pattern: str, tensors: dict[str, torch.Tensor], rows: int, dtype: torch.dtype) -> None:
-    lens, heads, width = [41, 20], (4, 2), 16
-    generator = torch.Generator().manual_seed(0)
-    shapes = (2, heads[0], rows, width), (2, 44, heads[1], width), (2, 44, heads[1], width)
-    q, k, v = (torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
-    step = Step(q, torch.full_like(q, 777.0), torch.full((2, heads[0], rows), 777.0), None, None, width**-0.5)
-    nothing = dict.fromkeys(("table", "table_starts", "kept", "k_scale", "v_scale"))
-    places = dict.fromkeys(("page_size", "window", "window_base"), 0)
-    cache: Any = SimpleNamespace(keys=k, values=v, kv_lens=torch.tensor(lens, dtype=torch.int32), **nothing, **places)
-    sizes = StepSizes(*heads, width, width, 2, 44, rows, dtype, torch.device("cpu"))
-    attn: Any = spattn.compile(pattern, backend="triton")
-    decoder = GpuDecoder(attn, sizes)
-    assert any(launcher._group == 2 for group in decoder._groups for launcher in group._launchers.values())
-    decoder.run(step, cache, tensors)
-    arrays = {name: x.numpy() for name, x in tensors.items()}
-    for b, kv_len in enumerate(lens):
-        sizes_of = {"num_heads": heads[0], "batch_size": 2, "tensors": arrays, "only": b}
-        mask = oracle.mask(attn.pattern.syntax, rows, kv_len, **sizes_of).copy()
-        keys, values = (x[b : b + 1, :kv_len].transpose(1, 2) for x in (k, v))
-        out, lse = oracle.attention(q[b : b + 1], keys, values, mask)
-        torch.testing.assert_close(step.out[b : b + 1].double(), out, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
-        torch.testing.assert_close(step.lse[b : b + 1].double(), lse, atol=5e-6, rtol=5e-6)
+    shape = Shape(batch=2, dtype=dtype)
+    cache, requests = cache_of("rows", shape), Requests(shape)
+    requests.append([cache], [37 - rows, 20])
+    requests.append([cache], [rows, rows])
+    attn = spattn.compile(pattern, backend="triton")
+    step, q = decoder_of(attn, shape, 2, max_new=rows), queries(shape, 2, [rows, rows])
+    ran = []
+    with pytest.MonkeyPatch.context() as patch:
+        launched = StepLauncher.run
+        patch.setattr(StepLauncher, "run", lambda self, *given: (ran.append(self), launched(self, *given)))
+        found = step(packed(q), cache, ends_of([rows, rows]), return_lse=True, **tensors)
+    assert [one._group for one in ran] == [2], "a program has all query heads that share keys"
+    check_step(found, expected(attn.pattern.syntax, requests, q, tensors), requests.lens, dtype)
