@@ -12,7 +12,19 @@ import numpy as np
 from spattn.errors import ArgumentError, UnsupportedError
 from spattn.expressions.algebra import subexpressions
 from spattn.expressions.evaluation import BoolArray, evaluate
-from spattn.expressions.nodes import Bool, GivenTable, InTable, Member, RandomTable, Read, Relative, SameSegment, Sym
+from spattn.expressions.nodes import (
+    BitTable,
+    Bool,
+    GivenTable,
+    InTable,
+    ListedTable,
+    Member,
+    RandomTable,
+    Read,
+    Relative,
+    SameSegment,
+    Sym,
+)
 from spattn.expressions.tensors import Tensors
 from spattn.frontend.meaning import free_names, meaning
 from spattn.frontend.syntax import Node
@@ -121,7 +133,9 @@ def is_spread(condition: Bool, tensors: Tensors) -> bool:
         match part:
             case Sym("h" | "b") | InTable(RandomTable(), _, _):
                 return True
-            case InTable(GivenTable(tensor), _, _) if tensors.leading(tensor, 2):
+            case InTable(GivenTable(tensor) | ListedTable(tensor), _, _) if tensors.leading(tensor, 2):
+                return True
+            case InTable(BitTable(tensor), _, _) if tensors.leading(tensor, 1):
                 return True
             case Read(tensor, index) if tensors.leading(tensor, len(index)):
                 return True

@@ -15,6 +15,7 @@ from spattn.expressions.evaluation import evaluate
 from spattn.expressions.nodes import Bool
 from spattn.expressions.tensors import Tensors
 from spattn.frontend import meaning as frontend
+from spattn.frontend.drafts import settled
 from spattn.frontend.parser import parse as parse_text
 from spattn.frontend.syntax import Complement, Difference, Intersection, Node, Union
 from spattn.layout import counting
@@ -236,7 +237,8 @@ class Pattern:
         """Which keys later decode steps can still need, for every number of tokens: what a cache has to hold.
 
         Lists given at the call, tables, documents, random blocks and tests of tensors are taken as true: more keys may
-        count as live than are needed, never fewer. `a | b` is what two layers need that share a cache.
+        count as live than are needed, never fewer. `draft(.., A)` counts as A, of m drafted tokens with `rollback=m`
+        where a step has fewer rows. `a | b` is what two layers need that share a cache.
 
         Args:
             num_heads: Number of query heads; any number where it is not given.
@@ -246,6 +248,7 @@ class Pattern:
 
         Raises:
             NotDecodableError: E062, a row attends a key after it, or changes as the call grows; `.witness` is a pair.
+            UnsupportedError: E062, a draft is cut or negated by what speaks of positions.
             ArgumentError: E060, heads do not fit each other, or `length` is no number of tokens.
             MissingDependencyError: islpy is not installed.
 
@@ -253,7 +256,8 @@ class Pattern:
         >>> live.forever, live.reach, live.slots(new=4)
         ('(k % 512) == 0', 255, 259)
         """
-        return liveness(heads_of(self.condition, num_heads, num_kv_heads, kv_head), length)
+        condition = frontend.meaning(settled(self.syntax))
+        return liveness(heads_of(condition, num_heads, num_kv_heads, kv_head), length)
 
     def why(
         self,

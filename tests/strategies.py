@@ -86,7 +86,7 @@ def is_guarded(spec: AtomSpec | Word) -> bool:
     """Does its meaning read more than symbols?"""
     if isinstance(spec, Word):
         return True
-    tensors = (Kind.DOCUMENTS, Kind.QUERY_DOCUMENTS, Kind.LENGTHS, Kind.BLOCKS, Kind.CONDITION)
+    tensors = (Kind.DOCUMENTS, Kind.QUERY_DOCUMENTS, Kind.LENGTHS, Kind.BLOCKS, Kind.LISTS, Kind.CONDITION)
     return spec.outermost or any(p.kind in tensors for s in spec.signatures for p in s)
 
 
@@ -117,8 +117,9 @@ def _values(parameter: Parameter, rank: int, depth: int, guards: bool) -> st.Sea
             return st.sampled_from([Name("ids"), Segments(Name("cu"))])
         case Kind.QUERY_DOCUMENTS:
             return st.sampled_from([Name("q_ids"), Segments(Name("cu")), Segments(Name("q_cu"))])
-        case Kind.LENGTHS | Kind.BLOCKS:
-            return st.just(Name({"LENGTHS": "lengths", "BLOCKS": "table"}[parameter.kind.name]))
+        case Kind.LENGTHS | Kind.BLOCKS | Kind.LISTS | Kind.ANCESTORS | Kind.DEPTHS:
+            named = {Kind.LENGTHS: "lengths", Kind.BLOCKS: "table", Kind.LISTS: "lists", Kind.DEPTHS: "depth"}
+            return st.just(Name(named.get(parameter.kind, "ancestors")))
         case Kind.PATTERN:
             return patterns(depth=max(depth - 1, 0), guards=guards, inner=True)
         case Kind.CONDITION:
@@ -197,6 +198,7 @@ def tensors_for(
     random = np.random.default_rng(draw(st.integers(0, 2**16)))
     ranks = {p.tensor: len(p.index) for p in subexpressions(meaning(node)) if isinstance(p, Read)}
     result: dict[str, np.ndarray[Any, Any]] = {}
+    drafted = draw(st.sampled_from([1, 3, 5, 63])) if "depth" in free_names(node) else 0
     for name, role in free_names(node).items():
         leading = (batch, heads)[: draw(st.integers(0, 2))]
         match role:
@@ -214,7 +216,23 @@ def tensors_for(
             case "blocks":
                 shape = (*leading, draw(st.integers(1, 5)), draw(st.integers(1, 5)))
                 result[name] = random.integers(0, 2, shape).astype(np.bool_)
+            case "draft ancestors":
+                result[name] = random.integers(0, 2**63, (*leading[:1], drafted))
+            case "draft depths":
+                result[name] = random.integers(-1, drafted + 1, (*leading[:1], drafted))
+            case "block lists":
+                if len(leading) > 1 and draw(st.booleans()):
+                    leading = (batch, draw(st.sampled_from([n for n in range(1, heads + 1) if heads % n == 0])))
+                shape = (*leading, draw(st.integers(1, 5)), draw(st.integers(1, 5)))
+                result[name] = lists_of(random.integers(0, 2, shape).astype(np.bool_))
             case _:
                 shape = (*leading, *(draw(st.integers(1, 6)) for _ in range(ranks.get(name, 0))))
                 result[name] = random.integers(-9, 30, shape)
     return result
+
+
+def lists_of(table: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """int32 `[.., rows, 1 + n]`: the blocks that a table marks as lists."""
+    count = table.sum(-1, keepdims=True)
+    order = np.argsort(~table, axis=-1, kind="stable")
+    return np.concatenate([count, np.where(np.arange(table.shape[-1]) < count, order, -1)], -1).astype(np.int32)

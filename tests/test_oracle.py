@@ -7,11 +7,12 @@ from math import inf
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from spattn.errors import ArgumentError, SpattnError
-from spattn.frontend.meaning import free_names
+from spattn.expressions.algebra import subexpressions
+from spattn.frontend.meaning import free_names, meaning
 from spattn.frontend.parser import parse
 from spattn.oracle import attention, mask
 from tests.strategies import patterns, tensors_for
@@ -298,6 +299,51 @@ def test_where_reads_tensors():
     np.testing.assert_array_equal(given[0, 1], by_hand(lambda q, k, n: m[0, 1, k], 2, 4))
 
 
+def test_listed_blocks():
+    lists = np.array([[[2, 0, 3, -1], [0, -1, -1, -1]], [[3, 0, 1, 2], [1, 4, -1, -1]]], np.int32)
+    blocks = [[{0, 3}, set()], [{0, 1, 2}, {4}]]
+    sizes = {"num_heads": 4, "batch_size": 1, "tensors": {"x": lists[None]}}
+    given = mask(parse("listed_blocks(x, 4)"), 10, 18, q_offset=0, **sizes)
+    for head in range(4):  # heads 0, 1 and 2, 3 share lists; a third block of queries has none
+        rows = [*blocks[head // 2], set()]
+        np.testing.assert_array_equal(given[0, head], by_hand(lambda q, k, n, r=rows: k // 4 in r[q // 4], 10, 18, 0))
+    one = mask(parse("listed_blocks(x, 4)"), 10, 18, tensors={"x": lists[0, :1]})
+    np.testing.assert_array_equal(one, by_hand(lambda q, k, n: k // 4 in {0, 3}, 10, 18))
+    before = mask(parse("listed_blocks(x, 4)"), 6, 4, tensors={"x": lists[0, :1]})
+    assert before.any(1).tolist() == [False, False, True, True, True, True]
+
+
+@pytest.mark.parametrize(("q_len", "q_offset"), [(12, None), (5, None), (3, None), (9, 2), (6, 10)])
+def test_drafts(q_len, q_offset):
+    ancestors, depth, n = [[0b1, 0b11, 0b101, 0b1011, 0b111], [0b1, 0b111, 0b10, 0, -1]], [0, 1, 1, 2, 9], 12
+    older = {
+        "causal & last(4)": lambda q, k: 0 <= q - k < 4,
+        "chunk(3) | columns([1])": lambda q, k: q // 3 == k // 3 or k == 1,
+        "strided(2) - rows([0, 8])": lambda q, k: (q - k) % 2 == 0 and q not in (0, 8),
+    }
+    for pattern, rule in older.items():
+        tensors = {"a": np.array(ancestors), "d": np.array(depth)}
+        given = mask(parse(f"draft(a, d, {pattern})"), q_len, n, q_offset=q_offset, batch_size=2, tensors=tensors)
+        for b in range(2):
+
+            def allowed(q, k, n, bits=ancestors[b], rule=rule):
+                i, j = q - (n - 5), k - (n - 5)
+                if i < 0:
+                    return rule(q, k)
+                if j >= 0:
+                    return i < 5 and j <= i and bits[i] >> j & 1
+                return rule(n - 5 + min(depth[min(i, 4)], i), k)
+
+            np.testing.assert_array_equal(given[b, 0], by_hand(allowed, q_len, n, q_offset))
+
+
+def test_a_chain_of_drafts_is_no_draft():
+    tensors = {"a": 2 ** np.arange(1, 8) - 1, "d": np.arange(7)}
+    for pattern in ("causal", "last(5)", "(last(3) | strided(4) | columns([2])) & causal"):
+        given = mask(parse(f"draft(a, d, {pattern} | last(7))"), 20, 20, tensors=tensors)
+        np.testing.assert_array_equal(given, mask(parse(f"{pattern} | last(7)"), 20, 20))
+
+
 def test_random_blocks():
     given = mask(parse("random(2, block=3, seed=5)"), 20, 20, num_heads=2, batch_size=2)
     np.testing.assert_array_equal(given[0], given[1])
@@ -316,6 +362,9 @@ def test_random_blocks():
 
 @given(st.data(), patterns(), st.integers(0, 30), st.integers(0, 30))
 def test_a_decode_step_is_the_last_row_of_a_prefill(data, pattern, q_len, kv_len):
+    # lists of queries' documents are of the rows of one call
+    documents = (getattr(part, "documents", None) for part in subexpressions(meaning(pattern)))
+    assume(not any(one is not None and one.two_sided for one in documents))
     tensors = data.draw(tensors_for(pattern, q_len, kv_len, 2, 2))
     size = {"num_heads": 2, "batch_size": 2, "tensors": tensors}
     whole, part = mask(pattern, q_len, kv_len, **size), mask(pattern, q_len // 2, kv_len, **size)

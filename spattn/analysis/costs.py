@@ -16,7 +16,7 @@ from spattn.cost.prediction import Prediction
 from spattn.cost.sizes import Sizes
 from spattn.cost.tile_choice import Asked, sizes_of, tiles_of
 from spattn.errors import SpattnError
-from spattn.expressions.nodes import DocumentBound, GivenTable
+from spattn.expressions.nodes import DocumentBound, GivenTable, ListedTable
 from spattn.expressions.tensors import Tensors
 from spattn.gpu.tile_records import Measured
 from spattn.layout.ir import Blocks, FrameClamp, Layout, Pass, SegmentClamp, Walk
@@ -118,4 +118,7 @@ def _of_table(walk: Walk, call: Call) -> dict[str, Any]:
         case Blocks(GivenTable(name), size) if name in call.tensors:
             marks = np.asarray(call.tensors[name])
             return {"listed": max(int(marks.astype(bool).mean() * marks.shape[-1] * size), 1)} if marks.size else {}
+        case Blocks(ListedTable(name), size) if name in call.tensors:
+            counts = np.asarray(call.tensors[name])[..., :1]
+            return {"listed": max(int(counts.mean() * size), 1)} if counts.size else {}
     return {}

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from spattn.errors import UnsupportedError
 from spattn.expressions.algebra import subexpressions
-from spattn.expressions.nodes import Bool, FloorDiv, GivenTable, Int, InTable, Read
+from spattn.expressions.nodes import Bool, FloorDiv, GivenTable, Int, InTable, ListedTable, Read
 
 Array = NDArray[Any]
 MAX_LENGTH = 1 << 24
 DOCUMENTS = 8
 TOKENS = 4
 MARKED = 0.25
+DRAFTED = 4
 
 
 def sample_tensors(
@@ -25,7 +26,8 @@ def sample_tensors(
     """A tensor for each free name, the same for the same seed.
 
     Documents are eight runs of random lengths on each side, tokens four positions, lengths one number between half and
-    all of kv_len, a quarter of a table's blocks is marked; other tensors hold 0, 1, 2, 3.
+    all of kv_len, a quarter of the blocks is marked or listed, four drafted tokens are a chain; other tensors hold 0,
+    1, 2, 3.
 
     Raises:
         UnsupportedError: E094, they would be too long.
@@ -53,8 +55,22 @@ def _sample(name: str, role: str, condition: Bool, kv_len: int, random: np.rando
         case "blocks":
             blocks = -(-kv_len // _block_size(name, condition))
             return np.asarray(random.random((blocks, blocks)) < MARKED)
+        case "draft ancestors":  # a chain, as plain decoding has it
+            return np.asarray([2 ** (i + 1) - 1 for i in range(DRAFTED)])
+        case "draft depths":
+            return np.arange(DRAFTED)
+        case "block lists":
+            blocks = -(-kv_len // _block_size(name, condition))
+            return _listed(random.random((blocks, blocks)) < MARKED)
     rank = _rank(name, condition)
     return random.integers(0, 4, (kv_len,) * rank) if rank else np.asarray(kv_len // 2)
+
+
+def _listed(marked: Array) -> Array:
+    """A table as lists: how many blocks are marked in a row, these ascending, then -1."""
+    count = marked.sum(-1, keepdims=True)
+    order = np.argsort(~marked, axis=-1, kind="stable")
+    return np.concatenate([count, np.where(np.arange(marked.shape[-1]) < count, order, -1)], -1).astype(np.int32)
 
 
 def _cuts(length: int, random: np.random.Generator) -> Array:
@@ -64,10 +80,10 @@ def _cuts(length: int, random: np.random.Generator) -> Array:
 
 
 def _block_size(name: str, condition: Bool) -> int:
-    """The size of the blocks that a table speaks of."""
+    """The size of the blocks that a table or lists speak of."""
     for part in subexpressions(condition):
         match part:
-            case InTable(GivenTable(tensor), FloorDiv(_, Int(size)), _) if tensor == name:
+            case InTable(GivenTable(tensor) | ListedTable(tensor), FloorDiv(_, Int(size)), _) if tensor == name:
                 return size
     return 1
 

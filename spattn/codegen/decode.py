@@ -9,11 +9,11 @@ from spattn.codegen.boxes import BoxText
 from spattn.codegen.environment import code, comment
 from spattn.codegen.helpers import Helpers
 from spattn.codegen.kernel_specs import DECODE, DECODE_CONSTANTS
-from spattn.codegen.kernel_text import COORDINATES, kernel_text
+from spattn.codegen.kernel_text import COORDINATES, kernel_text, tensor_texts
 from spattn.codegen.languages.language import Language
 from spattn.codegen.model import KernelText, LoopText, TensorText
 from spattn.codegen.module import render, tidied
-from spattn.codegen.parameters import BlockLists, Parameters, Role, dimensions
+from spattn.codegen.parameters import BlockLists, Parameters, Role
 from spattn.codegen.pruning import pruned
 from spattn.codegen.signature import Signature, decoding
 from spattn.expressions.algebra import symbols
@@ -77,7 +77,7 @@ def decode_source(layout: Layout, pattern: str, language: Language, score: Score
     """The kernel of a step of `layout`, of direction "queries". `pattern` stands in the head, escaped."""
     parameters = Parameters()
     kernels = [kernel_text(layout, i, DECODE, score=score, parameters=parameters) for i in range(len(layout.passes))]
-    tensors = [TensorText(code(f"t{i}"), dimensions(role)) for i, role in enumerate(parameters.roles)]
+    tensors = tensor_texts(parameters)
     boxes = [box for kernel in kernels for box in kernel.boxes]
     passes = [
         (kernel, [_loop(kernel, i, one, tensors, boxes, language.templates) for i, one in enumerate(kernel.loops)])
@@ -122,7 +122,12 @@ def _of_heads(role: Role) -> bool:
 
 
 def _loop(
-    kernel: KernelText, number: int, one: LoopText, tensors: list[TensorText], boxes: list[BoxText], templates: str
+    kernel: KernelText,
+    number: int,
+    one: LoopText,
+    tensors: tuple[TensorText, ...],
+    boxes: list[BoxText],
+    templates: str,
 ) -> LoopFunctions:
     known = {"one": one, "walk": one.walks[0], "kind": kernel.kind, "side": kernel.side}
     body = render(f"{templates}/_loop.py.jinja", counting=False, **known).rstrip("\n")

@@ -13,7 +13,7 @@ from spattn.codegen.boxes import Line, axis_names, box_text, row_digits, row_end
 from spattn.codegen.environment import code, comment
 from spattn.codegen.kernel_specs import DECODE, FORWARD, KernelSpec, numbers_of
 from spattn.codegen.model import ClampText, KernelText, LoopText, RangeText, SegmentText, TensorText, WalkText
-from spattn.codegen.parameters import BlockLists, DocumentBounds, Parameters, TokenList, dimensions
+from spattn.codegen.parameters import BlockLists, DocumentBounds, Parameters, TokenList, dimensions, head_index
 from spattn.codegen.score_text import score_text
 from spattn.codegen.triton_text import TritonText
 from spattn.expressions.algebra import add, maximum, minimum, sub, subexpressions, substitute
@@ -72,6 +72,12 @@ def kernel_text(
         reversed_heads=reversed_heads,
         numbers=tuple(map(code, numbers_of(layout.condition))),
     )
+
+
+def tensor_texts(parameters: Parameters) -> tuple[TensorText, ...]:
+    """The tensors that a kernel asks for."""
+    named = ((f"t{i}", role) for i, role in enumerate(parameters.roles))
+    return tuple(TensorText(code(name), dimensions(role), code(head_index(name, role))) for name, role in named)
 
 
 @dataclass
@@ -133,7 +139,7 @@ class _Printer:
             numbers=numbers,
             loops=loops,
             segments=seen,
-            tensors=tuple(TensorText(code(f"t{i}"), dimensions(role)) for i, role in enumerate(self.parameters.roles)),
+            tensors=tensor_texts(self.parameters),
             parameters=self.parameters,
         )
 
@@ -227,7 +233,8 @@ class _Printer:
                 masks = [f"({mask})" for mask in (*pairs, residual) if mask]
                 return WalkText("box", title, residual=code(" & ".join(masks)), step=0, needs_column=True, box=text)
             case Blocks(table, size, transposed):
-                name = code(self.parameters.name(BlockLists(table, size, transposed)))
+                role = BlockLists(table, size, transposed)
+                name = code(self.parameters.name(role))
                 return WalkText(
                     "blocks",
                     title,
@@ -238,6 +245,7 @@ class _Printer:
                     step=1,
                     base=code("load_n"),
                     needs_column=True,
+                    given=role.given,
                 )
             case Affine() | Runs() as keys:
                 return self.range_walk(code(f"_{place}" if place else ""), first, walk, keys, residual, title)

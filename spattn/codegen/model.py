@@ -55,6 +55,7 @@ class WalkText:
         position: Position of coordinate vector `offs_n`; `base`: of scalar `load_n`.
         step: Between neighbours, 0 if uneven.
         needs_column: Does the mask speak of the columns' positions?
+        given: Are its lists the user's own, with whatever numbers?
     """
 
     kind: str
@@ -76,6 +77,7 @@ class WalkText:
     table: str = ""
     size: int = 0
     needs_column: bool = False
+    given: bool = False
     box: BoxText | None = None
 
     @property
@@ -201,7 +203,8 @@ class LoopText:
             return False
         if self.kind == "ranges":
             return self.has_full and len(self.ranges) == 1
-        return self.kind == "blocks" and bool(self.partial) and not self.walks[0].masked
+        one = self.walks[0]
+        return self.kind == "blocks" and bool(self.partial) and not one.masked and not one.given
 
     @property
     def title(self) -> str:
@@ -311,10 +314,11 @@ class KernelText:
 
 @dataclass(frozen=True)
 class TensorText:
-    """A tensor parameter: its identifier, and the dimensions that have sizes and strides."""
+    """A tensor parameter: its identifier, the dimensions that have sizes and strides, the index of head `h` in it."""
 
     name: str
     dims: int
+    head: str = "h"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from spattn.expressions.frozen import frozen
-from spattn.expressions.nodes import Documents, Expr, GivenTable, RandomTable, Tokens
+from spattn.expressions.nodes import Documents, Expr, ListedTable, Table, Tokens
 
 
 @frozen
@@ -66,11 +66,24 @@ class Membership:
 
 @frozen
 class BlockLists:
-    """int32 [batch, heads, row blocks, 1 + width]: how many blocks the table marks, then these, ascending, then -1."""
+    """int32 [batch, heads, row blocks, 1 + width]: how many blocks the table marks, then these, ascending, then -1.
 
-    table: RandomTable | GivenTable
+    Those of a table that is given as lists are these themselves.
+    """
+
+    table: Table
     size: int
     transposed: bool
+
+    @property
+    def given(self) -> bool:
+        """Is it the user's own tensor? Then a row may lie outside, and numbers may be wrong."""
+        return isinstance(self.table, ListedTable) and not self.transposed
+
+    @property
+    def grouped(self) -> bool:
+        """May neighbouring heads share a list?"""
+        return isinstance(self.table, ListedTable)
 
 
 @frozen
@@ -93,9 +106,16 @@ def dimensions(role: Role) -> int:
     return 1
 
 
-def has_first_row(role: Role) -> bool:
-    """Is a kernel told which row a list begins with?"""
-    return isinstance(role, BlockLists)
+def numbers(role: Role) -> tuple[str, ...]:
+    """What a kernel is told of a tensor besides sizes and strides: the first row of lists, the heads that share one."""
+    if not isinstance(role, BlockLists):
+        return ()
+    return ("first_row", "sharing") if role.grouped else ("first_row",)
+
+
+def head_index(name: str, role: Role) -> str:
+    """The index of head `h` in a tensor."""
+    return f"(h // {name}_sharing)" if "sharing" in numbers(role) else "h"
 
 
 @dataclass

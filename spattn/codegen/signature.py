@@ -8,7 +8,7 @@ from typing import Literal
 
 from spattn.codegen.environment import code
 from spattn.codegen.kernel_specs import CONSTANTS, DECODE_CONSTANTS, HEADS, ROW_LETTERS, KernelSpec, Part
-from spattn.codegen.parameters import DocumentIds, Floats, Membership, Role, Values, dimensions, has_first_row
+from spattn.codegen.parameters import DocumentIds, Floats, Membership, Role, Values, dimensions, numbers
 from spattn.codegen.wrapping import WIDTH
 from spattn.expressions.frozen import frozen
 
@@ -238,8 +238,7 @@ def _input(name: str, role: Role) -> tuple[Argument, ...]:
     for i in range(dimensions(role)):
         found.append(Argument(f"{name}_size_{i}", "size", per_call=True))
         found.append(Argument(f"{name}_stride_{i}", "size", per_call=True, specialised=True))
-    if has_first_row(role):
-        found.append(Argument(f"{name}_first_row", "size", per_call=True))
+    found += [Argument(f"{name}_{number}", "size", per_call=True) for number in numbers(role)]
     return tuple(found)
 
 

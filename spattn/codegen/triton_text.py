@@ -23,6 +23,7 @@ from spattn.expressions.algebra import add, conj, is_about_pair, le, relative_in
 from spattn.expressions.nodes import (
     KV_LEN,
     And,
+    BitTable,
     Bool,
     DocumentBound,
     Documents,
@@ -34,6 +35,8 @@ from spattn.expressions.nodes import (
     InTable,
     K,
     Le,
+    Length,
+    ListedTable,
     Max,
     Member,
     Min,
@@ -48,6 +51,7 @@ from spattn.expressions.nodes import (
     Select,
     Sum,
     Sym,
+    Table,
     Truth,
 )
 from spattn.expressions.width import LONGEST, Width
@@ -111,6 +115,8 @@ class TritonText:
                 return self._read(DocumentBounds(documents, of, seen_from, end), index)
             case Read(str() as tensor, index):
                 return self._read(Values(tensor, len(index)), index)
+            case Length(tensor):
+                return self._term(Sym(f"{self.parameters.name(Values(tensor, 1))}_size_0"))
             case Bool():
                 return self._bool(node)
         raise AssertionError(node)
@@ -127,6 +133,8 @@ class TritonText:
                 return f"({self._term(add(Sum(terms, 1), -1))} < {self._term(right)})"
             case Le(left, right):
                 return f"({self._term(left)} <= {self._term(right)})"
+            case Eq(Select(condition, Int(1), Int(0)), Int(1)):
+                return self._term(condition)
             case Eq(Mod(dividend, Int(d)), Int(0)):
                 return f"({self._term(dividend)} % {d} == 0)"
             case Eq(left, right):
@@ -242,7 +250,7 @@ class TritonText:
         t = self.parameters.name(GivenTokens(name))
         return f"in_tokens({t}_ptr, {self.of(position)}, {self.of(length)}, {t}_size_0, {t}_stride_0)"
 
-    def _in_table(self, table: RandomTable | GivenTable, row: Expr, column: Expr) -> str:
+    def _in_table(self, table: Table, row: Expr, column: Expr) -> str:
         match table:
             case GivenTable(tensor):
                 role = Values(tensor, 2)
@@ -254,10 +262,17 @@ class TritonText:
                     le(add(column, 1), Sym(f"{t}_size_1")),
                 )
                 return f"({self._term(inside)} & ({self._read(role, (row, column))} != 0))"
-            case RandomTable():
+            case BitTable(tensor):
+                role = Values(tensor, 1)
+                inside = conj(le(0, row), le(add(row, 1), Sym(f"{self.parameters.name(role)}_size_0")))
+                return f"({self._term(inside)} & has_bit({self._read(role, (row,))}, {self.of(column)}))"
+            case RandomTable() | ListedTable():
                 t = self.parameters.name(BlockLists(table, _row_size(row), False))
                 sizes = f"{t}_first_row, {t}_size_0, {t}_size_1, {t}_stride_0"
-                return f"in_list({t}_ptr, {self.of(row)}, {self.of(column)}, {sizes})"
+                listed = f"in_list({t}_ptr, {self.of(row)}, {self.of(column)}, {sizes})"
+                if isinstance(table, RandomTable):
+                    return listed
+                return f"({self._term(conj(le(0, row), le(add(row, 1), Sym(f'{t}_size_0'))))} & {listed})"
 
 
 def _row_size(row: Expr) -> int:

@@ -27,6 +27,7 @@ from spattn.expressions.nodes import (
     InTable,
     K,
     Le,
+    Length,
     Max,
     Member,
     Min,
@@ -280,6 +281,11 @@ def negate(arg: Bool) -> Bool:
             return Not(arg)
 
 
+def whole(condition: Bool) -> Bool:
+    """`condition` as one guard, which no rule takes apart."""
+    return eq(select(condition, 1, 0), 1)
+
+
 def children(node: Node) -> tuple[Node, ...]:
     """The expressions directly below `node`."""
     match node:
@@ -340,7 +346,7 @@ def _substitute(node: Node, values: Mapping[Node, Node]) -> Node:
         return substitute_bool(part, values)
 
     match node:
-        case Int() | Sym() | Truth():
+        case Int() | Sym() | Truth() | Length():
             return node
         case Sum(terms, constant):
             return add(constant, *(scale(expr(term), coefficient) for term, coefficient in terms))

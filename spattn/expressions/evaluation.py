@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from spattn.expressions.algebra import relative_inner
 from spattn.expressions.nodes import (
     And,
+    BitTable,
     Bool,
     DocumentBound,
     Documents,
@@ -22,6 +23,8 @@ from spattn.expressions.nodes import (
     Int,
     InTable,
     Le,
+    Length,
+    ListedTable,
     Max,
     Member,
     Min,
@@ -52,11 +55,20 @@ class Reads(Protocol):
     def read(self, tensor: str | DocumentBound, index: tuple[IntArray, ...], env: Env) -> IntArray:
         """Entries of a tensor or of the ends of documents, each index clipped into it."""
 
+    def length(self, tensor: str) -> int:
+        """How many entries the last dimension has."""
+
+    def has_bit(self, tensor: str, row: IntArray, column: IntArray, env: Env) -> BoolArray:
+        """Has the entry `row` the bit `column`? Outside the tensor none has."""
+
     def has_token(self, tensor: str, position: IntArray, length: IntArray, env: Env) -> BoolArray:
         """Is `position` among the tensor's tokens, negative ones counted from `length`?"""
 
     def in_given(self, tensor: str, row: IntArray, column: IntArray, env: Env) -> BoolArray:
         """Is the block marked? Outside the table nothing is."""
+
+    def in_listed(self, tensor: str, row: IntArray, column: IntArray, env: Env) -> BoolArray:
+        """Is the block in the list of its row?"""
 
     def in_random(self, table: RandomTable, key_blocks: int, row: IntArray, column: IntArray, env: Env) -> BoolArray:
         """Is block `column` among those drawn for block `row`?"""
@@ -99,6 +111,8 @@ def _integer(node: Expr, env: Env, reads: Reads) -> IntArray:
             return np.where(_boolean(condition, env, reads), value(then), value(otherwise))
         case Read(tensor, index):
             return reads.read(tensor, tuple(map(value, index)), env)
+        case Length(tensor):
+            return np.asarray(reads.length(tensor), np.int64)
     raise AssertionError(f"no value for {node!r}")
 
 
@@ -123,6 +137,10 @@ def _boolean(node: Bool, env: Env, reads: Reads) -> BoolArray:
             return _member(value(position), tokens, value(length), env, reads)
         case InTable(GivenTable(tensor), row, column):
             return reads.in_given(tensor, value(row), value(column), env)
+        case InTable(ListedTable(tensor), row, column):
+            return reads.in_listed(tensor, value(row), value(column), env)
+        case InTable(BitTable(tensor), row, column):
+            return reads.has_bit(tensor, value(row), value(column), env)
         case InTable(RandomTable() as table, row, column):
             return reads.in_random(table, int(value(table.key_blocks)), value(row), value(column), env)
         case SameSegment(documents, left, right):

@@ -164,6 +164,13 @@ class Read(Expr):
 
 
 @frozen
+class Length(Expr):
+    """How many entries the last dimension of a tensor has."""
+
+    tensor: str
+
+
+@frozen
 class Bool:
     """A truth value."""
 
@@ -250,10 +257,33 @@ class GivenTable:
 
 
 @frozen
+class ListedTable:
+    """An integer tensor `[.., query blocks, 1 + n]` of lists: how many blocks a query block has, then these, ascending.
+
+    One list serves all query blocks, and none before the first; outside of several nothing is allowed. A dimension of
+    heads may have one for each group of neighbours.
+    """
+
+    tensor: str
+
+
+@frozen
+class BitTable:
+    """An integer tensor `[.., rows]`: bit j of entry i marks column j of row i; outside it nothing is allowed."""
+
+    tensor: str
+
+
+Table = RandomTable | GivenTable | ListedTable | BitTable
+MAX_BITS = 63
+"""Columns of a table of bits: those of 64 bits less the sign."""
+
+
+@frozen
 class InTable(Bool):
     """Block `column` is marked for block `row` in the table (of this batch entry and head)."""
 
-    table: RandomTable | GivenTable
+    table: Table
     row: Expr
     column: Expr
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from spattn.errors import ArgumentError, BindError
 from spattn.expressions.documents import DocumentArrays
 from spattn.expressions.evaluation import BoolArray, Env, IntArray
-from spattn.expressions.nodes import DocumentBound, Documents, RandomTable, Tokens
+from spattn.expressions.nodes import MAX_BITS, DocumentBound, Documents, RandomTable, Tokens
 from spattn.philox import random_blocks
 
 Array = NDArray[Any]
@@ -27,7 +27,7 @@ class Tensors:
     Args:
         values: Arrays by name: integers or truth values. Documents are ids, one a key or a row, with batch entries
             before; segments are cumulative lengths `[n]`; tokens are 0-D, `[n]` or `[batch, n]`; lengths 0-D or
-            `[batch]`; tables `[.., query blocks, key blocks]`.
+            `[batch]`; tables `[.., query blocks, key blocks]`; lists of blocks `[.., query blocks, 1 + n]`.
         kv_len: Number of keys.
         batch_size: Number of batch entries.
         num_heads: Number of query heads.
@@ -52,6 +52,7 @@ class Tensors:
         self._kv_len, self._sizes = kv_len, (batch_size, num_heads)
         self._q_len, self._longer = kv_len if q_len is None else q_len, longer
         self._documents: dict[object, IntArray] = {}
+        self._tables: dict[str, BoolArray] = {}
         self._random: dict[tuple[RandomTable, int, int, int, int], BoolArray] = {}
 
     @property
@@ -99,6 +100,20 @@ class Tensors:
         """Whether documents differ between batch entries."""
         return any(self._get(name).ndim > 1 for name in documents.tensors) and self._sizes[0] > 1
 
+    def length(self, tensor: str) -> int:
+        """How many entries the last dimension has."""
+        array = self._get(tensor)
+        if not array.ndim:
+            raise ArgumentError("E060", f"{tensor} is a number; it has a dimension at least")
+        return int(array.shape[-1])
+
+    def has_bit(self, tensor: str, row: IntArray, column: IntArray, env: Env) -> BoolArray:
+        """Has the entry `row` the bit `column`? Outside the tensor none has."""
+        words = self._get(tensor).astype(np.int64)
+        inside = (row >= 0) & (row < self.length(tensor)) & (column >= 0) & (column < MAX_BITS)
+        word = self._entries(tensor, words, (row,), env)
+        return np.asarray(inside & ((word >> np.clip(column, 0, MAX_BITS - 1)) & 1 != 0))
+
     def has_token(self, tensor: str, position: IntArray, length: IntArray, env: Env) -> BoolArray:
         """Is `position` among the tensor's tokens, negative ones counted from `length`?"""
         tokens = np.atleast_1d(self._get(tensor)).astype(np.int64)
@@ -119,6 +134,13 @@ class Tensors:
         if not rows or not columns:
             return np.asarray(inside)
         return np.asarray(inside & self._entries(tensor, table, (row, column), env).astype(np.bool_))
+
+    def in_listed(self, tensor: str, row: IntArray, column: IntArray, env: Env) -> BoolArray:
+        """Is the block in the list of its row? One list is that of all rows from the first one on."""
+        marked = self._marked(tensor)
+        rows, columns = marked.shape[-2:]
+        inside = (row >= 0) & ((row < rows) | (rows == 1)) & (column >= 0) & (column < columns)
+        return np.asarray(inside & self._entries(tensor, marked, (row, column), env))
 
     def in_random(self, table: RandomTable, key_blocks: int, row: IntArray, column: IntArray, env: Env) -> BoolArray:
         """Is block `column` among those drawn for block `row`?"""
@@ -173,6 +195,25 @@ class Tensors:
             cut = {side.tensor: lengths[name] for side, name in sides if not side.cumulative}
             arrays = {name: one[..., : cut[name]] if name in cut else one for name, one in arrays.items()}
         return DocumentArrays(documents, arrays, lengths, self._sizes[0])
+
+    def _marked(self, tensor: str) -> BoolArray:
+        """Lists of blocks as the table `[.., rows, blocks]` that they mark, kept for the next reader."""
+        if tensor not in self._tables:
+            lists = self._get(tensor)
+            if lists.ndim < 2 or 0 in lists.shape[-2:]:
+                shape = f"it has shape {list(lists.shape)}"
+                raise ArgumentError("E060", f"{tensor} holds lists of blocks, [query blocks, 1 + n], and {shape}")
+            count, blocks = lists[..., :1].astype(np.int64), lists[..., 1:].astype(np.int64)
+            # a block of one position at least: none has the number of the length
+            listed = (np.arange(blocks.shape[-1]) < count) & (blocks >= 0) & (blocks < self._kv_len)
+            width = int(blocks.max(where=listed, initial=-1)) + 1
+            marked = np.zeros((*lists.shape[:-1], width + 1), np.bool_)
+            np.put_along_axis(marked, np.where(listed, blocks, width), True, axis=-1)
+            if lists.ndim == 4 and lists.shape[1] > 1 and self._sizes[1] % lists.shape[1] == 0:
+                marked = np.repeat(marked, self._sizes[1] // lists.shape[1], axis=1)
+            marked[..., width] = False
+            self._tables[tensor] = marked
+        return self._tables[tensor]
 
     def _drawn(self, table: RandomTable, key_blocks: int, first: int, stop: int, heads: int) -> BoolArray:
         """`[heads, stop - first, key_blocks]`: the whole table, kept for the next reader."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from spattn.expressions.nodes import (
     And,
+    BitTable,
     Bool,
     Eq,
     Expr,
@@ -12,6 +13,8 @@ from spattn.expressions.nodes import (
     Int,
     InTable,
     Le,
+    Length,
+    ListedTable,
     Max,
     Member,
     Min,
@@ -26,6 +29,7 @@ from spattn.expressions.nodes import (
     Select,
     Sum,
     Sym,
+    Table,
     Tokens,
     Truth,
 )
@@ -57,10 +61,14 @@ def _text(node: Expr | Bool) -> str:
             return f"({text(then)} if {text(condition)} else {text(otherwise)})"
         case Read(tensor, index):
             return f"{tensor}[{', '.join(map(text, index))}]" if index else str(tensor)
+        case Length(tensor):
+            return f"len({tensor})"
         case Truth(value):
             return str(value).lower()
         case Le(left, right):
             return f"{_bare(left)} <= {_bare(right)}"
+        case Eq(Select(condition, Int(1), Int(0)), Int(1)):
+            return f"({text(condition)})"
         case Eq(left, right):
             return f"{_bare(left)} == {_bare(right)}"
         case And(args):
@@ -75,6 +83,10 @@ def _text(node: Expr | Bool) -> str:
             return f"{documents.queries}[{text(left)}] == {documents.keys}[{text(right)}]"
         case Relative(documents, inner):
             return f"within({documents}: {text(inner)})"
+        case InTable(ListedTable(tensor), row, column):
+            return f"{_bare(column)} in {tensor}[{text(row)}]"
+        case InTable(BitTable(tensor), row, column):
+            return f"bit {_bare(column)} of {tensor}[{text(row)}]"
         case InTable(table, row, column):
             return f"{table_text(table)}[{text(row)}, {text(column)}]"
     raise AssertionError(node)
@@ -111,10 +123,10 @@ def _slice(run: list[int]) -> str:
     return f"{run[0]}:{run[-1] + 1}" if run[-1] != -1 else f"{run[0]}:"
 
 
-def table_text(table: RandomTable | GivenTable) -> str:
+def table_text(table: Table) -> str:
     """A table by the atom that made it."""
     match table:
-        case GivenTable(tensor):
+        case GivenTable(tensor) | ListedTable(tensor) | BitTable(tensor):
             return tensor
         case RandomTable(count, seed, past, _):
             return f"random({count}, seed={seed}{', past=true' if past else ''})"

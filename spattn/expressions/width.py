@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from spattn.expressions.algebra import subexpressions
-from spattn.expressions.nodes import Expr, FloorDiv, Int, Max, Min, Mod, Mul, Node, Select, Sum, Sym
+from spattn.expressions.nodes import MAX_BITS, Expr, FloorDiv, Int, Length, Max, Min, Mod, Mul, Node, Select, Sum, Sym
 
 LONGEST = 1 << 30
 """No position reaches it, and no length passes it."""
@@ -47,6 +47,8 @@ class Width:
                 return value, value
             case Sym(name):
                 return self.known.get(name, POSITION)
+            case Length():  # of tensors of drafts, which are asked for it
+                return 0, MAX_BITS
             case Sum(terms, constant):
                 ends = [sorted(coefficient * end for end in self.extent(term)) for term, coefficient in terms]
                 return constant + sum(low for low, _ in ends), constant + sum(high for _, high in ends)

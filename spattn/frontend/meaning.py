@@ -134,7 +134,8 @@ def free_names(node: Node) -> dict[str, str]:
     """The tensors that a call must give, and what each is.
 
     Returns:
-        name -> tokens, documents, query documents, segments, blocks, lengths or tensor.
+        name -> tokens, documents, query documents, segments, blocks, block lists, draft ancestors, draft depths,
+        lengths or tensor.
 
     Raises:
         BindError: E039, a name stands for two kinds of tensors.

@@ -30,6 +30,9 @@ class Kind(Enum):
     QUERY_DOCUMENTS = "the name of a tensor of the queries' document ids, or segments(..) of cumulative lengths"
     LENGTHS = "the name of a tensor of lengths"
     BLOCKS = "the name of a tensor of blocks"
+    ANCESTORS = "the name of a tensor of drafted tokens' ancestors"
+    DEPTHS = "the name of a tensor of drafted tokens' depths"
+    LISTS = "the name of a tensor of lists of blocks"
     PATTERN = "a pattern"
     CONDITION = "a condition on q and k"
 
@@ -41,6 +44,9 @@ ROLES = {
     Kind.QUERY_DOCUMENTS: "query documents",
     Kind.LENGTHS: "lengths",
     Kind.BLOCKS: "blocks",
+    Kind.LISTS: "block lists",
+    Kind.ANCESTORS: "draft ancestors",
+    Kind.DEPTHS: "draft depths",
 }
 CHOICES = {Kind.FLAG: ("true", "false"), Kind.BORDER: ("shift", "cut")}
 

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from spattn.expressions.algebra import add, conj, floordiv, lt, same_document
+from spattn.expressions.algebra import (
+    add,
+    conj,
+    disj,
+    floordiv,
+    le,
+    lt,
+    maximum,
+    minimum,
+    same_document,
+    select,
+    sub,
+    substitute_bool,
+    whole,
+)
+from spattn.expressions.nearby import nearby
 from spattn.expressions.nodes import (
     KV_LEN,
+    MAX_BITS,
     B,
+    BitTable,
     Bool,
     GivenTable,
     InTable,
     K,
+    Length,
+    ListedTable,
     Q,
     RandomTable,
     Read,
@@ -35,6 +54,26 @@ def _within(a: Arguments) -> Bool:
 def _blocks(a: Arguments) -> Bool:
     size = a.integer("size")
     return InTable(GivenTable(a.word("table")), floordiv(Q, size), floordiv(K, size))
+
+
+def _listed_blocks(a: Arguments) -> Bool:
+    size = a.integer("size")
+    return InTable(ListedTable(a.word("lists")), floordiv(Q, size), floordiv(K, size))
+
+
+def _draft(a: Arguments) -> Bool:
+    depth, pattern = a.word("depth"), a.pattern("A")
+    first = sub(KV_LEN, Length(depth))
+    index = sub(Q, first)
+    farthest = MAX_BITS - 1
+    # a depth is 0 .. index, so that q moves back, less far than there are bits
+    down = maximum(minimum(Read(depth, (index,)), index, farthest), 0)
+    at = select(le(first, Q), add(first, down), Q)
+    older = conj(lt(minimum(Q, K), first), substitute_bool(pattern, {Q: at}))
+    drafted = InTable(BitTable(a.word("ancestors")), index, sub(K, first))
+    # where it may hold, affine, so that walks have bounds; then whether it does
+    near = disj(nearby(pattern, farthest), conj(le(sub(KV_LEN, MAX_BITS), K), le(K, Q)))
+    return conj(near, whole(disj(older, conj(le(K, Q), drafted))))
 
 
 IDS = Parameter("ids", Kind.DOCUMENTS)
@@ -76,6 +115,28 @@ TABLES = (
         ((Parameter("table", Kind.BLOCKS), Parameter("size", Kind.INTEGER, Integer(64), minimum=1)),),
         _blocks,
         "Blocks marked in a tensor: table[b, h, q//size, k//size].",
+        outermost=True,
+    ),
+    AtomSpec(
+        "listed_blocks",
+        ((Parameter("lists", Kind.LISTS), Parameter("size", Kind.INTEGER, Integer(64), minimum=1)),),
+        _listed_blocks,
+        "Blocks in a list: lists[b, h, q//size] is how many k//size it has, then these, ascending, then -1; a single "
+        "list serves all queries, and a head of k and v all that share it.",
+        outermost=True,
+    ),
+    AtomSpec(
+        "draft",
+        (
+            (
+                Parameter("ancestors", Kind.ANCESTORS),
+                Parameter("depth", Kind.DEPTHS),
+                Parameter("A", Kind.PATTERN),
+            ),
+        ),
+        _draft,
+        "The last m positions are a tree of drafted tokens: i has those j <= i whose bit is in ancestors[i], and older "
+        "keys where A holds for q = kv_len - m + depth[i]; earlier queries have A.",
         outermost=True,
     ),
     AtomSpec(

@@ -117,7 +117,7 @@ def _read_name(context: Context, name: Token, parameter: Parameter) -> Value | N
         case Kind.INDICES | Kind.OFFSETS | Kind.NUMBERS:
             entry = _read_entry(context, name, parameter)
             return IndexSet((entry,), span=span) if entry else None
-        case Kind.DOCUMENTS | Kind.QUERY_DOCUMENTS | Kind.LENGTHS | Kind.BLOCKS:
+        case kind if kind in ROLES:
             return _read_tensor(context, name)
     _wrong(context, name, parameter)
     return None

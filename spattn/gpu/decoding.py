@@ -16,6 +16,7 @@ import torch
 
 from spattn.call.prepared import Prepared
 from spattn.call.request import CompiledPattern
+from spattn.codegen.parameters import BlockLists, Role
 from spattn.codegen.tile import Tile
 from spattn.gpu.forward import current
 from spattn.gpu.frame import Frame
@@ -43,7 +44,7 @@ def refusal(plans: CompiledPattern, sizes: StepSizes) -> str | None:
     if plans.reads_batch:
         return "the pattern tells batch entries apart, and a step has requests"
     for values in plans.groups(1, sizes.num_q_heads):
-        lack = lacking(plans, values, True, BY_REQUEST)
+        lack = lacking(plans, values, True, BY_REQUEST, gradients=False)
         if lack is not None:
             return f"each request has a length of its own, and the pattern reads {lack.what}"
     return None
@@ -113,6 +114,11 @@ class _HeadGroup:
         """One launch."""
         inputs = self._inputs.tensors(prepared)
         numbers = self._inputs.numbers(inputs)
-        by_head = any(one[1] for one in numbers)
+        by_head = any(map(self._differs, self._source.roles, numbers))
         packed = True in self._launchers and not by_head
         self._launchers[packed].run(step, cache, inputs, numbers)
+
+    def _differs(self, role: Role, numbers: tuple[int, ...]) -> bool:
+        """Have query heads that share keys tensors of their own?"""
+        together = isinstance(role, BlockLists) and role.grouped and numbers[-1] % self._sizes.group_size == 0
+        return bool(numbers[1]) and not together

@@ -30,7 +30,7 @@ from spattn.codegen.parameters import (
 )
 from spattn.errors import ArgumentError
 from spattn.expressions.evaluation import evaluate
-from spattn.expressions.nodes import GivenTable, RandomTable, Tokens
+from spattn.expressions.nodes import GivenTable, ListedTable, RandomTable, Tokens
 from spattn.expressions.tensors import NOTHING
 from spattn.expressions.width import LONGEST
 from spattn.gpu import derivations
@@ -104,7 +104,11 @@ def _numbers_of(role: Role, tensor: torch.Tensor, frame: Frame) -> tuple[int, ..
         numbers += [tensor.shape[i], tensor.stride(i)]
     if isinstance(role, BlockLists):
         first, _ = frame.blocks(role.size, keys=role.transposed)
-        numbers.append(0 if frame.positions.by_request else first)
+        numbers.append(0 if frame.positions.by_request or role.given else first)
+        if role.given and tensor.shape[extra] == 1:
+            numbers[2:4] = LONGEST, 0  # one list for all rows
+        if role.grouped:
+            numbers.append(frame.num_heads // tensor.shape[1] if extra == 2 and tensor.shape[1] > 1 else 1)
     return tuple(numbers)
 
 
@@ -127,6 +131,11 @@ def _tensor(role: Role, frame: Frame, prepared: Prepared) -> torch.Tensor:
         case BlockLists(table, size, transposed):
             if isinstance(table, RandomTable):
                 return _random_lists(table, size, transposed, frame)
+            if role.given:
+                return _given_lists(prepared[table.tensor])
+            if isinstance(table, ListedTable):
+                return _inverse_lists(table, size, frame, prepared)
+            assert isinstance(table, GivenTable), "no walk follows a table of bits"
             return _block_lists(table, size, transposed, frame, prepared)
 
 
@@ -141,6 +150,33 @@ def _block_lists(table: GivenTable, size: int, transposed: bool, frame: Frame, p
         return derivations.block_lists(entries, rows, columns, transposed=transposed)(entries)
 
     return prepared.derived(("blocks", table, rows, columns, transposed), (table.tensor,), made)
+
+
+def _given_lists(lists: torch.Tensor) -> torch.Tensor:
+    """As they are, where kernels can read them so."""
+    lists = lists.to(torch.int32)
+    return lists if lists.stride(-1) == 1 else lists.contiguous()
+
+
+def _inverse_lists(table: ListedTable, size: int, frame: Frame, prepared: Prepared) -> torch.Tensor:
+    """Of each block of keys the blocks of queries that list it."""
+    rows, columns = frame.blocks(size, keys=True), frame.blocks(size, keys=False)
+    if frame.positions.by_request:  # of the longest, and a list for what is outside
+        longest = max(frame.positions.kv_len, frame.queries[1])
+        rows, columns = (0, -(-frame.positions.kv_len // size) + 1), (0, -(-longest // size))
+
+    def made() -> torch.Tensor:
+        lists = prepared[table.tensor]
+        width = max(rows[1], 1)
+        counts, blocks = lists[..., :1], lists[..., 1:]
+        listed = (torch.arange(blocks.shape[-1], device=lists.device) < counts) & (blocks >= 0) & (blocks < width)
+        marked = torch.zeros((*lists.shape[:-1], width + 1), dtype=torch.int8, device=lists.device)
+        marked = marked.scatter_(-1, torch.where(listed, blocks, width).long(), 1)[..., :width]
+        if marked.shape[-2] == 1:
+            marked = marked.expand(*marked.shape[:-2], max(columns[1], 1), width)
+        return derivations.block_lists(marked, rows, columns, transposed=True)(marked)
+
+    return prepared.derived(("lists", table, rows, columns), (table.tensor,), made)
 
 
 def _values(name: str, rank: int, prepared: Prepared) -> torch.Tensor:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from spattn.call.request import CompiledPattern, Request
 from spattn.codegen.parameters import BlockLists, DocumentBounds, DocumentIds, Membership, Role
 from spattn.expressions.algebra import subexpressions
-from spattn.expressions.nodes import KV_LEN, Documents, RandomTable, Relative
+from spattn.expressions.nodes import KV_LEN, Documents, ListedTable, RandomTable, Relative
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,12 @@ class Known:
     Attributes:
         framed: Does the pattern speak of positions within documents?
         longest: Does a number say how long the longest whole is?
+        last: Does one say where the last row of any request stands?
     """
 
     framed: bool
     longest: bool
+    last: bool
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,15 @@ LACKS: Mapping[str, Lack] = {
         "random blocks, drawn among those of one length",
         lambda role, known: isinstance(role, BlockLists) and isinstance(role.table, RandomTable),
     ),
+    "lists": Lack(
+        "lists of blocks, and no number says which blocks there are at most",
+        lambda role, known: (
+            isinstance(role, BlockLists)
+            and isinstance(role.table, ListedTable)
+            and role.transposed
+            and not (known.longest and known.last)
+        ),
+    ),
 }
 """By name."""
 
@@ -80,12 +91,20 @@ def lacks(plans: CompiledPattern, request: Request) -> str | None:
 
 
 def lacking(
-    plans: CompiledPattern, values: tuple[bool, ...], by_residue: bool, by_request: tuple[str, ...]
+    plans: CompiledPattern,
+    values: tuple[bool, ...],
+    by_residue: bool,
+    by_request: tuple[str, ...],
+    *,
+    gradients: bool = True,
 ) -> Lack | None:
     """The row of the table that a group of heads meets, if any."""
     condition = plans.layout_of(values, by_residue).condition
     framed = any(isinstance(part, Relative) for part in subexpressions(condition))
-    known = Known(framed, longest=not {"k_offset", "kv_len"} & {*by_request})
-    sources = plans.module_of(values, by_residue), plans.backward_module_of(values, by_residue)
+    longest = not {"k_offset", "kv_len"} & {*by_request}
+    known = Known(framed, longest, last="q_offset" not in by_request)
+    sources = [plans.module_of(values, by_residue)]
+    if gradients:
+        sources.append(plans.backward_module_of(values, by_residue))
     roles = [role for source in sources for one in source.passes for role in one.roles]
     return next((row for role in roles for row in LACKS.values() if row.holds(role, known)), None)

@@ -21,6 +21,7 @@ from spattn.codegen.module import KernelSource
 from spattn.codegen.parameters import TokenList
 from spattn.codegen.signature import Signature
 from spattn.codegen.tile import Tile, padded, repair_tile
+from spattn.expressions.nodes import ListedTable
 from spattn.expressions.width import LONGEST
 from spattn.gpu.extent import Extent
 from spattn.gpu.kernel_launch import MAX_INT32, Kernel, KernelLaunch, kind_of
@@ -333,6 +334,8 @@ def _fits(walk: Walk, columns: tuple[int, int], block_n: int) -> bool:
     match walk.keys:
         case Affine(step, _):
             return (stop - first) // step >= block_n
+        case Blocks(ListedTable(), _, False) if first:
+            return False  # a list may name blocks of keys that are not given
         case Blocks(_, size):
             return first % size == 0 and min(size, stop - first) >= block_n
     return True

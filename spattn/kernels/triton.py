@@ -120,6 +120,29 @@ def in_list(pointer, row, value, first_row, rows, width, stride_row):
 
 
 @triton.jit
+def given_list(pointer, row, rows, width, stride_row):
+    """The list of a row, which may lie outside of all, and how many blocks it has."""
+    inside = (row >= 0) & (row < rows)
+    pointer += tl.where(inside, row, 0).to(tl.int64) * stride_row
+    count = tl.minimum(tl.maximum(tl.load(pointer), 0), width - 1)
+    return pointer, tl.where(inside, count, 0)
+
+
+@triton.jit
+def listed_block(block, size):
+    """A block of positions that count, else the one past them all."""
+    last: tl.constexpr = NOWHERE // size
+    return tl.where((block < 0) | (block > last), last, block)
+
+
+@triton.jit
+def has_bit(word, place):
+    """Has a number of 64 bits the bit at a place?"""
+    shift = tl.minimum(tl.maximum(place, 0), 62)
+    return (place == shift) & (((word.to(tl.int64) >> shift.to(tl.int64)) & 1) != 0)
+
+
+@triton.jit
 def in_tokens(pointer, position, length, size, stride):
     """Is position one of the tokens, which count from length where they are negative?"""
     found = (position < 0) & (length < 0)

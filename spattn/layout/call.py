@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from spattn.expressions.algebra import subexpressions
 from spattn.expressions.evaluation import IntArray, evaluate
 from spattn.expressions.nodes import (
+    BitTable,
     Bool,
     Expr,
     GivenTable,
     InTable,
+    ListedTable,
     Member,
     RandomTable,
     Read,
@@ -93,8 +95,10 @@ def spread(condition: Bool, tensors: Tensors) -> Spread:
                 axes = (name == "b", name == "h")
             case InTable(RandomTable(), _, _):
                 axes = (False, True)
-            case InTable(GivenTable(tensor), _, _):
+            case InTable(GivenTable(tensor) | ListedTable(tensor), _, _):
                 axes = tensors.spread(tensor, 2)
+            case InTable(BitTable(tensor), _, _):
+                axes = tensors.spread(tensor, 1)
             case Read(tensor, index):
                 axes = tensors.spread(tensor, len(index))
             case Member(_, tokens, _):

@@ -19,11 +19,10 @@ from spattn.expressions.nodes import (
     Bool,
     Documents,
     Expr,
-    GivenTable,
     Int,
     Le,
-    RandomTable,
     Sym,
+    Table,
     Tokens,
 )
 from spattn.relation.bounds import BEGIN, LAST, Range
@@ -41,7 +40,7 @@ class Listed(IndexMap):
 class Blocks(IndexMap):
     """`size * list[v // size] + v % size`, the list of the row's block in a table; `transposed`: of the column's."""
 
-    table: RandomTable | GivenTable
+    table: Table
     size: int
     transposed: bool = False
 

@@ -15,7 +15,6 @@ from spattn.expressions.nodes import (
     Bool,
     Expr,
     FloorDiv,
-    GivenTable,
     Int,
     InTable,
     K,
@@ -23,6 +22,7 @@ from spattn.expressions.nodes import (
     Q,
     RandomTable,
     Sym,
+    Table,
 )
 from spattn.layout.axes import axis_range
 from spattn.layout.ir import Blocks, Box, Listed
@@ -204,7 +204,7 @@ def _driver(guard: Bool) -> tuple[Bool, IndexMap] | None:
     return None
 
 
-def _framed(table: RandomTable | GivenTable) -> bool:
+def _framed(table: Table) -> bool:
     return isinstance(table, RandomTable) and not symbols(table.key_blocks) <= {"kv_len"}
 
 

@@ -33,6 +33,7 @@ from spattn.expressions.nodes import (
     Q_OFFSET,
     TRUE,
     And,
+    BitTable,
     Bool,
     DocumentBound,
     Expr,
@@ -41,6 +42,8 @@ from spattn.expressions.nodes import (
     Int,
     InTable,
     K,
+    Length,
+    ListedTable,
     Member,
     Mod,
     Mul,
@@ -279,7 +282,7 @@ def _subject(guard: Guard) -> object:
             return tokens
         case InTable(RandomTable(count, seed, past, _), _, _):
             return count, seed, past
-        case InTable(GivenTable() as table, _, _):
+        case InTable(GivenTable() | ListedTable() | BitTable() as table, _, _):
             return table
         case SameSegment(documents, _, _):
             return documents
@@ -296,7 +299,7 @@ def _numbers(node: Node) -> list[Node]:
 
 def _is_number(expr: Expr) -> bool:
     match expr:
-        case Mul() | Read() | Select():
+        case Mul() | Read() | Length() | Select():
             return True
         case FloorDiv(_, divisor) | Mod(_, divisor):
             return not (isinstance(divisor, Int) and divisor.value > 0)

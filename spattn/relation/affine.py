@@ -47,6 +47,7 @@ from spattn.expressions.nodes import (
     Int,
     InTable,
     Le,
+    Length,
     Max,
     Member,
     Min,
@@ -88,7 +89,7 @@ def is_affine(node: Bool) -> bool:
     """Can isl hold `node`: sums, floors and remainders by constants, minima, maxima, and nothing read from a tensor?"""
     for part in subexpressions(node):
         match part:
-            case Mul() | Read() | Member() | InTable() | SameSegment() | Relative() | Select():
+            case Mul() | Read() | Length() | Member() | InTable() | SameSegment() | Relative() | Select():
                 return False
             case FloorDiv(_, divisor) | Mod(_, divisor) if not isinstance(divisor, Int) or divisor.value < 1:
                 return False

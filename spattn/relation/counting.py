@@ -21,10 +21,12 @@ from spattn.expressions.evaluation import IntArray
 from spattn.expressions.nodes import (
     FALSE,
     TRUE,
+    BitTable,
     Bool,
     GivenTable,
     InTable,
     K,
+    ListedTable,
     Member,
     RandomTable,
     Read,
@@ -124,7 +126,7 @@ def _spread(condition: Bool) -> tuple[bool, bool]:
 
 def _is_tensor(part: object) -> bool:
     match part:
-        case Read() | SameSegment() | Relative() | InTable(GivenTable(), _, _):
+        case Read() | SameSegment() | Relative() | InTable(GivenTable() | ListedTable() | BitTable(), _, _):
             return True
         case Member(_, tokens, _):
             return bool(tokens.tensors)

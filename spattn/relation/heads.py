@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from spattn.expressions.algebra import children, subexpressions, substitute_bool, symbols
 from spattn.expressions.evaluation import evaluate
-from spattn.expressions.nodes import Bool, InTable, Member, Node, Read, SameSegment, Truth
+from spattn.expressions.nodes import Bool, InTable, Length, Member, Node, Read, SameSegment, Truth
 from spattn.expressions.tensors import NOTHING
 
 PAIR = {"h", "b", "num_heads", "batch_size"}
@@ -40,7 +40,7 @@ def _reads(node: Node) -> bool:
     match node:
         case Member(_, tokens, _):
             return bool(tokens.tensors)
-        case Read() | InTable() | SameSegment():
+        case Read() | Length() | InTable() | SameSegment():
             return True
     return False
 

@@ -15,7 +15,19 @@ import numpy as np
 from spattn.errors import MissingDependencyError, UnsupportedError
 from spattn.expressions.algebra import conj, disj, negate, subexpressions, symbols
 from spattn.expressions.evaluation import evaluate
-from spattn.expressions.nodes import FALSE, And, Bool, GivenTable, InTable, Member, Or, Read, SameSegment
+from spattn.expressions.nodes import (
+    FALSE,
+    And,
+    BitTable,
+    Bool,
+    GivenTable,
+    InTable,
+    ListedTable,
+    Member,
+    Or,
+    Read,
+    SameSegment,
+)
 from spattn.expressions.tensors import Tensors
 from spattn.frontend.meaning import disjuncts, meaning
 from spattn.frontend.syntax import Node
@@ -218,7 +230,7 @@ def _searched(condition: Bool, first: bool, lengths: Sequence[int]) -> Witness |
 
 def _is_given(part: object) -> bool:
     match part:
-        case Read() | SameSegment() | InTable(GivenTable(), _, _):
+        case Read() | SameSegment() | InTable(GivenTable() | ListedTable() | BitTable(), _, _):
             return True
         case Member(_, tokens, _):
             return bool(tokens.tensors)

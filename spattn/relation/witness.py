@@ -11,7 +11,18 @@ import numpy as np
 from spattn.errors import SpattnError
 from spattn.expressions.algebra import substitute
 from spattn.expressions.evaluation import IntArray, evaluate
-from spattn.expressions.nodes import Bool, DocumentBound, Expr, GivenTable, InTable, Member, Read, SameSegment, Side
+from spattn.expressions.nodes import (
+    Bool,
+    DocumentBound,
+    Expr,
+    GivenTable,
+    InTable,
+    ListedTable,
+    Member,
+    Read,
+    SameSegment,
+    Side,
+)
 from spattn.expressions.tensors import Tensors
 from spattn.relation.abstraction import Abstraction, Assignment
 
@@ -103,6 +114,15 @@ def _entry(side: Side, role: str) -> str:
     return f"{side.tensor} {'segments' if side.cumulative else role}"
 
 
+def _lists(marked: list[tuple[int, ...]], last: int) -> IntArray:
+    """Lists of the blocks `marked`, pairs of row and column, of rows 0 to `last`."""
+    rows = [sorted(column for row, column in marked if row == i) for i in range(last + 1)]
+    lists = np.full((last + 1, 1 + max(map(len, rows))), -1, np.int64)
+    for one, columns in zip(lists, rows, strict=True):
+        one[: 1 + len(columns)] = len(columns), *columns
+    return lists
+
+
 def _documents(role: str, marked: list[int], length: int) -> IntArray:
     """A tensor of documents: those of one side begin at the indices `marked`, those of two have 1 there and 0 else."""
     cuts = [i for i in marked if 0 < i < length]
@@ -152,6 +172,8 @@ class _Tensors:
                         self.put(f"{name} tokens", (self.value(position),), 1)
             case InTable(GivenTable(name), row, column):
                 self.put(name, (max(self.value(row), 0), max(self.value(column), 0)), int(truth))
+            case InTable(ListedTable(name), row, column):
+                self.put(f"{name} lists", (max(self.value(row), 0), max(self.value(column), 0)), int(truth))
             case SameSegment(documents, left, right) if documents.two_sided:
                 self.put(_entry(documents.queries, "ids"), (max(self.value(left), 0),), 0)
                 at = NO_SEGMENT if documents.keys.cumulative else max(self.value(right), 0)
@@ -180,6 +202,8 @@ class _Tensors:
         name, _, role = key.partition(" ")
         if role == "tokens":
             return name, np.asarray(sorted(index[0] for index in entries), np.int64)
+        if role == "lists":
+            return name, _lists([index for index, value in entries.items() if value], max(entries)[0])
         if role:
             marked = [index[0] for index, value in entries.items() if value]
             return name, _documents(role, marked, self.point["kv_len"])

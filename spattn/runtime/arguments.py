@@ -15,6 +15,7 @@ from spattn.call.prepared import Prepared
 from spattn.call.request import Request
 from spattn.call.shape import dtype_name
 from spattn.errors import ArgumentError, BindError
+from spattn.expressions.nodes import MAX_BITS
 from spattn.expressions.width import FIRST, LONGEST
 from spattn.frontend.reserved import refuse_dropout
 from spattn.runtime.placing import check_positions
@@ -68,6 +69,7 @@ def checked(
     for name, tensor in given.items():
         _role_fits(name, every[name], tensor, sizes)
         _values_fit(name, every[name], tensor)
+    _same_drafts({name: one for name, one in given.items() if every[name].startswith("draft ")})
     if score is not None:
         check_floats(score, given)
     return Request(
@@ -225,8 +227,29 @@ def _role_fits(name: str, role: str, tensor: torch.Tensor, sizes: _Sizes) -> Non
             size not in (1, whole) for size, whole in zip(tensor.shape[:-2], (batch, heads), strict=False)
         ):
             problem = f"a table whose first dimensions are batch = {batch} and heads = {heads}"
+        case "block lists" if not 2 <= tensor.dim() <= 4 or 0 in tensor.shape[-2:]:
+            problem = "lists of blocks [query blocks, 1 + n], with batch and heads before if they matter"
+        case "block lists" if any(
+            size == 0 or whole % size if i else size not in (1, whole)
+            for i, (size, whole) in enumerate(zip(tensor.shape[:-2], (batch, heads), strict=False))
+        ):
+            problem = f"lists whose first dimensions are batch = {batch} and heads, which divide {heads}"
+        case "draft ancestors" | "draft depths" if (
+            tensor.dim() not in (1, 2)
+            or not 1 <= tensor.shape[-1] <= MAX_BITS
+            or tensor.dim() == 2
+            and tensor.shape[0] not in (1, batch)
+        ):
+            problem = f"a number for each of 1 to {MAX_BITS} drafted tokens, [m] or [batch, m] = [{batch}, m]"
     if problem:
         raise ArgumentError("E060", f"{name} has shape {list(tensor.shape)}; it is {problem}", hint=hint)
+
+
+def _same_drafts(tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuses what tells of different numbers of drafted tokens."""
+    if len({one.shape[-1] for one in tensors.values()}) > 1:
+        shapes = ", ".join(f"{name} {list(one.shape)}" for name, one in tensors.items())
+        raise ArgumentError("E060", f"the drafted tokens are as many in all tensors, not {shapes}")
 
 
 def checks_values() -> bool:
@@ -236,11 +259,23 @@ def checks_values() -> bool:
 
 def _values_fit(name: str, role: str, tensor: torch.Tensor) -> None:
     """What a tensor on a CPU holds, or on a GPU by the user's word; one that is traced holds nothing yet."""
-    if role != "segments" or type(tensor) is not torch.Tensor or tensor.is_meta:
+    if type(tensor) is not torch.Tensor or tensor.is_meta or not (tensor.device.type == "cpu" or checks_values()):
         return
-    if (tensor.device.type == "cpu" or checks_values()) and bool((tensor[1:] < tensor[:-1]).any()):
+    if role == "segments" and bool((tensor[1:] < tensor[:-1]).any()):
         message = f"the cumulative lengths {name} descend"
         raise ArgumentError("E060", message, hint="document i is the positions cu[i] .. cu[i+1]-1")
+    if role == "block lists" and not _are_lists(tensor):
+        message = f"the lists {name} do not hold how many blocks there are, then these, ascending"
+        raise ArgumentError("E060", message, hint="of the blocks 3 and 5 a list is [2, 3, 5, -1, ..]")
+
+
+def _are_lists(lists: torch.Tensor) -> bool:
+    """Does each hold a count that fits it, then as many blocks, each once and ascending?"""
+    counts, blocks = lists[..., :1], lists[..., 1:]
+    width = blocks.shape[-1]
+    listed = torch.arange(width, device=lists.device) < counts
+    before = torch.cat((torch.full_like(counts, -1), blocks), -1)[..., :width]
+    return bool(((counts >= 0) & (counts <= width)).all() and (~listed | (before < blocks)).all())
 
 
 def _rows_contiguous(tensor: torch.Tensor) -> torch.Tensor:

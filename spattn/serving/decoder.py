@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -109,6 +110,8 @@ class Decoder:
             UnsupportedError: A ring does not hold what the pattern needs.
         """
         self._check(q, cache, cu_seqlens_q)
+        if isinstance(cache, Ring):
+            self._keeps_what_drafts_need(cache, tensors)
         out = self._out(q, out)
         if sinks is not None:
             check_sinks(sinks, q)
@@ -228,6 +231,17 @@ class Decoder:
                 f"the ring drops keys that {self.attention.pattern} needs: of {tokens} tokens key {key}",
                 hint="make it of this pattern: Ring.allocate(pattern.live(), ..)",
             )
+
+    def _keeps_what_drafts_need(self, ring: Ring, tensors: Mapping[str, Any]) -> None:
+        most = self.max_new + ring.rollback
+        for name, role in self.attention.pattern.free_names.items():
+            if role == "draft depths" and name in tensors and tensors[name].shape[-1] > most:
+                drafted = tensors[name].shape[-1]
+                raise ArgumentError(
+                    "E060",
+                    f"{name} tells of {drafted} drafted tokens; with max_new={self.max_new} the ring serves {most}",
+                    hint=f"Ring.allocate(.., rollback={drafted - self.max_new})",
+                )
 
 
 def _check_number(name: str, value: object) -> None:

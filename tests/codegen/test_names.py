@@ -43,6 +43,8 @@ ATOM_TEXTS = {
     "documents": "documents(ids)",
     "within": "within(ids, last(3))",
     "blocks": "blocks(table, 8)",
+    "listed_blocks": "listed_blocks(lists, 8)",
+    "draft": "draft(ancestors, depth, last(5))",
     "valid": "valid(lengths)",
     "where": "where(num_heads > 2)",
 }

@@ -48,6 +48,7 @@ def test_free_names_have_roles():
     text = "global([cls]) & documents(ids) | blocks(t, 8) & valid(n) | where(x[k] > s)"
     roles = {"cls": "tokens", "ids": "documents", "t": "blocks", "n": "lengths", "x": "tensor", "s": "tensor"}
     assert free_names(parse(text)) == roles
+    assert free_names(parse("listed_blocks(t, 8)")) == {"t": "block lists"}
     assert free_names(parse("vertical_slash(c, s)")) == {"c": "tokens", "s": "tokens"}
     assert free_names(parse("within(ids, columns(t))")) == {"ids": "documents", "t": "tokens"}
     two = free_names(parse("within(x, segments(y), causal) | packed_causal(segments(z))"))

@@ -196,7 +196,10 @@ def test_what_is_refused_has_a_witness(node: Node) -> None:
 def allowed_at(node: Node, witness: Any, length: int) -> bool:
     """Is the pair allowed in a call with `length` keys? Names that the meaning does not read are given anything."""
     neutral = {role: np.zeros(length, np.int64) for role in ("documents", "query documents")}
-    neutral |= {"segments": np.array([0, length]), "blocks": np.zeros((1, 1), np.int64)}
+    neutral |= {
+        role: np.zeros((1, 1), np.int64) for role in ("blocks", "block lists", "draft ancestors", "draft depths")
+    }
+    neutral["segments"] = np.array([0, length])
     sizes = {"num_heads": witness.num_heads, "batch_size": witness.batch_size}
     tensors = {name: witness.arrays.get(name, neutral.get(role, 0)) for name, role in free_names(node).items()}
     mask = oracle.mask(node, length, length, **sizes, tensors=tensors)

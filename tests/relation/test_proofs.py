@@ -46,6 +46,7 @@ def proved(question: Any, *conditions: Bool) -> Any:
 def in_mask(node: Node, witness: Witness) -> bool:
     """Is the pair allowed? Names that the meaning does not read, after simplification, are given anything."""
     neutral = {"documents": np.zeros(witness.kv_len, np.int64), "blocks": np.zeros((1, 1), np.int64)}
+    neutral |= dict.fromkeys(("block lists", "draft ancestors", "draft depths"), neutral["blocks"])
     sizes = {"num_heads": witness.num_heads, "batch_size": witness.batch_size}
     tensors = {name: witness.arrays.get(name, neutral.get(role, 0)) for name, role in free_names(node).items()}
     mask = oracle.mask(node, witness.kv_len, witness.kv_len, **sizes, tensors=tensors)
