@@ -44,9 +44,7 @@ def decode_0_loop_0(
     """Attends to keys k = offs_n."""
     last = k_offset + num_keys - 1
     lo_0, hi_0 = tl.maximum(first_m - 127, k_offset), tl.minimum(last_m, last)
-    full_lo_0, full_hi_0 = last_m - 127, first_m
     lo_0, tiles_0, cursor = aligned_tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
-    full_hi_0 = tl.minimum(full_hi_0, hi_0) - BLOCK_N + 1
     row_lo = offs_m - 127
     row_hi = tl.minimum(offs_m, last)
     end = tl.where(first_m <= last_m, tiles_0, 0)  # nothing for a tile without rows
@@ -108,9 +106,7 @@ def decode_1_loop_0(
     """Attends to keys k = 128*offs_n + c."""
     last = ((k_offset + num_keys - c + 127) >> 7) - 1
     lo_0, hi_0 = (k_offset - c + 127) >> 7, tl.minimum(last_m - 1, last)
-    full_lo_0, full_hi_0 = (k_offset - c + 127) >> 7, first_m - 1
     lo_0, tiles_0, cursor = aligned_tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
-    full_hi_0 = tl.minimum(full_hi_0, hi_0) - BLOCK_N + 1
     row_hi = tl.minimum(offs_m - 1, last)
     end = tl.where(first_m <= last_m, tiles_0, 0)  # nothing for a tile without rows
     begin, stop = share_of(end, done, split, tiles_each)

@@ -44,13 +44,9 @@ def decode_0_loop_0(
     """Attends to keys k = offs_n."""
     last = k_offset + num_keys - 1
     lo_0, hi_0 = k_offset, tl.minimum(tl.minimum(63, last_m), last)
-    full_lo_0, full_hi_0 = k_offset, tl.minimum(63, first_m)
     lo_1, hi_1 = tl.maximum(first_m - 4095, k_offset), tl.minimum(last_m, last)
-    full_lo_1, full_hi_1 = last_m - 4095, first_m
     lo_0, tiles_0, cursor = aligned_tiles_of(lo_0, hi_0, -NOWHERE, BLOCK_N)
-    full_hi_0 = tl.minimum(full_hi_0, hi_0) - BLOCK_N + 1
     lo_1, tiles_1, cursor = aligned_tiles_of(lo_1, hi_1, cursor, BLOCK_N)
-    full_hi_1 = tl.minimum(full_hi_1, hi_1) - BLOCK_N + 1
     before_1 = tiles_0
     end = tl.where(first_m <= last_m, before_1 + tiles_1, 0)  # nothing for a tile without rows
     begin, stop = share_of(end, done, split, tiles_each)
@@ -58,11 +54,7 @@ def decode_0_loop_0(
     for number in range(begin, stop):
         i = number
         start_n = lo_0 + i * BLOCK_N
-        full_lo = full_lo_0
-        full_hi = full_hi_0
         start_n = tl.where(i < before_1, start_n, lo_1 + (i - before_1) * BLOCK_N)
-        full_lo = tl.where(i < before_1, full_lo, full_lo_1)
-        full_hi = tl.where(i < before_1, full_hi, full_hi_1)
         load_n, offs_n, inside, loaded = columns_of(start_n, last, BLOCK_N, False, False)
         k_base, along = places_from(load_n, 1, BLOCK_N, False)
         k_at = (k_base + along).to(tl.int32)
