@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -23,6 +24,13 @@ from spattn.layout.ir import Layout
 
 MAX_KNOWN = 256
 ALIGNMENT = 16
+
+
+class _Known(NamedTuple):
+    """The tensors of a cache, and the launches that read them, by what else a step gives."""
+
+    tensors: tuple[torch.Tensor | None, ...]
+    launches: dict[Any, KernelLaunch]
 
 
 class StepLauncher:
@@ -62,7 +70,7 @@ class StepLauncher:
         )
         self._listed = None if listed is None else torch.tensor(listed, dtype=torch.int32, device=sizes.device)
         self._one = torch.ones(1, dtype=torch.float32, device=sizes.device)
-        self._known: dict[Any, KernelLaunch] = {}
+        self._caches: WeakKeyDictionary[Cache, _Known] = WeakKeyDictionary()
 
     def run(
         self, step: StepTensors, cache: Cache, inputs: Sequence[torch.Tensor], numbers: Sequence[tuple[int, ...]]
@@ -75,25 +83,22 @@ class StepLauncher:
             inputs: The run-time tensors of the pattern.
             numbers: Sizes and strides of each of these.
         """
-        tensors = [*self._tensors(step, cache), *inputs]
+        known = self._caches.get(cache)
+        own = _tensors_of(cache)
+        if known is None or any(one is not other for one, other in zip(known.tensors, own, strict=True)):
+            known = self._caches[cache] = _Known(own, {})
+        given = step.q, step.out, step.lse, step.cu_seqlens_q, step.sinks
         key = (
-            tuple((one.dtype, one.data_ptr() % ALIGNMENT == 0) for one in tensors),
-            tuple((one.shape, one.stride()) for one in tensors[:4]),
-            None if step.lse is None else step.lse.stride(),
-            cache.kv_lens.shape,
-            cache.capacity,
-            cache.page_size,
-            cache.window,
-            cache.window_base,
-            *(None if one is None else (one.shape, one.stride()) for one in _optional(step, cache)),
+            *(None if one is None else (one.shape, one.stride(), one.data_ptr() % ALIGNMENT) for one in given),
             step.scale,
-            *numbers,
+            *((one.dtype, one.data_ptr() % ALIGNMENT, *own) for one, own in zip(inputs, numbers, strict=True)),
         )
-        launch = self._known.get(key)
+        launch = known.launches.get(key)
         if launch is None:
-            if len(self._known) >= MAX_KNOWN:
-                self._known.clear()
-            launch = self._known[key] = self._launch(step, cache, numbers)
+            if len(known.launches) >= MAX_KNOWN:
+                known.launches.clear()
+            launch = known.launches[key] = self._launch(step, cache, numbers)
+        tensors = [*self._tensors(step, cache), *inputs]
         if launch.kernel.compiled is None:
             launch.first(tensors)
         else:
@@ -111,24 +116,28 @@ class StepLauncher:
         return part, lse, torch.zeros(tiles, dtype=torch.int32, device=sizes.device)
 
     def _tensors(self, step: StepTensors, cache: Cache) -> list[torch.Tensor]:
-        """Those of `POINTERS`."""
+        """Those of `POINTERS`; where there is none the kernel reads nothing of what stands for it."""
         part, part_lse, arrived = self._workspace
-        given = {
-            "lse": (step.lse, part_lse),
-            "cu_seqlens": (step.cu_seqlens_q, arrived),
-            "table": (cache.table, arrived),
-            "table_starts": (cache.table_starts, arrived),
-            "kept": (cache.kept, arrived),
-            "k_scale": (cache.k_scale, self._one),
-            "v_scale": (cache.v_scale, self._one),
-            "sinks": (step.sinks, part_lse),
-            "heads": (self._listed, arrived),
-        }
-        known = {"q": step.q, "k": cache.keys, "v": cache.values, "out": step.out, "kv_lens": cache.kv_lens}
-        known |= {"part": part, "part_lse": part_lse, "arrived": arrived}
-        # where there is none the kernel reads nothing of what stands for it
-        known |= {name: other if one is None else one for name, (one, other) in given.items()}
-        return [known[name] for name in POINTERS]
+        one = self._one
+        return [
+            step.q,
+            cache.keys,
+            cache.values,
+            step.out,
+            part_lse if step.lse is None else step.lse,
+            part,
+            part_lse,
+            arrived,
+            cache.kv_lens,
+            arrived if step.cu_seqlens_q is None else step.cu_seqlens_q,
+            arrived if cache.table is None else cache.table,
+            arrived if cache.table_starts is None else cache.table_starts,
+            arrived if cache.kept is None else cache.kept,
+            one if cache.k_scale is None else cache.k_scale,
+            one if cache.v_scale is None else cache.v_scale,
+            part_lse if step.sinks is None else step.sinks,
+            arrived if self._listed is None else self._listed,
+        ]
 
     def _launch(self, step: StepTensors, cache: Cache, numbers: Sequence[tuple[int, ...]]) -> KernelLaunch:
         signature, values = self._source.signature, self._values(step, cache, numbers)
@@ -220,8 +229,10 @@ POINTERS = (
 """In the order in which a launch has the tensors, those of the pattern after them."""
 
 
-def _optional(step: StepTensors, cache: Cache) -> tuple[torch.Tensor | None, ...]:
-    return step.cu_seqlens_q, step.sinks, cache.table, cache.table_starts, cache.kept, cache.k_scale, cache.v_scale
+def _tensors_of(cache: Cache) -> tuple[torch.Tensor | None, ...]:
+    """What a cache is: none of these is exchanged while launches are known for them."""
+    tables = cache.table, cache.table_starts, cache.kept
+    return cache.keys, cache.values, cache.kv_lens, *tables, cache.k_scale, cache.v_scale
 
 
 def _between_heads(scale: torch.Tensor | None) -> int:

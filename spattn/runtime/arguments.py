@@ -65,13 +65,7 @@ def checked(
     at, batch_size = _placed(said, tensors, q, k)
     every = {**roles, **dict.fromkeys(at.by_request, "positions")}
     given = named(every, tensors, shared, q.device)
-    sizes = _Sizes(batch_size, q.shape[1], at)
-    for name, tensor in given.items():
-        _role_fits(name, every[name], tensor, sizes)
-        _values_fit(name, every[name], tensor)
-    _same_drafts({name: one for name, one in given.items() if every[name].startswith("draft ")})
-    if score is not None:
-        check_floats(score, given)
+    check_given(every, given, score, batch_size, q.shape[1], at)
     return Request(
         q=_rows_contiguous(q),
         k=_rows_contiguous(k),
@@ -82,6 +76,36 @@ def checked(
         tf32=tf32,
         score=score,
     )
+
+
+def check_given(
+    roles: Mapping[str, str],
+    given: Mapping[str, torch.Tensor],
+    score: Score | None,
+    batch_size: int,
+    num_q_heads: int,
+    at: Positions,
+) -> None:
+    """Refuses tensors of pattern and score that do not fit a call.
+
+    Args:
+        roles: What each is.
+        given: By name.
+        score: What becomes of the scores.
+        batch_size: Batch entries, or requests.
+        num_q_heads: Query heads.
+        at: Where rows and keys stand.
+
+    Raises:
+        ArgumentError: E060, shapes or values do not fit.
+    """
+    sizes = _Sizes(batch_size, num_q_heads, at)
+    for name, tensor in given.items():
+        _role_fits(name, roles[name], tensor, sizes)
+        _values_fit(name, roles[name], tensor)
+    _same_drafts({name: one for name, one in given.items() if roles[name].startswith("draft ")})
+    if score is not None:
+        check_floats(score, given)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from spattn.call.prepared import NONE, Kept, Prepared
 from spattn.call.request import Again, CompiledPattern, Differentiable, Request, wants_gradient
 from spattn.errors import BindError
 from spattn.runtime import derivatives, operators
-from spattn.runtime.arguments import FLOATS, as_tensors, checked, checks_values, named
+from spattn.runtime.arguments import FLOATS, as_tensors, check_given, checked, checks_values, named
 from spattn.runtime.context import as_autocast_wants, is_plain, is_strange, is_transformed, is_watched
 from spattn.runtime.kinds import kind_of, numbers_of
 from spattn.runtime.numbers import scaled
@@ -228,9 +228,28 @@ class Calls:
         found = (tensors.get(name) for name in self._floats)
         return [one for one in found if isinstance(one, torch.Tensor)]
 
-    def tensors(self, tensors: Mapping[str, object], device: torch.device) -> Prepared:
-        """The tensors of pattern and score, on a device; errors are those of `call`."""
-        return named(self._roles, tensors, None, device)
+    def tensors(
+        self,
+        tensors: Mapping[str, object],
+        device: torch.device,
+        batch_size: int,
+        num_q_heads: int,
+        at: Positions,
+    ) -> Mapping[str, torch.Tensor]:
+        """The tensors of pattern and score of a call that others answer; errors are those of `call`.
+
+        Args:
+            tensors: What it gives.
+            device: Where it runs.
+            batch_size: Batch entries, or requests.
+            num_q_heads: Query heads.
+            at: Where rows and keys stand.
+        """
+        if not tensors and not self._roles:
+            return NONE
+        given = named(self._roles, tensors, None, device)
+        check_given(self._roles, given, self._score, batch_size, num_q_heads, at)
+        return given
 
     def prepare(self, tensors: Mapping[str, object]) -> Kept:
         """Copies of tensors of the pattern, for many calls; errors are those of `call`."""

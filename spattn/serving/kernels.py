@@ -23,19 +23,21 @@ class Kernels:
 
     def __init__(self, attention: Attention, sizes: StepSizes) -> None:
         self._calls, self._sizes = attention.calls(), sizes
-        self._decoder = GpuDecoder(attention, sizes)
+        self._decoder, self._positions = GpuDecoder(attention, sizes), sizes.positions
 
     def __call__(self, step: Step) -> None:
         """Writes out, and lse where it is wanted; a request that is longer than it may be has NaN."""
-        tensors = self._calls.tensors(step.tensors, step.q.device)
+        sizes = self._sizes
+        requests = step.cache.kv_lens.shape[0]
+        tensors = self._calls.tensors(step.tensors, step.q.device, requests, sizes.num_q_heads, self._positions)
         q, out, lse, packed = step.q, step.out, step.lse, step.cu_seqlens_q is not None
         if packed:
-            most = self._sizes.max_batch * self._sizes.max_new
+            most = sizes.max_batch * sizes.max_new
             if q.shape[0] > most:
                 raise ArgumentError("E060", f"q has {q.shape[0]} rows; max_batch * max_new is {most}")
             q, out = _by_head(q), _by_head(out)
             lse = None if lse is None else lse.unsqueeze(0)
-        scale = 1 / math.sqrt(self._sizes.head_dim) if step.scale is None else float(step.scale)
+        scale = 1 / math.sqrt(sizes.head_dim) if step.scale is None else float(step.scale)
         if scale <= 0:  # kernels take the greatest score before they scale
             q, scale = q * (scale and -1), -scale or 1.0
         sinks = None if step.sinks is None else step.sinks.detach().float().contiguous()
