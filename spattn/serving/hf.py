@@ -154,6 +154,6 @@ def _register() -> None:
     except ImportError as error:
         message = f"continuous batching is transformers' own: {error}"
         raise MissingDependencyError("E050", message, hint="pip install 'spattn[hf]'") from error
-    functions = AttentionInterface()
+    functions = AttentionInterface()  # type: ignore[no-untyped-call]
     if not isinstance(functions[NAME], PagedAttention):
         AttentionInterface.register(NAME, PagedAttention(functions[NAME]))
