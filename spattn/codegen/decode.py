@@ -41,6 +41,7 @@ class DecodeSource:
         alike: Does the text treat heads alike? Then one program may have all query heads that share keys.
         widest_step: Between neighbouring keys of a walk, at most.
         rows_alike: May a tile have several positions of a request?
+        shares: May a tile have rows of several requests? Not where the text speaks of their lengths.
     """
 
     text: str
@@ -51,6 +52,7 @@ class DecodeSource:
     alike: bool
     widest_step: int
     rows_alike: bool
+    shares: bool
 
     @property
     def standalone(self) -> str:
@@ -112,6 +114,7 @@ def decode_source(layout: Layout, pattern: str, language: Language, score: Score
         signature=signature,
         alike="h" not in symbols(layout.condition) and not any(map(_of_heads, parameters.roles)),
         widest_step=max((one.step for kernel in kernels for one in kernel.loops), default=1),
+        shares="kv_len" not in symbols(layout.condition),
         rows_alike=all(one.rows == Affine(1, Int(0)) and one.block == one.residues == 1 for one in layout.passes),
     )
 

@@ -164,7 +164,7 @@ GRAD_KV = KernelSpec(
 DECODE_CONSTANTS = (
     "HEAD_DIM", "V_HEAD_DIM", "BLOCK_D", "BLOCK_DV", "BLOCK_M", "BLOCK_N",
     "POSITIONS", "SPLITS", "BATCH", "GROUP", "PAGE_SIZE", "KEPT", "IN_ORDER", "RAGGED", "LISTED_HEADS", "HAS_SINKS",
-    "HAS_LSE", "HAS_SCALES", "PRECISION",
+    "HAS_LSE", "HAS_SCALES", "SHARED", "HAS_SHARED", "PRECISION",
 )  # fmt: skip
 DECODE = KernelSpec(
     name=code("decode"),

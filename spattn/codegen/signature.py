@@ -189,13 +189,15 @@ def decoding(
             (_pointer("table_ptr", "int32"), Argument("stride_table", "scalar", per_call=True)),
             (_pointer("table_starts_ptr", "int32"), _pointer("kept_ptr", "int32")),
             tuple(
-                Argument(name, "scalar", per_call=True) for name in ("ring_slots", "ring_base", "blocks", "capacity")
+                Argument(name, "scalar", per_call=True)
+                for name in ("ring_slots", "ring_base", "blocks", "capacity", "shared_keys")
             ),
             *(
                 (_pointer(f"{name}_ptr"), Argument(f"stride_{name}", "scalar", per_call=True))
                 for name in ("k_scale", "v_scale")
             ),
             (_pointer("sinks_ptr"), _pointer("heads_ptr", "int32")),
+            (_pointer("shared_ptr"), _pointer("shared_lse_ptr")),
             *(_input(f"t{i}", role) for i, role in enumerate(tensors)),
             tuple(_number(name) for name in numbers),
             (Argument("heads", "scalar"), Argument("splits", "scalar")),

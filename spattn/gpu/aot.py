@@ -173,6 +173,8 @@ def compile_decode_ahead(
         "HAS_SINKS": False,
         "HAS_LSE": False,
         "HAS_SCALES": False,
+        "SHARED": False,
+        "HAS_SHARED": False,
         "PRECISION": "ieee",
         **dict(zip(names[len(names) - len(sides) :], sides, strict=True)),
     }

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from spattn.call.prepared import Prepared
 from spattn.call.request import CompiledPattern
 from spattn.codegen.parameters import BlockLists, Role
 from spattn.codegen.tile import Tile
+from spattn.errors import ArgumentError
 from spattn.gpu.forward import current
 from spattn.gpu.frame import Frame
 from spattn.gpu.inputs import RoleInputs
@@ -57,7 +60,6 @@ class GpuDecoder:
         plans: The compiled pattern.
         sizes: What steps may have.
         tile: Instead of the one that suits.
-
     """
 
     def __init__(self, plans: CompiledPattern, sizes: StepSizes, tile: Tile | None = None) -> None:
@@ -74,6 +76,12 @@ class GpuDecoder:
         with current(step.q.device):
             for group in self._groups:
                 group.run(step, cache, prepared)
+
+    def shared_refusal(self) -> str | None:
+        """Why a launch cannot read keys once for several requests, as a sentence; None if each can."""
+        if all(group.shares for group in self._groups):
+            return None
+        return "the pattern speaks of kv_len, which requests that share keys do not"
 
 
 class _HeadGroup:
@@ -93,9 +101,33 @@ class _HeadGroup:
         self._function = load(plans.publish(self._source.text), self._source.text)["decode"]
         frame = Frame(sizes.positions, sizes.max_batch, sizes.num_q_heads, sizes.device)
         self._inputs = RoleInputs(self._source.roles, frame)
-        self._launchers = {
-            packed: StepLauncher(self._source, self._function, self._layout, sizes, packed, listed, tile)
-            for packed, listed in self._ways(heads)
+        self._ways_of_heads, self._tile = self._ways(heads), tile
+        self._launchers = self._made(shared=False)
+
+    @property
+    def shares(self) -> bool:
+        """May a tile have rows of several requests?"""
+        return self._source.shares
+
+    @cached_property
+    def _sharing(self) -> dict[bool, StepLauncher]:
+        return self._made(shared=True)
+
+    @cached_property
+    def _of_shared(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """out and lse of shared keys."""
+        sizes = self._sizes
+        out = torch.empty(
+            sizes.max_batch, sizes.num_q_heads, sizes.v_head_dim, dtype=torch.float32, device=sizes.device
+        )
+        return out, torch.empty(out.shape[:2], dtype=torch.float32, device=sizes.device)
+
+    def _made(self, *, shared: bool) -> dict[bool, StepLauncher]:
+        """Launchers for each way to go through the heads."""
+        known = self._source, self._function, self._layout, self._sizes
+        return {
+            packed: StepLauncher(*known, packed, listed, self._tile, shared=shared)
+            for packed, listed in self._ways_of_heads
         }
 
     def _ways(self, heads: Heads) -> list[tuple[bool, Heads]]:
@@ -111,11 +143,29 @@ class _HeadGroup:
         return ways
 
     def run(self, step: StepTensors, cache: Cache, prepared: Prepared) -> None:
-        """One launch."""
+        """One launch, and one before it over keys that requests share.
+
+        Raises:
+            ArgumentError: E060, requests that share keys have tensors of their own.
+        """
         inputs = self._inputs.tensors(prepared)
         numbers = self._inputs.numbers(inputs)
         by_head = any(map(self._differs, self._source.roles, numbers))
         packed = True in self._launchers and not by_head
+        if step.shared_keys:
+            if any(own[0] for own in numbers):
+                raise ArgumentError("E060", "requests that share keys have one tensor of the pattern, not one each")
+            out, lse = self._of_shared
+            rows = replace(
+                step,
+                # the last row of each request is a row of the first
+                q=step.q.permute(2, 1, 0, 3),
+                out=out[: step.q.shape[0]].transpose(0, 1)[None],
+                lse=lse[: step.q.shape[0]].T[None],
+                sinks=None,
+            )
+            self._sharing[packed].run(rows, cache, inputs, numbers)
+            step = replace(step, shared=(out, lse))
         self._launchers[packed].run(step, cache, inputs, numbers)
 
     def _differs(self, role: Role, numbers: tuple[int, ...]) -> bool:

@@ -143,6 +143,9 @@ class StepTensors:
         cu_seqlens_q: int32 `[batch + 1]` of packed rows.
         sinks: float32 `[num_q_heads]`.
         scale: Factor of scores, above 0.
+        shared_keys: So many first keys are those of the first request for all.
+        shared: What rows attend of these, as (out, lse) in float32, `[batch, num_q_heads, v_head_dim]` and
+            `[batch, num_q_heads]`; then only the other keys are read.
     """
 
     q: torch.Tensor
@@ -151,3 +154,5 @@ class StepTensors:
     cu_seqlens_q: torch.Tensor | None
     sinks: torch.Tensor | None
     scale: float
+    shared_keys: int = 0
+    shared: tuple[torch.Tensor, torch.Tensor] | None = None

@@ -46,6 +46,7 @@ class StepLauncher:
         packed: Has a program all query heads that share keys? Else one.
         listed: Which these are, key heads or query heads; None for all.
         tile: Instead of the usual one.
+        shared: Is this the launch over keys that requests share, whose rows are the last one of each?
     """
 
     def __init__(
@@ -57,14 +58,17 @@ class StepLauncher:
         packed: bool,
         listed: np.ndarray[Any, Any] | None,
         tile: Tile | None,
+        *,
+        shared: bool = False,
     ) -> None:
-        self._source, self._function, self._sizes = source, function, sizes
+        self._source, self._function, self._sizes, self._shared = source, function, sizes, shared
         self._group = sizes.group_size if packed else 1
-        self._positions = positions_each(sizes.max_new, self._group, rows_alike=source.rows_alike)
+        rows = sizes.max_batch if shared else sizes.max_new
+        self._positions = positions_each(rows, self._group, rows_alike=source.rows_alike)
         width = max(sizes.head_dim, sizes.v_head_dim)
         self._tile = tile or usual_tile(width, sizes.dtype.itemsize, self._group * self._positions)
         self._heads = len(listed) if listed is not None else sizes.num_q_heads // self._group
-        self._each = -(-sizes.max_new // self._positions)
+        self._each = -(-rows // self._positions)
         self._splits = splits_for(
             layout, sizes.max_kv_len, self._tile, self._heads * self._each, described(sizes.device)
         )
@@ -91,6 +95,7 @@ class StepLauncher:
         key = (
             *(None if one is None else (one.shape, one.stride(), one.data_ptr() % ALIGNMENT) for one in given),
             step.scale,
+            step.shared_keys,
             *((one.dtype, one.data_ptr() % ALIGNMENT, *own) for one, own in zip(inputs, numbers, strict=True)),
         )
         launch = known.launches.get(key)
@@ -109,7 +114,7 @@ class StepLauncher:
     def _workspace(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Parts, their lse, and how many programs of each tile have come; the kernel leaves that at 0."""
         sizes = self._sizes
-        tiles = sizes.max_batch * (self._each + 1) * self._heads
+        tiles = (self._each if self._shared else sizes.max_batch * (self._each + 1)) * self._heads
         rows = tiles * self._splits * self._positions * self._group if self._splits > 1 else 1
         part = torch.empty(rows * sizes.v_head_dim, dtype=torch.float32, device=sizes.device)
         lse = torch.empty(rows, dtype=torch.float32, device=sizes.device)
@@ -137,6 +142,7 @@ class StepLauncher:
             one if cache.v_scale is None else cache.v_scale,
             part_lse if step.sinks is None else step.sinks,
             arrived if self._listed is None else self._listed,
+            *(step.shared or (part_lse, part_lse)),
         ]
 
     def _launch(self, step: StepTensors, cache: Cache, numbers: Sequence[tuple[int, ...]]) -> KernelLaunch:
@@ -153,7 +159,9 @@ class StepLauncher:
             tile = replace(tile, num_stages=2 * tile.num_stages - 1)
         kernel = Kernel.of(self._function, signature, fixed, pointers, tile, alike)
         batch, q_len = cache.kv_lens.shape[0], step.q.shape[2]
-        if step.cu_seqlens_q is None:
+        if self._shared:
+            tiles = -(-q_len // self._positions)
+        elif step.cu_seqlens_q is None:
             tiles = batch * -(-q_len // self._positions)
         else:
             tiles = -(-q_len // self._positions) + (batch if self._positions > 1 else 0)
@@ -175,6 +183,7 @@ class StepLauncher:
             "ring_base": cache.window_base,
             "blocks": cache.keys.shape[0],
             "capacity": min(cache.capacity, self._sizes.max_kv_len),
+            "shared_keys": step.shared_keys,
             "stride_k_scale": _between_heads(cache.k_scale),
             "stride_v_scale": _between_heads(cache.v_scale),
             "batch_size": cache.kv_lens.shape[0],
@@ -210,6 +219,8 @@ class StepLauncher:
             "HAS_SINKS": step.sinks is not None,
             "HAS_LSE": step.lse is not None,
             "HAS_SCALES": cache.k_scale is not None or cache.v_scale is not None,
+            "SHARED": self._shared,
+            "HAS_SHARED": step.shared is not None,
             "PRECISION": "tf32" if sizes.tf32 else "ieee",
             **dict(zip(names[len(names) - len(sides) :], sides, strict=True)),
         }
@@ -224,7 +235,7 @@ class StepLauncher:
 
 POINTERS = (
     "q", "k", "v", "out", "lse", "part", "part_lse", "arrived", "kv_lens", "cu_seqlens", "table", "table_starts",
-    "kept", "k_scale", "v_scale", "sinks", "heads",
+    "kept", "k_scale", "v_scale", "sinks", "heads", "shared", "shared_lse",
 )  # fmt: skip
 """In the order in which a launch has the tensors, those of the pattern after them."""
 

@@ -694,14 +694,18 @@ def request_of_tile(
     POSITIONS: tl.constexpr,
     BATCH: tl.constexpr,
     RAGGED: tl.constexpr,
+    SHARED: tl.constexpr,
 ):
-    """Whose rows a tile has.
+    """Whose rows a tile has; with SHARED, all requests' are those of the first.
 
     Returns:
         b, place: The request, and its first row in the tile.
         first: Where its rows begin in q.
         q_len, kv_len: Rows and keys of it; no rows where there are no keys, or no such request.
     """
+    if SHARED:
+        first = tl.full((), 0, tl.int32)
+        return first, tile * POSITIONS, first, q_len, first
     if RAGGED:
         # tiles of a request begin where its rows do, one more for each request before it
         numbers = tl.arange(0, BATCH)
@@ -838,10 +842,20 @@ def load_shares(part_ptr, part_lse_ptr, row, there, dims, WIDTH: tl.constexpr):
 
 
 @triton.jit
+def load_shared(shared_ptr, shared_lse_ptr, row, there, dims, WIDTH: tl.constexpr):
+    """What the launch over keys that requests share has left of rows: numbers, and their lse in base 2."""
+    shared = tl.load(
+        shared_ptr + row[:, None] * WIDTH + dims[None, :], mask=there[:, None] & (dims < WIDTH)[None, :], other=0.0
+    )
+    return shared, tl.load(shared_lse_ptr + row, mask=there, other=float("-inf")) * LOG2_E
+
+
+@triton.jit
 def combine_shares(
     part_ptr, part_lse_ptr, at, count, sinks_ptr, out_ptr, stride_ob, stride_oh, stride_om, lse_ptr, stride_lb,
-    stride_lh, stride_lm, b, h, first, rows, dims, WIDTH: tl.constexpr, ROWS: tl.constexpr, GROUP: tl.constexpr,
-    SPLITS: tl.constexpr, HAS_SINKS: tl.constexpr, HAS_LSE: tl.constexpr,
+    stride_lh, stride_lm, shared_ptr, shared_lse_ptr, num_q_heads, b, h, first, rows, dims, WIDTH: tl.constexpr,
+    ROWS: tl.constexpr, GROUP: tl.constexpr, SPLITS: tl.constexpr, HAS_SINKS: tl.constexpr, HAS_LSE: tl.constexpr,
+    HAS_SHARED: tl.constexpr,
 ):  # fmt: skip
     """Stores what the shares of a tile's keys come to: those of `count` splits, from number `at` on, added alike."""
     split = tl.arange(0, SPLITS)
@@ -856,10 +870,19 @@ def combine_shares(
         if HAS_SINKS:
             sink = tl.load(sinks_ptr + head) * LOG2_E
         m = tl.maximum(tl.max(lse, 0), sink)
+        if HAS_SHARED:
+            shared_row = (b * num_q_heads + head).to(tl.int64)
+            shared_lse = tl.load(shared_lse_ptr + shared_row) * LOG2_E
+            shared = tl.load(shared_ptr + shared_row * WIDTH + dims, mask=dims < WIDTH, other=0.0)
+            m = tl.maximum(m, shared_lse)
         m = tl.where(m == float("-inf"), 0.0, m)
         weights = tl.exp2(lse - m)
         total = tl.sum(weights, 0) + tl.exp2(sink - m)
-        out = tl.sum(part * weights[:, None], 0) / tl.where(total == 0.0, 1.0, total)
+        out = tl.sum(part * weights[:, None], 0)
+        if HAS_SHARED:
+            out += shared * tl.exp2(shared_lse - m)
+            total += tl.exp2(shared_lse - m)
+        out = out / tl.where(total == 0.0, 1.0, total)
         out_row = head_of(out_ptr, b, stride_ob, head, stride_oh) + token * stride_om
         tl.store(out_row + dims, out.to(out_ptr.dtype.element_ty), mask=dims < WIDTH)
         if HAS_LSE:

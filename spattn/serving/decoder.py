@@ -83,6 +83,7 @@ class Decoder:
         return_lse: bool = False,
         sinks: Tensor | None = None,
         scale: float | None = None,
+        shared_keys: int = 0,
         **tensors: Any,
     ) -> Any:
         """softmax(scale * q k^T) v of new rows, over the pattern's pairs.
@@ -98,6 +99,8 @@ class Decoder:
             return_lse: Also give the log-sum-exp of each row's scores.
             sinks: `[num_q_heads]`: one more logit in each row of a head, without a value.
             scale: Factor of the scores, 1/sqrt(head_dim) by default.
+            shared_keys: The first so many keys lie in the same pages, or hold the same, for all requests that have any:
+                a launch more reads them once for all. For steps of one row a request.
             tensors: The free names of pattern and score.
 
         Returns:
@@ -110,6 +113,8 @@ class Decoder:
             UnsupportedError: A ring does not hold what the pattern needs.
         """
         self._check(q, cache, cu_seqlens_q)
+        if shared_keys:
+            self._check_shared(q, cache, cu_seqlens_q, shared_keys)
         if isinstance(cache, Ring):
             self._keeps_what_drafts_need(cache, tensors)
         out = self._out(q, out)
@@ -121,7 +126,7 @@ class Decoder:
             shape = q.shape[:3] if cu_seqlens_q is None else (q.shape[1], q.shape[0])
             lse = torch.full(shape, -torch.inf, dtype=kind, device=q.device)
         if q.numel():
-            self._steps(Step(q, cache, cu_seqlens_q, out, lse, sinks, scale, tensors))
+            self._steps(Step(q, cache, cu_seqlens_q, out, lse, sinks, scale, shared_keys, tensors))
         return (out, lse) if return_lse else out
 
     def fits(self, cache: Storage) -> None:
@@ -201,6 +206,15 @@ class Decoder:
             raise ArgumentError("E060", f"{ends}; it is the ends of all requests, [{batch + 1}]")
         if q.dim() != 3 or tuple(q.shape[1:]) != heads:
             raise ArgumentError("E060", f"q has shape {list(q.shape)}, not [tokens, {heads[0]}, {heads[1]}]")
+
+    def _check_shared(self, q: Tensor, cache: Storage, cu_seqlens_q: Tensor | None, shared_keys: int) -> None:
+        if isinstance(shared_keys, bool) or not isinstance(shared_keys, int) or not 0 < shared_keys <= self.max_kv_len:
+            raise ArgumentError("E060", f"shared_keys is {shared_keys!r}; it is a number up to {self.max_kv_len}")
+        if cu_seqlens_q is not None or q.shape[2] != 1:
+            message = "requests share keys in steps of one row each"
+            raise ArgumentError("E060", message, hint="give q [batch, num_q_heads, 1, head_dim]")
+        if isinstance(cache, Ring):
+            raise ArgumentError("E060", "a ring holds keys of one request; those of a paged or dense cache are shared")
 
     def _out(self, q: Tensor, out: Tensor | None) -> Tensor:
         shape = (*q.shape[:-1], self.v_head_dim)

@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 
 from spattn.attend import Attention
-from spattn.errors import ArgumentError
+from spattn.errors import ArgumentError, UnsupportedError
 from spattn.gpu.decoding import GpuDecoder
 from spattn.gpu.step import StepSizes, StepTensors
 from spattn.serving.step import Step
@@ -37,13 +37,19 @@ class Kernels:
                 raise ArgumentError("E060", f"q has {q.shape[0]} rows; max_batch * max_new is {most}")
             q, out = _by_head(q), _by_head(out)
             lse = None if lse is None else lse.unsqueeze(0)
+        if step.shared_keys:
+            why = self._decoder.shared_refusal()
+            if why is not None:
+                raise UnsupportedError("E061", why, hint="leave out shared_keys")
         scale = 1 / math.sqrt(sizes.head_dim) if step.scale is None else float(step.scale)
         if scale <= 0:  # kernels take the greatest score before they scale
             q, scale = q * (scale and -1), -scale or 1.0
         sinks = None if step.sinks is None else step.sinks.detach().float().contiguous()
         q = q if q.stride(-1) == 1 or q.shape[-1] == 1 else q.contiguous()
         dense = out if out.stride(-1) == 1 or out.shape[-1] == 1 else out.contiguous()
-        self._decoder.run(StepTensors(q, dense, lse, step.cu_seqlens_q, sinks, scale), step.cache, tensors)
+        self._decoder.run(
+            StepTensors(q, dense, lse, step.cu_seqlens_q, sinks, scale, step.shared_keys), step.cache, tensors
+        )
         if dense is not out:
             out.copy_(dense)
 

@@ -25,6 +25,7 @@ class Step:
         lse: float32, `[num_q_heads, tokens]` or `[batch, num_q_heads, q_len]`, natural logarithm; None if not wanted.
         sinks: `[num_q_heads]`, a logit without a value.
         scale: Factor of the scores; 1/sqrt(head_dim) if None.
+        shared_keys: So many first keys are the same tensors' for all requests.
         tensors: Those of the pattern and its score, by name.
     """
 
@@ -35,6 +36,7 @@ class Step:
     lse: Tensor | None
     sinks: Tensor | None
     scale: float | None
+    shared_keys: int
     tensors: Mapping[str, Any]
 
 

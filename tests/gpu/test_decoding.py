@@ -166,6 +166,22 @@ def test_bits_depend_on_the_request_alone() -> None:
     assert all(torch.equal(found[0], other) for other in found[1:])
 
 
+@pytest.mark.parametrize("text", ["causal", "causal & (last(700) | sink(20))", "causal & (last(64) | strided(64))"])
+def test_keys_that_requests_share_are_read_once(text: str) -> None:
+    shape = Shape(9, 2, 128, 128, 2500, 16, torch.bfloat16)
+    cache, requests = cache_of("rows", shape, device="cuda"), Requests(shape, device="cuda")
+    requests.k[:, :, :2000], requests.v[:, :, :2000] = requests.k[:1, :, :2000], requests.v[:1, :, :2000]
+    requests.append([cache], [2400, 2001, 2100, 0, 2300, 2499, 2200, 2017, 2000])
+    assert cache.table is not None
+    cache.table[:, :125] = cache.table[:1, :125].clone()
+    attn = spattn.compile(text, backend="triton")
+    q = queries(shape, 4, [1] * 9)
+    found = decoder_of(attn, shape, 4)(torch.stack(q), cache, shared_keys=2000)
+    for b, (want, _) in enumerate(expected(attn.pattern.syntax, requests, q, {})):
+        if requests.lens[b]:
+            torch.testing.assert_close(found[b].double().cpu(), want, atol=2e-2, rtol=2e-2)
+
+
 def test_many_programs_at_once_add_up_alike() -> None:
     """Shares of 64 requests whose programs come in any order, a thousand times: the counters hold, bit for bit."""
     shape = Shape(64, 8, 128, 128, 4096, 16, torch.bfloat16)

@@ -164,3 +164,34 @@ def test_a_request_that_is_too_long_is_no_number(kind: str) -> None:
     )
     assert found[0].isfinite().all()
     assert found[1].isnan().all()
+
+
+@pytest.mark.parametrize("kind", ["dense", "rows", "csr"])
+@pytest.mark.parametrize(
+    "text", ["causal", "causal & (last(30) | sink(4))", "causal & (last(9) | strided(8))", "causal & columns([::4])"]
+)
+def test_keys_that_requests_share_are_read_once(text: str, kind: str) -> None:
+    """As if each request had them for itself; one has no keys, and shared pages are not a whole number of tiles."""
+    shape = Shape(batch=4, heads=2, tokens=120, page_size=8)
+    cache, requests = cache_of(kind, shape), Requests(shape)
+    requests.k[:, :, :40], requests.v[:, :, :40] = requests.k[:1, :, :40], requests.v[:1, :, :40]
+    requests.append([cache], [110, 41, 0, 90])
+    if kind == "rows":
+        assert cache.table is not None
+        cache.table[:, :5] = cache.table[:1, :5].clone()
+    step = decoder_of(spattn.compile(text, backend="triton"), shape, 3)
+    q = torch.stack(queries(shape, 3, [1] * 4))
+    sinks = torch.linspace(-1, 1, 6)
+    found, lse = step(q, cache, shared_keys=40, return_lse=True, sinks=sinks)
+    want, want_lse = step(q, cache, return_lse=True, sinks=sinks)
+    torch.testing.assert_close(found, want, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(lse, want_lse, atol=1e-5, rtol=1e-5)
+
+
+def test_shared_keys_where_they_cannot_be() -> None:
+    shape = Shape(batch=2)
+    cache, requests = cache_of("rows", shape), Requests(shape)
+    requests.append([cache], [20, 20])
+    q = torch.randn(2, 2, 1, 16)
+    with pytest.raises(UnsupportedError, match="speaks of kv_len"):
+        decoder_of(spattn.compile("tail(3) & causal", backend="triton"), shape)(q, cache, shared_keys=8)

@@ -15,8 +15,8 @@ import triton.language as tl
 
 from spattn.kernels.triton import (
     LN_2, LOG2_E, NOWHERE, add_part, aligned_tiles_of, below, block_of, columns_of, combine_shares, empty_softmax,
-    ends_of, floor_mod, head_of, head_rows, is_last, listed_head, load_tile, normalised, online_softmax, places_from,
-    places_in_cache, request_of_tile, row_range, share_of, spoiled, table_of,
+    ends_of, floor_mod, head_of, head_rows, is_last, listed_head, load_shared, load_tile, normalised, online_softmax,
+    places_from, places_in_cache, request_of_tile, row_range, share_of, spoiled, table_of,
 )
 
 
@@ -39,7 +39,7 @@ def decode_0_loop_0(
     ring_base,
     blocks, dims, v_dims, qk_scale, split, tiles_each,
     row_ok, offs_m, first_m, last_m, b, k_offset, num_keys,
-    HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PAGE_SIZE, KEPT, IN_ORDER, PRECISION, REPAIR,
+    HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PAGE_SIZE, KEPT, IN_ORDER, HAS_SHARED, PRECISION, REPAIR,
 ):
     """Attends to keys k = offs_n."""
     last = k_offset + num_keys - 1
@@ -57,6 +57,8 @@ def decode_0_loop_0(
         k_base, along = places_from(load_n, 1, BLOCK_N, False)
         k_at = (k_base + along).to(tl.int32)
         allowed = inside[None, :] & row_ok[:, None]
+        if HAS_SHARED:
+            allowed &= (k_at >= k_offset)[None, :]
         row_from, row_count = row_range(tl.maximum(row_lo, start_n), row_hi, offs_m)
         allowed &= below(offs_n[None, :] - row_from[:, None], row_count[:, None])
         attended = loaded & (tl.max(tl.where(allowed, 1, 0), 0) > 0)
@@ -101,7 +103,7 @@ def decode_1_loop_0(
     ring_base,
     blocks, dims, v_dims, qk_scale, split, tiles_each,
     row_ok, offs_m, first_m, last_m, c, b, k_offset, num_keys,
-    HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PAGE_SIZE, KEPT, IN_ORDER, PRECISION, REPAIR,
+    HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PAGE_SIZE, KEPT, IN_ORDER, HAS_SHARED, PRECISION, REPAIR,
 ):
     """Attends to keys k = 128*offs_n + c."""
     last = ((k_offset + num_keys - c + 127) >> 7) - 1
@@ -118,6 +120,8 @@ def decode_1_loop_0(
         k_base, along = places_from((c + 128 * load_n), 128, BLOCK_N, False)
         k_at = (k_base + along).to(tl.int32)
         allowed = inside[None, :] & row_ok[:, None]
+        if HAS_SHARED:
+            allowed &= (k_at >= k_offset)[None, :]
         row_from, row_count = row_range(start_n, row_hi, offs_m)
         allowed &= below(offs_n[None, :] - row_from[:, None], row_count[:, None])
         attended = loaded & (tl.max(tl.where(allowed, 1, 0), 0) > 0)
@@ -145,19 +149,20 @@ def decode_1_loop_0(
 
 @triton.jit(
     do_not_specialize=["stride_lb", "stride_lh", "stride_lm", "stride_table", "ring_slots", "ring_base", "blocks",
-    "capacity", "stride_k_scale", "stride_v_scale", "batch_size", "q_len", "heads", "splits"]
+    "capacity", "shared_keys", "stride_k_scale", "stride_v_scale", "batch_size", "q_len", "heads", "splits"]
 )
 def decode(
     q_ptr, stride_qb, stride_qh, stride_qm, k_ptr, stride_kb, stride_kh, stride_kn, v_ptr, stride_vb, stride_vh,
     stride_vn, out_ptr, stride_ob, stride_oh, stride_om, lse_ptr, stride_lb, stride_lh, stride_lm, part_ptr,
     part_lse_ptr, arrived_ptr, kv_lens_ptr, cu_seqlens_ptr, table_ptr, stride_table, table_starts_ptr, kept_ptr,
-    ring_slots, ring_base, blocks, capacity, k_scale_ptr, stride_k_scale, v_scale_ptr, stride_v_scale, sinks_ptr,
-    heads_ptr, batch_size, q_len, qk_scale, heads, splits,
+    ring_slots, ring_base, blocks, capacity, shared_keys, k_scale_ptr, stride_k_scale, v_scale_ptr, stride_v_scale,
+    sinks_ptr, heads_ptr, shared_ptr, shared_lse_ptr, batch_size, q_len, qk_scale, heads, splits,
     num_q_heads: tl.constexpr, group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     POSITIONS: tl.constexpr, SPLITS: tl.constexpr, BATCH: tl.constexpr, GROUP: tl.constexpr, PAGE_SIZE: tl.constexpr,
     KEPT: tl.constexpr, IN_ORDER: tl.constexpr, RAGGED: tl.constexpr, LISTED_HEADS: tl.constexpr,
-    HAS_SINKS: tl.constexpr, HAS_LSE: tl.constexpr, HAS_SCALES: tl.constexpr, PRECISION: tl.constexpr,
+    HAS_SINKS: tl.constexpr, HAS_LSE: tl.constexpr, HAS_SCALES: tl.constexpr, SHARED: tl.constexpr,
+    HAS_SHARED: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """POSITIONS positions of one request for the GROUP query heads of a program, over its share of the keys."""
     program = tl.program_id(0)
@@ -165,12 +170,17 @@ def decode(
     split, tile = place % splits, place // splits
     head = listed_head(heads_ptr, head, LISTED_HEADS)
     b, place, first, q_len, kv_len = request_of_tile(
-        cu_seqlens_ptr, kv_lens_ptr, tile, batch_size, q_len, POSITIONS, BATCH, RAGGED
+        cu_seqlens_ptr, kv_lens_ptr, tile, batch_size, q_len, POSITIONS, BATCH, RAGGED, SHARED
     )
     if place < q_len:
         table_ptr, room = table_of(table_ptr, table_starts_ptr, b, stride_table, capacity, PAGE_SIZE)
         # a request with more keys than there is room for answers NaN, and reads none
         k_offset, num_keys, q_offset = tl.full((), 0, tl.int32), tl.where(kv_len <= room, kv_len, 0), kv_len - q_len
+        if SHARED:
+            num_keys = shared_keys
+        elif HAS_SHARED:
+            k_offset = shared_keys
+            num_keys = tl.maximum(num_keys - shared_keys, 0)
         rows = tl.arange(0, BLOCK_M)
         own = place + rows // GROUP
         is_row = (rows < POSITIONS * GROUP) & (own < q_len)
@@ -180,8 +190,15 @@ def decode(
         if POSITIONS == 1:
             q_pos = q_offset + place + tl.arange(0, 1)
             exists = q_pos >= q_offset
+            if SHARED:
+                q_pos = tl.load(kv_lens_ptr + place + tl.arange(0, 1)) - 1
+                exists = q_pos >= 0
         else:
             q_pos, exists = q_offset + own, is_row
+            if SHARED:
+                # each row is the last of a request of its own
+                q_pos = tl.load(kv_lens_ptr + own, mask=is_row, other=0) - 1
+                exists = q_pos >= 0
 
         tiles = tl.full((), 0, tl.int32)
         row_ok = exists
@@ -227,7 +244,8 @@ def decode(
                 ring_slots, ring_base,
                 blocks, dims, v_dims, qk_scale, split, tiles_each,
                 row_ok, offs_m, first_m, last_m, b, k_offset, num_keys,
-                HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PAGE_SIZE, KEPT, IN_ORDER, PRECISION, False,
+                HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PAGE_SIZE, KEPT, IN_ORDER, HAS_SHARED, PRECISION,
+                False,
             )
             row_ok = exists
             c = floor_mod(tl.min(q_pos, 0), 128)
@@ -240,7 +258,8 @@ def decode(
                 ring_slots, ring_base,
                 blocks, dims, v_dims, qk_scale, split, tiles_each,
                 row_ok, offs_m, first_m, last_m, c, b, k_offset, num_keys,
-                HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PAGE_SIZE, KEPT, IN_ORDER, PRECISION, False,
+                HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PAGE_SIZE, KEPT, IN_ORDER, HAS_SHARED, PRECISION,
+                False,
             )
             if POSITIONS > 1:
                 if spoiled(acc, is_row):
@@ -257,7 +276,8 @@ def decode(
                         kept_ptr, ring_slots, ring_base,
                         blocks, dims, v_dims, qk_scale, split, tiles_each,
                         row_ok, offs_m, first_m, last_m, b, k_offset, num_keys,
-                        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PAGE_SIZE, KEPT, IN_ORDER, PRECISION, True,
+                        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PAGE_SIZE, KEPT, IN_ORDER, HAS_SHARED,
+                        PRECISION, True,
                     )
                     row_ok = exists
                     c = floor_mod(tl.min(q_pos, 0), 128)
@@ -270,19 +290,25 @@ def decode(
                         kept_ptr, ring_slots, ring_base,
                         blocks, dims, v_dims, qk_scale, split, tiles_each,
                         row_ok, offs_m, first_m, last_m, c, b, k_offset, num_keys,
-                        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PAGE_SIZE, KEPT, IN_ORDER, PRECISION, True,
+                        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PAGE_SIZE, KEPT, IN_ORDER, HAS_SHARED,
+                        PRECISION, True,
                     )
             v_scale = tl.where(kv_len <= room, 1.0, float("nan"))
             if HAS_SCALES:
                 v_scale *= tl.load(v_scale_ptr + kv_head * stride_v_scale)
+            acc *= v_scale
             if used == 1:
+                if HAS_SHARED:
+                    row = (b * num_q_heads + q_heads).to(tl.int64)
+                    shared, shared_lse = load_shared(shared_ptr, shared_lse_ptr, row, is_row, v_dims, V_HEAD_DIM)
+                    acc, m_i, l_i = add_part(acc, m_i, l_i, shared, shared_lse)
                 if HAS_SINKS:
                     sink = tl.load(sinks_ptr + q_heads, mask=is_row, other=0.0) * LOG2_E
                     acc, m_i, l_i = add_part(acc, m_i, l_i, tl.zeros_like(acc), sink)
                 acc, lse = normalised(acc, m_i, l_i)
                 out_ptrs = head_rows(out_ptr, b, stride_ob, q_heads, stride_oh, token, stride_om, v_dims)
                 kept = is_row[:, None] & (v_dims < V_HEAD_DIM)[None, :]
-                tl.store(out_ptrs, (acc * v_scale).to(out_ptr.dtype.element_ty), mask=kept)
+                tl.store(out_ptrs, acc.to(out_ptr.dtype.element_ty), mask=kept)
                 if HAS_LSE:
                     lse_ptrs = head_of(lse_ptr, b, stride_lb, q_heads, stride_lh) + token * stride_lm
                     tl.store(lse_ptrs, lse * LN_2, mask=is_row)
@@ -291,12 +317,13 @@ def decode(
                 at = tile.to(tl.int64) * heads + program % heads
                 row = (at * splits + split) * (POSITIONS * GROUP) + rows
                 kept = is_row[:, None] & (v_dims < V_HEAD_DIM)[None, :]
-                tl.store(part_ptr + row[:, None] * V_HEAD_DIM + v_dims[None, :], acc * v_scale, mask=kept)
+                tl.store(part_ptr + row[:, None] * V_HEAD_DIM + v_dims[None, :], acc, mask=kept)
                 tl.store(part_lse_ptr + row, lse, mask=is_row)
                 if is_last(arrived_ptr + at, used):
                     combine_shares(
                         part_ptr, part_lse_ptr, at * splits, used, sinks_ptr, out_ptr, stride_ob, stride_oh, stride_om,
-                        lse_ptr, stride_lb, stride_lh, stride_lm, b, h, first + place,
+                        lse_ptr, stride_lb, stride_lh, stride_lm, shared_ptr, shared_lse_ptr, num_q_heads, b, h, first +
+                        place,
                         tl.minimum(q_len - place, POSITIONS) * GROUP, v_dims, V_HEAD_DIM, POSITIONS * GROUP, GROUP,
-                        SPLITS, HAS_SINKS, HAS_LSE,
+                        SPLITS, HAS_SINKS, HAS_LSE, HAS_SHARED,
                     )
