@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from spattn.analysis.liveness import Question, Report, report
 from spattn.analysis.samples import sample_tensors
 from spattn.attend import Attention
-from spattn.cost.decode_tiles import positions_each, splits_for, tiles_at, usual_tile
+from spattn.cost.decode_tiles import paged, positions_each, splits_for, tiles_at, usual_tile
 from spattn.errors import ArgumentError, NotDecodableError
 from spattn.machine.device import H200, Device
 from spattn.oracle import mask
@@ -49,7 +50,7 @@ class HeadGroup:
         positions: Of a request, in a tile.
         tile: Rows x keys, and how Triton schedules it.
         tiles: Of keys, that the last row of a request visits.
-        keys: That it attends.
+        keys: That its rows attend.
         splits: Programs that share these tiles, at most.
         programs: Of the launch.
         needed: Bytes of keys and values that rows attend.
@@ -78,6 +79,7 @@ class DecodeExplanation:
         floor: Microseconds that its memory takes for the bytes that are needed.
         live: What a cache has to hold; None where decode steps cannot compute the pattern.
         refusal: Why not.
+        kernels: Why no kernel serves it, and the torch backend gathers the keys instead; None where one does.
     """
 
     pattern: str
@@ -87,6 +89,7 @@ class DecodeExplanation:
     floor: float
     live: Report | None
     refusal: str | None
+    kernels: str | None = None
 
     def __str__(self) -> str:
         return "\n".join(_lines(self))
@@ -122,7 +125,14 @@ def explain_decode(attn: Attention, step: StepOf, device: Device = H200) -> Deco
     except NotDecodableError as error:
         refusal = error.message
     return DecodeExplanation(
-        str(attn.pattern), step, groups, device.name, needed / device.bandwidth * 1e6, live, refusal
+        str(attn.pattern),
+        step,
+        groups,
+        device.name,
+        needed / device.bandwidth * 1e6,
+        live,
+        refusal,
+        _unserved(attn, step),
     )
 
 
@@ -142,7 +152,7 @@ def _groups(attn: Attention, step: StepOf, device: Device) -> Iterator[HeadGroup
             heads=len(heads),
             packed=packed,
             positions=positions,
-            tile=str(tile),
+            tile=str(paged(tile) if step.page_size else tile),
             tiles=tiles_at(layout, step.kv_len, tile.block_n),
             keys=keys,
             splits=splits,
@@ -151,13 +161,25 @@ def _groups(attn: Attention, step: StepOf, device: Device) -> Iterator[HeadGroup
         )
 
 
+def _unserved(attn: Attention, step: StepOf) -> str | None:
+    """Why no kernel serves a step on a GPU, as a sentence; None if one does, or torch is not there to be asked."""
+    if find_spec("torch") is None:
+        return None
+    from spattn.gpu.decoding import refusal
+    from spattn.gpu.step import StepSizes
+
+    dtype = {2: "bfloat16", 4: "float32", 8: "float64"}[step.itemsize]
+    heads, widths = (step.num_q_heads, step.num_kv_heads), (step.head_dim, step.head_dim)
+    return refusal(attn, StepSizes.named(*heads, *widths, step.batch, step.kv_len, step.new, dtype, "cuda"))
+
+
 def _attended(attn: Attention, step: StepOf, head: int) -> int:
-    """Keys of a head's last row; with example tensors where the pattern reads some."""
+    """Keys that a head's rows attend; with example tensors where the pattern reads some."""
     pattern = attn.pattern
-    tensors = sample_tensors(pattern.condition, pattern.free_names, step.kv_len, q_len=1)
-    found = mask(pattern.syntax, 1, step.kv_len, num_heads=step.num_q_heads, tensors=tensors)
-    rows = found.reshape(-1, step.kv_len)
-    return int(rows[head if len(rows) > 1 else 0].sum())
+    tensors = sample_tensors(pattern.condition, pattern.free_names, step.kv_len, q_len=step.new)
+    found = mask(pattern.syntax, step.new, step.kv_len, num_heads=step.num_q_heads, tensors=tensors)
+    heads = found.reshape(-1, step.new, step.kv_len)
+    return int(heads[head if len(heads) > 1 else 0].any(0).sum())
 
 
 def _lines(found: DecodeExplanation) -> Iterator[str]:
@@ -165,12 +187,15 @@ def _lines(found: DecodeExplanation) -> Iterator[str]:
     yield f"pattern     {found.pattern}"
     rows = f"{_count(step.batch, 'request')} with {_count(step.new, 'row')} each, over {step.kv_len} keys"
     yield f"step        {rows}; {step.num_q_heads} query heads, {step.num_kv_heads} key heads of {step.head_dim}"
-    yield f"launches    {len(found.groups)}; nothing is read on the host, so that a CUDA graph serves all lengths"
-    for one in found.groups:
+    if found.kernels is not None:
+        yield f"kernels     none: {found.kernels}; the torch backend gathers the keys"
+    else:
+        yield f"launches    {len(found.groups)}; nothing is read on the host, so that a CUDA graph serves all lengths"
+    for one in () if found.kernels else found.groups:
         packing = f"{one.packed} query heads that share keys" if one.packed > 1 else "one query head"
         positions = "" if one.positions == 1 else f" at {one.positions} positions"
         yield f"heads       {one.heads}: a program has {packing}{positions}; tiles of {one.tile}"
-        yield f"  keys      the last row attends {one.keys}, in {_count(one.tiles, 'tile')}"
+        yield f"  keys      {one.keys} attended, the last row's in {_count(one.tiles, 'tile')}"
         yield f"  programs  {one.programs}; at most {one.splits} share the tiles of a row"
     needed = sum(one.needed for one in found.groups) / 2**20
     yield f"memory      {needed:.1f} MiB of keys and values are needed: {found.floor:.1f} us on {found.device}"

@@ -70,6 +70,19 @@ def explain(
     parsed = read_pattern(pattern, settings, layer)
     from spattn.attend import compile as compiled
 
+    of_calls = {
+        "--v-head-dim": v_head_dim is not None,
+        "--q-offset": q_offset is not None,
+        "--k-offset": k_offset != 0,
+        "--keys": keys is not None,
+        "--missing-keys": missing_keys is not MissingKeys.REFUSE,
+        "--tuned": tuned,
+    }
+    if shape is ShapeOfCall.DECODE and any(of_calls.values()):
+        name = next(name for name, said in of_calls.items() if said)
+        raise typer.BadParameter(f"{name} says nothing of a decoder's step: leave it out, or --shape")
+    if shape is ShapeOfCall.PREFILL and page_size is not None:
+        raise typer.BadParameter("pages are a decoder's: --page-size goes with --shape decode")
     if shape is ShapeOfCall.DECODE:
         from spattn.analysis.decode import StepOf, explain_decode
         from spattn.call.shape import ITEMSIZE, dtype_name

@@ -13,17 +13,18 @@ from spattn.codegen.kernel_text import COORDINATES, kernel_text, tensor_texts
 from spattn.codegen.languages.language import Language
 from spattn.codegen.model import KernelText, LoopText, TensorText
 from spattn.codegen.module import render, tidied
-from spattn.codegen.parameters import BlockLists, Parameters, Role
+from spattn.codegen.parameters import BlockLists, DocumentBounds, DocumentIds, Parameters, Role
 from spattn.codegen.pruning import pruned
 from spattn.codegen.signature import Signature, decoding
 from spattn.expressions.algebra import symbols
 from spattn.expressions.frozen import frozen
-from spattn.expressions.nodes import Int, RandomTable
+from spattn.expressions.nodes import Bool, Int, RandomTable
 from spattn.expressions.text import text
 from spattn.layout.describe import describe
 from spattn.layout.ir import Box, Layout
 from spattn.relation.lattice import Affine
 from spattn.scores.nodes import Score
+from spattn.scores.words import variables
 
 LOCAL = ("REQUESTS",)  # constants that a kernel says itself
 
@@ -41,7 +42,7 @@ class DecodeSource:
         alike: Does the text treat heads alike? Then one program may have all query heads that share keys.
         widest_step: Between neighbouring keys of a walk, at most.
         rows_alike: May a tile have several positions of a request?
-        shares: May a tile have rows of several requests? Not where the text speaks of their lengths.
+        shares: May a tile have rows of several requests? Not where the text tells them apart.
     """
 
     text: str
@@ -114,8 +115,19 @@ def decode_source(layout: Layout, pattern: str, language: Language, score: Score
         signature=signature,
         alike="h" not in symbols(layout.condition) and not any(map(_of_heads, parameters.roles)),
         widest_step=max((one.step for kernel in kernels for one in kernel.loops), default=1),
-        shares="kv_len" not in symbols(layout.condition),
+        shares=not _tells_requests_apart(layout.condition, parameters.roles, score),
         rows_alike=all(one.rows == Affine(1, Int(0)) and one.block == one.residues == 1 for one in layout.passes),
+    )
+
+
+def _tells_requests_apart(condition: Bool, roles: list[Role], score: Score | None) -> bool:
+    """Does the text speak of a request's length, its documents, or which it is?"""
+    documents = any(isinstance(role, DocumentIds | DocumentBounds) for role in roles)
+    return (
+        documents
+        or bool(symbols(condition) & {"kv_len", "b", "batch_size"})
+        or score is not None
+        and "b" in variables(score)
     )
 
 
@@ -133,8 +145,8 @@ def _loop(
     templates: str,
 ) -> LoopFunctions:
     known = {"one": one, "walk": one.walks[0], "kind": kernel.kind, "side": kernel.side}
-    body = render(f"{templates}/_loop.py.jinja", counting=False, **known).rstrip("\n")
-    count = render(f"{templates}/_tile_count.py.jinja", counting=True, **known).rstrip("\n")
+    body = render(f"{templates}/_loop.py.jinja", **known).rstrip("\n")
+    count = render(f"{templates}/_tile_count.py.jinja", **known).rstrip("\n")
     names, constants = _spoken(kernel, body)
     count_names, count_constants = _spoken(kernel, count)
     local = [line for line in ("    REQUESTS: tl.constexpr = True\n",) if "REQUESTS" in count]

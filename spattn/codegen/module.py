@@ -173,7 +173,7 @@ def _kernel(kernel: KernelText, templates: str) -> str:
 
 
 def _loop_function(kernel: KernelText, number: int, one: LoopText, templates: str) -> LoopFunction:
-    names = {"one": one, "walk": one.walks[0], "kind": kernel.kind, "side": kernel.side, "counting": False}
+    names = {"one": one, "walk": one.walks[0], "kind": kernel.kind, "side": kernel.side}
     body = render(f"{templates}/_loop.py.jinja", **names).rstrip("\n")
     spoken = set(re.findall(r"[a-zA-Z_]\w*", body))
     variables = code(" ".join(f"{name}," for name in kernel.variables if name in spoken))

@@ -190,7 +190,7 @@ def decoding(
             (_pointer("table_starts_ptr", "int32"), _pointer("kept_ptr", "int32")),
             tuple(
                 Argument(name, "scalar", per_call=True)
-                for name in ("ring_slots", "ring_base", "blocks", "capacity", "shared_keys")
+                for name in ("ring_slots", "ring_base", "blocks", "capacity", "max_new", "shared_keys")
             ),
             *(
                 (_pointer(f"{name}_ptr"), Argument(f"stride_{name}", "scalar", per_call=True))

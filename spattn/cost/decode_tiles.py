@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from spattn.codegen.tile import Tile, next_power
 from spattn.cost.samples import samples
@@ -45,6 +46,11 @@ def usual_tile(width: int, itemsize: int, rows: int) -> Tile:
     if block_m > 16:
         return Tile(block_m, block_n, 8, 3)
     return Tile(block_m, block_n, 4, 3, registers=REGISTERS)
+
+
+def paged(tile: Tile) -> Tile:
+    """The tile over pages: tables are read before keys, and what is on its way then is as much as without."""
+    return replace(tile, num_stages=2 * tile.num_stages - 1)
 
 
 def splits_for(layout: Layout, max_kv_len: int, tile: Tile, programs: int, device: Device) -> int:

@@ -20,7 +20,7 @@ KEYWORDS = frozenset(
         *("self", "q", "k", "v", "pattern", "backend", "layer", "tf32", "tune", "score"),
         *("scale", "return_lse", "sinks", "prepared", "missing_keys", "dtype"),
         *("q_len", "kv_len", "q_lens", "kv_lens", "cu_seqlens_q", "cu_seqlens_k", "q_offset", "k_offset"),
-        *("max_seqlen_q", "max_seqlen_k", "num_keys", "cache", "out"),
+        *("max_seqlen_q", "max_seqlen_k", "num_keys", "cache", "out", "shared_keys"),
         *DROPOUT,
         *("num_heads", "num_kv_heads", "batch_size", "head_dim", "v_head_dim", "head", "batch"),
     )

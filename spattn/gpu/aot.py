@@ -20,6 +20,7 @@ from spattn.codegen.signature import Argument, Signature
 from spattn.codegen.tile import Tile, padded, repair_tile
 from spattn.cost.backward_tiles import Extent, backward_tile
 from spattn.cost.choice import choose
+from spattn.cost.decode_tiles import paged
 from spattn.cost.sizes import Sizes
 from spattn.errors import MissingDependencyError, UnsupportedError
 from spattn.gpu.resource_usage import needs
@@ -149,6 +150,7 @@ def compile_decode_ahead(
         UnsupportedError: This process interprets kernels, and so compiles none.
     """
     _require_compiler()
+    tile = paged(tile) if page_size else tile
     block_d, block_dv = padded(head_dim, v_head_dim, ITEM_SIZES[dtype])
     sides = sides_of(source.boxes, tile.block_m, tile.block_n)
     names = source.signature.names

@@ -81,7 +81,7 @@ class GpuDecoder:
         """Why a launch cannot read keys once for several requests, as a sentence; None if each can."""
         if all(group.shares for group in self._groups):
             return None
-        return "the pattern speaks of kv_len, which requests that share keys do not"
+        return "the pattern or its score tells requests apart, by kv_len, by documents or by b"
 
 
 class _HeadGroup:

@@ -103,6 +103,23 @@ class StepSizes:
     device: torch.device
     tf32: bool = False
 
+    @staticmethod
+    def named(
+        num_q_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        v_head_dim: int,
+        max_batch: int,
+        max_kv_len: int,
+        max_new: int,
+        dtype: str,
+        device: str,
+    ) -> StepSizes:
+        """The same, of a dtype and a device by their names."""
+        kind: torch.dtype = getattr(torch, dtype)
+        sizes = num_q_heads, num_kv_heads, head_dim, v_head_dim, max_batch, max_kv_len, max_new
+        return StepSizes(*sizes, kind, torch.device(device))
+
     @property
     def group_size(self) -> int:
         """Query heads that share one of k and v."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from typing import Any, NamedTuple
@@ -12,9 +11,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
+from spattn.call.prepared import is_captured
 from spattn.codegen.decode import DecodeSource
 from spattn.codegen.tile import Tile, padded
-from spattn.cost.decode_tiles import positions_each, splits_for, usual_tile
+from spattn.cost.decode_tiles import paged, positions_each, splits_for, usual_tile
+from spattn.errors import UnsupportedError
 from spattn.gpu.devices import described
 from spattn.gpu.kernel_launch import MAX_INT32, Kernel, KernelLaunch, kind_of
 from spattn.gpu.launch_plan import LOG2_E
@@ -112,10 +113,19 @@ class StepLauncher:
 
     @cached_property
     def _workspace(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Parts, their lse, and how many programs of each tile have come; the kernel leaves that at 0."""
+        """Parts, their lse, and how many programs of each tile have come; the kernel leaves that at 0.
+
+        Raises:
+            UnsupportedError: E061, a graph is captured, which would fill it whenever it runs and not before.
+        """
+        if is_captured(self._one):
+            message = "the first step of its kind is captured in a graph"
+            raise UnsupportedError("E061", message, hint="call it once before")
         sizes = self._sizes
-        tiles = (self._each if self._shared else sizes.max_batch * (self._each + 1)) * self._heads
-        rows = tiles * self._splits * self._positions * self._group if self._splits > 1 else 1
+        requests = 1 if self._shared else sizes.max_batch
+        # packed rows of a request may begin within a tile, and so have one more
+        tiles = requests * (self._each + (self._positions > 1)) * self._heads if self._splits > 1 else 1
+        rows = tiles * self._splits * self._positions * self._group
         part = torch.empty(rows * sizes.v_head_dim, dtype=torch.float32, device=sizes.device)
         lse = torch.empty(rows, dtype=torch.float32, device=sizes.device)
         return part, lse, torch.zeros(tiles, dtype=torch.int32, device=sizes.device)
@@ -153,10 +163,7 @@ class StepLauncher:
         pointers |= {f"t{i}_ptr": len(POINTERS) + i for i in range(len(self._source.roles))}
         strides = [int(values[one.name]) for one in signature.arguments if one.what == "stride"]
         alike = tuple(kind_of(number) for number in (*strides, *chain.from_iterable(numbers)))
-        tile = self._tile
-        if cache.page_size:
-            # tables are read before keys: what is on its way is then as much as without
-            tile = replace(tile, num_stages=2 * tile.num_stages - 1)
+        tile = paged(self._tile) if cache.page_size else self._tile
         kernel = Kernel.of(self._function, signature, fixed, pointers, tile, alike)
         batch, q_len = cache.kv_lens.shape[0], step.q.shape[2]
         if self._shared:
@@ -183,6 +190,7 @@ class StepLauncher:
             "ring_base": cache.window_base,
             "blocks": cache.keys.shape[0],
             "capacity": min(cache.capacity, self._sizes.max_kv_len),
+            "max_new": self._sizes.max_new,
             "shared_keys": step.shared_keys,
             "stride_k_scale": _between_heads(cache.k_scale),
             "stride_v_scale": _between_heads(cache.v_scale),
@@ -209,7 +217,7 @@ class StepLauncher:
             "BLOCK_N": tile.block_n,
             "POSITIONS": self._positions,
             "SPLITS": 1 << (self._splits - 1).bit_length(),
-            "BATCH": 1 << sizes.max_batch.bit_length(),
+            "BATCH": 1 << (sizes.max_batch - 1).bit_length(),
             "GROUP": self._group,
             "PAGE_SIZE": cache.page_size,
             "KEPT": -1 if not cache.window else 0 if cache.kept is None else cache.kept.shape[0],

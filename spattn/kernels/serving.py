@@ -76,7 +76,7 @@ def store_head(
             tl.store(stored_ptr + d, x.to(stored_ptr.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["new", "batch", "capacity", "blocks", "stride_table", "window", "window_base"])
 def append_kernel(
     k_new_ptr, v_new_ptr, keys_ptr, values_ptr, k_scale_ptr, v_scale_ptr,
     kv_lens_ptr, cu_ptr, table_ptr, starts_ptr, kept_ptr,

@@ -765,7 +765,8 @@ def block_of(position, wanted, b, table_ptr, blocks, PAGE_SIZE: tl.constexpr):
     """The block that holds a tile of keys from a position on, its first key, and which of those wanted are there."""
     if PAGE_SIZE > 0:
         page = position // PAGE_SIZE
-        block, first = tl.load(table_ptr + page), page * PAGE_SIZE
+        some = tl.max(tl.where(wanted, 1, 0), 0) > 0  # a number that a list gives may be past the table
+        block, first = tl.load(table_ptr + page, mask=some, other=-1), page * PAGE_SIZE
         there = wanted & (block >= 0) & (block < blocks)
     else:
         block, first, there = b, position * 0, wanted

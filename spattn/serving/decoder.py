@@ -23,6 +23,8 @@ from spattn.serving.ring import Ring
 from spattn.serving.step import Step, Steps
 from spattn.serving.storage import FLOAT8, MOST, Storage, check_integers
 
+MAX_KNOWN = 256
+
 
 class Decoder:
     """Attention of the last rows of many requests over the keys that a cache holds.
@@ -99,8 +101,8 @@ class Decoder:
             return_lse: Also give the log-sum-exp of each row's scores.
             sinks: `[num_q_heads]`: one more logit in each row of a head, without a value.
             scale: Factor of the scores, 1/sqrt(head_dim) by default.
-            shared_keys: The first so many keys lie in the same pages, or hold the same, for all requests that have any:
-                a launch more reads them once for all. For steps of one row a request.
+            shared_keys: All requests that have keys begin with these, so many: a launch more reads them once, where
+                they lie for the first request, whose table lists them though it may be empty. For steps of one row.
             tensors: The free names of pattern and score.
 
         Returns:
@@ -184,6 +186,8 @@ class Decoder:
             key = (*key, cache.pieces, cache.window, cache.rollback, cache.capacity)
         if key not in self._fitting:
             self.fits(cache)
+            if len(self._fitting) >= MAX_KNOWN:
+                self._fitting.clear()
             self._fitting.add(key)
         require_tensor("q", q)
         if q.dtype != self.dtype:
@@ -208,8 +212,9 @@ class Decoder:
             raise ArgumentError("E060", f"q has shape {list(q.shape)}, not [tokens, {heads[0]}, {heads[1]}]")
 
     def _check_shared(self, q: Tensor, cache: Storage, cu_seqlens_q: Tensor | None, shared_keys: int) -> None:
-        if isinstance(shared_keys, bool) or not isinstance(shared_keys, int) or not 0 < shared_keys <= self.max_kv_len:
-            raise ArgumentError("E060", f"shared_keys is {shared_keys!r}; it is a number up to {self.max_kv_len}")
+        most = min(self.max_kv_len, cache.capacity)
+        if isinstance(shared_keys, bool) or not isinstance(shared_keys, int) or not 0 < shared_keys <= most:
+            raise ArgumentError("E060", f"shared_keys is {shared_keys!r}; it is a number up to {most}")
         if cu_seqlens_q is not None or q.shape[2] != 1:
             message = "requests share keys in steps of one row each"
             raise ArgumentError("E060", message, hint="give q [batch, num_q_heads, 1, head_dim]")

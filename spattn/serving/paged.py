@@ -56,7 +56,6 @@ class Paged(Storage):
                 "E060", f"page_table has {page_table.shape[0]} rows, and kv_lens {kv_lens.shape[0]} requests"
             )
         self.table = page_table
-        self.capacity = page_table.shape[1] * self.page_size
 
     @classmethod
     def from_csr(
@@ -104,7 +103,6 @@ class Paged(Storage):
         cache._hold(k, v, kv_lens, layout, k_scale, v_scale)
         _one_a_request("kv_lens", kv_lens, indptr)
         cache.table, cache.table_starts = indices, indptr
-        cache.capacity = min(indices.shape[0] * cache.page_size, MOST)
         return cache
 
     def _hold(
@@ -117,6 +115,11 @@ class Paged(Storage):
         self.page_size = keys.shape[1]
         if not self.page_size:
             raise ArgumentError("E060", f"k has shape {list(k.shape)}; a page has one slot at least")
+
+    @property
+    def capacity(self) -> int:
+        """No request can hold more tokens; one whose list of pages is shorter holds fewer."""
+        return min(self.table.shape[-1] * self.page_size, MOST)
 
     def places(self, request: int | Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Blocks and slots of positions, which the table has."""

@@ -6,6 +6,7 @@ What a pattern means knows nothing of storage, and storage nothing of patterns b
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -38,7 +39,6 @@ class Storage(ABC):
         table: int32, the pages of each request, `[batch, max_pages]`, or of all, flat; None without pages.
         table_starts: int32 `[batch + 1]`, where the pages of each request begin in a flat table; None for rows.
         window, window_base, kept: Of a `Ring`; 0, 0 and None of others.
-        capacity: No request can hold more tokens.
 
     Raises:
         ArgumentError: E060, tensors do not fit each other.
@@ -56,9 +56,14 @@ class Storage(ABC):
     ) -> None:
         _check_pair(keys, values)
         check_integers("kv_lens", kv_lens, keys.device, 1)
-        self.keys, self.values, self.kv_lens, self.capacity = keys, values, kv_lens, capacity
+        self.keys, self.values, self.kv_lens, self._capacity = keys, values, kv_lens, capacity
         self.k_scale = _scale("k_scale", k_scale, keys)
         self.v_scale = _scale("v_scale", v_scale, values)
+
+    @property
+    def capacity(self) -> int:
+        """No request can hold more tokens."""
+        return self._capacity
 
     @property
     def batch_size(self) -> int:
@@ -201,6 +206,8 @@ def _scale(name: str, scale: Scale | None, stored: Tensor) -> Tensor | None:
     if scale is None:
         return None
     if not isinstance(scale, Tensor):
+        if not (scale > 0 and math.isfinite(scale)):
+            raise ArgumentError("E060", f"{name} is {scale}; it is a number above 0")
         return torch.full((1,), float(scale), dtype=torch.float32, device=stored.device)
     require_tensor(name, scale)
     heads = stored.shape[2]

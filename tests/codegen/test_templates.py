@@ -26,8 +26,8 @@ from spattn.layout.planner import plan
 PASS = {"kernel", "kind", "side", "loops", "by_head"}
 NAMES: Mapping[str, set[str]] = {
     "_head.py.jinja": {"version", "digest", "pattern", "condition", "score", "layout", "helpers"},
-    "_loop.py.jinja": {"one", "walk", "kind", "side", "counting"},
-    "_tile_count.py.jinja": {"one", "walk", "kind", "counting"},
+    "_loop.py.jinja": {"one", "walk", "kind", "side"},
+    "_tile_count.py.jinja": {"one", "walk", "kind"},
     "forward.py.jinja": PASS,
     "grad_q.py.jinja": PASS,
     "grad_kv.py.jinja": PASS,

@@ -193,5 +193,49 @@ def test_shared_keys_where_they_cannot_be() -> None:
     cache, requests = cache_of("rows", shape), Requests(shape)
     requests.append([cache], [20, 20])
     q = torch.randn(2, 2, 1, 16)
-    with pytest.raises(UnsupportedError, match="speaks of kv_len"):
+    with pytest.raises(UnsupportedError, match="tells requests apart"):
         decoder_of(spattn.compile("tail(3) & causal", backend="triton"), shape)(q, cache, shared_keys=8)
+
+
+@pytest.mark.parametrize("size", [24, 48, 96])
+@pytest.mark.parametrize("atom", ["blocks(t, size={})", "listed_blocks(t, size={})"])
+def test_blocks_of_any_size_in_pages_of_64(atom: str, size: int) -> None:
+    """A tile of a block may lie in two pages; lists may name blocks that are past the table, or past all numbers."""
+    shape = Shape(batch=2, heads=1, tokens=256, page_size=64)
+    cache, requests = cache_of("rows", shape), Requests(shape)
+    requests.append([cache], [250, 130])
+    text = f"causal & {atom.format(size)}"
+    count = -(-256 // size)
+    listed = torch.full((count, 5), -1, dtype=torch.int32)
+    table = torch.zeros(count, count, dtype=torch.int64)
+    for row in range(count):
+        some = sorted({0, row // 2, row})
+        listed[row, : 1 + len(some)] = torch.tensor([len(some), *some])
+        table[row, some] = 1
+    q = queries(shape, 2, [1, 2])
+    step = decoder_of(spattn.compile(text, backend="triton"), shape, 2)
+    tensor = table if atom.startswith("blocks") else listed
+    found = step(packed(q), cache, ends_of([1, 2]), return_lse=True, t=tensor)
+    check(found, expected(spattn.parse(text).syntax, requests, q, {"t": tensor}), requests.lens, shape.dtype)
+
+
+def test_rows_before_the_first_request_stay_as_they_are() -> None:
+    shape = Shape(batch=2)
+    cache, requests = cache_of("dense", shape), Requests(shape)
+    requests.append([cache], [9, 9])
+    step = decoder_of(spattn.compile("causal", backend="triton"), shape)
+    out = torch.full((8, 2, 8), 5.0)
+    step(torch.randn(8, 2, 16), cache, torch.tensor([3, 4, 6], dtype=torch.int32), out=out)
+    assert (out[:3] == 5).all()
+    assert (out[6:] == 5).all()
+    assert (out[3:6] != 5).all()
+
+
+def test_more_rows_than_were_announced_are_no_numbers() -> None:
+    shape = Shape(batch=2)
+    cache, requests = cache_of("dense", shape), Requests(shape)
+    requests.append([cache], [9, 9])
+    step = decoder_of(spattn.compile("causal", backend="triton"), shape, max_new=2)
+    out = step(torch.randn(4, 2, 16), cache, torch.tensor([0, 3, 4], dtype=torch.int32))
+    assert out[:3].isnan().all()
+    assert out[3].isfinite().all()

@@ -39,7 +39,7 @@ def decode_0_loop_0(
     ring_base,
     blocks, dims, v_dims, qk_scale, split, tiles_each,
     q_pos, row_ok, first_m, last_m, b, k_offset, num_keys,
-    HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PAGE_SIZE, KEPT, IN_ORDER, HAS_SHARED, PRECISION, REPAIR,
+    HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PAGE_SIZE, KEPT, IN_ORDER, SHARED, HAS_SHARED, PRECISION, REPAIR,
 ):
     """Attends to keys k = offs_n."""
     last = k_offset + num_keys - 1
@@ -59,6 +59,8 @@ def decode_0_loop_0(
         k_base, along = places_from(load_n, 1, BLOCK_N, False)
         k_at = (k_base + along).to(tl.int32)
         allowed = inside[None, :] & row_ok[:, None]
+        if SHARED:
+            allowed &= k_at[None, :] <= q_pos[:, None]  # the last of a request of its own
         if HAS_SHARED:
             allowed &= (k_at >= k_offset)[None, :]
         k_pos = offs_n
@@ -90,14 +92,14 @@ def decode_0_loop_0(
 
 @triton.jit(
     do_not_specialize=["stride_lb", "stride_lh", "stride_lm", "stride_table", "ring_slots", "ring_base", "blocks",
-    "capacity", "shared_keys", "stride_k_scale", "stride_v_scale", "batch_size", "q_len", "heads", "splits"]
+    "capacity", "max_new", "shared_keys", "stride_k_scale", "stride_v_scale", "batch_size", "q_len", "heads", "splits"]
 )
 def decode(
     q_ptr, stride_qb, stride_qh, stride_qm, k_ptr, stride_kb, stride_kh, stride_kn, v_ptr, stride_vb, stride_vh,
     stride_vn, out_ptr, stride_ob, stride_oh, stride_om, lse_ptr, stride_lb, stride_lh, stride_lm, part_ptr,
     part_lse_ptr, arrived_ptr, kv_lens_ptr, cu_seqlens_ptr, table_ptr, stride_table, table_starts_ptr, kept_ptr,
-    ring_slots, ring_base, blocks, capacity, shared_keys, k_scale_ptr, stride_k_scale, v_scale_ptr, stride_v_scale,
-    sinks_ptr, heads_ptr, shared_ptr, shared_lse_ptr, batch_size, q_len, qk_scale, heads, splits,
+    ring_slots, ring_base, blocks, capacity, max_new, shared_keys, k_scale_ptr, stride_k_scale, v_scale_ptr,
+    stride_v_scale, sinks_ptr, heads_ptr, shared_ptr, shared_lse_ptr, batch_size, q_len, qk_scale, heads, splits,
     num_q_heads: tl.constexpr, group_size: tl.constexpr, HEAD_DIM: tl.constexpr, V_HEAD_DIM: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     POSITIONS: tl.constexpr, SPLITS: tl.constexpr, BATCH: tl.constexpr, GROUP: tl.constexpr, PAGE_SIZE: tl.constexpr,
@@ -113,13 +115,15 @@ def decode(
     b, place, first, q_len, kv_len = request_of_tile(
         cu_seqlens_ptr, kv_lens_ptr, tile, batch_size, q_len, POSITIONS, BATCH, RAGGED, SHARED
     )
-    if place < q_len:
+    if (place >= 0) & (place < q_len):
         table_ptr, room = table_of(table_ptr, table_starts_ptr, b, stride_table, capacity, PAGE_SIZE)
-        # a request with more keys than there is room for answers NaN, and reads none
-        k_offset, num_keys, q_offset = tl.full((), 0, tl.int32), tl.where(kv_len <= room, kv_len, 0), kv_len - q_len
+        k_offset, num_keys, q_offset = tl.full((), 0, tl.int32), kv_len, kv_len - q_len
         if SHARED:
             num_keys = shared_keys
-        elif HAS_SHARED:
+        # who has more keys than there is room for, or more rows than were announced, answers NaN, and reads none
+        fits = (num_keys <= room) & (SHARED or q_len <= max_new)
+        num_keys = tl.where(fits, num_keys, 0)
+        if HAS_SHARED:
             k_offset = shared_keys
             num_keys = tl.maximum(num_keys - shared_keys, 0)
         rows = tl.arange(0, BLOCK_M)
@@ -170,8 +174,8 @@ def decode(
                 ring_slots, ring_base,
                 blocks, dims, v_dims, qk_scale, split, tiles_each,
                 q_pos, row_ok, first_m, last_m, b, k_offset, num_keys,
-                HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PAGE_SIZE, KEPT, IN_ORDER, HAS_SHARED, PRECISION,
-                False,
+                HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PAGE_SIZE, KEPT, IN_ORDER, SHARED, HAS_SHARED,
+                PRECISION, False,
             )
             if POSITIONS > 1:
                 if spoiled(acc, is_row):
@@ -183,10 +187,10 @@ def decode(
                         kept_ptr, ring_slots, ring_base,
                         blocks, dims, v_dims, qk_scale, split, tiles_each,
                         q_pos, row_ok, first_m, last_m, b, k_offset, num_keys,
-                        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PAGE_SIZE, KEPT, IN_ORDER, HAS_SHARED,
+                        HEAD_DIM, V_HEAD_DIM, BLOCK_D, BLOCK_DV, BLOCK_N, PAGE_SIZE, KEPT, IN_ORDER, SHARED, HAS_SHARED,
                         PRECISION, True,
                     )
-            v_scale = tl.where(kv_len <= room, 1.0, float("nan"))
+            v_scale = tl.where(fits, 1.0, float("nan"))
             if HAS_SCALES:
                 v_scale *= tl.load(v_scale_ptr + kv_head * stride_v_scale)
             acc *= v_scale
