@@ -26,8 +26,6 @@ from spattn.relation.lattice import Affine
 from spattn.scores.nodes import Score
 from spattn.scores.words import variables
 
-LOCAL = ("REQUESTS",)  # constants that a kernel says itself
-
 
 @frozen
 class DecodeSource:

@@ -17,10 +17,11 @@ from spattn.codegen.languages import LANGUAGES
 from spattn.codegen.model import COMBINED
 from spattn.codegen.module import ModuleSource
 from spattn.codegen.signature import Argument, Signature
+from spattn.codegen.step_constants import StepConstants
 from spattn.codegen.tile import Tile, padded, repair_tile
 from spattn.cost.backward_tiles import Extent, backward_tile
 from spattn.cost.choice import choose
-from spattn.cost.decode_tiles import paged
+from spattn.cost.decode_tiles import MOST_SPLITS, paged
 from spattn.cost.sizes import Sizes
 from spattn.errors import MissingDependencyError, UnsupportedError
 from spattn.gpu.resource_usage import needs
@@ -31,6 +32,7 @@ from spattn.machine.target import Target
 
 ITEM_SIZES = {"fp16": 2, "bf16": 2, "fp32": 4}
 USUAL_LENGTH, USUAL_HEADS = 8192, 16  # of the call for which tiles are chosen
+USUAL_BATCH = 64  # requests of a decoder that is compiled ahead
 KV_HEADS, DECODE_GROUP = 8, 4  # of a decoder that is compiled ahead, and the query heads of each
 INTEGERS = {"given": "i32", "int64": "i64", "int32": "i32", "int8": "i8"}
 
@@ -151,35 +153,20 @@ def compile_decode_ahead(
     """
     _require_compiler()
     tile = paged(tile) if page_size else tile
-    block_d, block_dv = padded(head_dim, v_head_dim, ITEM_SIZES[dtype])
-    sides = sides_of(source.boxes, tile.block_m, tile.block_n)
-    names = source.signature.names
-    constants = {
-        "num_q_heads": group * KV_HEADS,
-        "group_size": group,
-        "HEAD_DIM": head_dim,
-        "V_HEAD_DIM": v_head_dim,
-        "BLOCK_D": block_d,
-        "BLOCK_DV": block_dv,
-        "BLOCK_M": tile.block_m,
-        "BLOCK_N": tile.block_n,
-        "POSITIONS": positions,
-        "SPLITS": 32,
-        "BATCH": 64,
-        "GROUP": group,
-        "PAGE_SIZE": page_size,
-        "KEPT": -1,
-        "IN_ORDER": page_size % tile.block_n == 0,
-        "RAGGED": False,
-        "LISTED_HEADS": False,
-        "HAS_SINKS": False,
-        "HAS_LSE": False,
-        "HAS_SCALES": False,
-        "SHARED": False,
-        "HAS_SHARED": False,
-        "PRECISION": "ieee",
-        **dict(zip(names[len(names) - len(sides) :], sides, strict=True)),
-    }
+    constants = StepConstants(
+        tile=tile,
+        num_q_heads=group * KV_HEADS,
+        group_size=group,
+        head_dim=head_dim,
+        v_head_dim=v_head_dim,
+        itemsize=ITEM_SIZES[dtype],
+        positions=positions,
+        group=group,
+        splits=MOST_SPLITS,
+        batch=USUAL_BATCH,
+        page_size=page_size,
+        in_order=page_size % tile.block_n == 0,
+    ).of(source)
     return _compiled("decode", source.signature, kernel, target, dtype, tile, constants)
 
 

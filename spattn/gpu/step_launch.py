@@ -13,14 +13,14 @@ import torch
 
 from spattn.call.prepared import is_captured
 from spattn.codegen.decode import DecodeSource
-from spattn.codegen.tile import Tile, padded
+from spattn.codegen.step_constants import StepConstants
+from spattn.codegen.tile import Tile
 from spattn.cost.decode_tiles import paged, positions_each, splits_for, usual_tile
 from spattn.errors import UnsupportedError
 from spattn.gpu.devices import described
 from spattn.gpu.kernel_launch import MAX_INT32, Kernel, KernelLaunch, kind_of
 from spattn.gpu.launch_plan import LOG2_E
 from spattn.gpu.step import Cache, StepSizes, StepTensors
-from spattn.layout.boxes import sides_of
 from spattn.layout.ir import Layout
 
 MAX_KNOWN = 256
@@ -203,35 +203,30 @@ class StepLauncher:
 
     def _constants(self, step: StepTensors, cache: Cache) -> dict[str, Any]:
         """What is compiled in."""
-        sizes, tile, names = self._sizes, self._tile, self._source.signature.names
-        block_d, block_dv = padded(sizes.head_dim, sizes.v_head_dim, sizes.dtype.itemsize)
-        sides = sides_of(self._source.boxes, tile.block_m, tile.block_n)
-        return {
-            "num_q_heads": sizes.num_q_heads,
-            "group_size": sizes.group_size,
-            "HEAD_DIM": sizes.head_dim,
-            "V_HEAD_DIM": sizes.v_head_dim,
-            "BLOCK_D": block_d,
-            "BLOCK_DV": block_dv,
-            "BLOCK_M": tile.block_m,
-            "BLOCK_N": tile.block_n,
-            "POSITIONS": self._positions,
-            "SPLITS": 1 << (self._splits - 1).bit_length(),
-            "BATCH": 1 << (sizes.max_batch - 1).bit_length(),
-            "GROUP": self._group,
-            "PAGE_SIZE": cache.page_size,
-            "KEPT": -1 if not cache.window else 0 if cache.kept is None else cache.kept.shape[0],
-            "IN_ORDER": self._is_in_order(cache),
-            "RAGGED": step.cu_seqlens_q is not None,
-            "LISTED_HEADS": self._listed is not None,
-            "HAS_SINKS": step.sinks is not None,
-            "HAS_LSE": step.lse is not None,
-            "HAS_SCALES": cache.k_scale is not None or cache.v_scale is not None,
-            "SHARED": self._shared,
-            "HAS_SHARED": step.shared is not None,
-            "PRECISION": "tf32" if sizes.tf32 else "ieee",
-            **dict(zip(names[len(names) - len(sides) :], sides, strict=True)),
-        }
+        sizes = self._sizes
+        return StepConstants(
+            tile=self._tile,
+            num_q_heads=sizes.num_q_heads,
+            group_size=sizes.group_size,
+            head_dim=sizes.head_dim,
+            v_head_dim=sizes.v_head_dim,
+            itemsize=sizes.dtype.itemsize,
+            positions=self._positions,
+            group=self._group,
+            splits=self._splits,
+            batch=sizes.max_batch,
+            page_size=cache.page_size,
+            kept=-1 if not cache.window else 0 if cache.kept is None else cache.kept.shape[0],
+            in_order=self._is_in_order(cache),
+            ragged=step.cu_seqlens_q is not None,
+            listed_heads=self._listed is not None,
+            has_sinks=step.sinks is not None,
+            has_lse=step.lse is not None,
+            has_scales=cache.k_scale is not None or cache.v_scale is not None,
+            shared=self._shared,
+            has_shared=step.shared is not None,
+            tf32=sizes.tf32,
+        ).of(self._source)
 
     def _is_in_order(self, cache: Cache) -> bool:
         """Do the keys of a tile lie one behind the other, less than 2^31 elements apart?"""
