@@ -103,6 +103,7 @@ class _HeadGroup:
         self._inputs = RoleInputs(self._source.roles, frame)
         self._ways_of_heads, self._tile = self._ways(heads), tile
         self._launchers = self._made(shared=False)
+        self._launchers[True in self._launchers].prepare()  # others serve tensors that each head has
 
     @property
     def shares(self) -> bool:

@@ -111,6 +111,10 @@ class StepLauncher:
             stream = torch._C._cuda_getCurrentRawStream(step.q.device.index)
             launch.again([tensor.data_ptr() for tensor in tensors], stream)
 
+    def prepare(self) -> None:
+        """Makes what its programs share, so that the first step may be captured in a graph."""
+        _ = self._workspace
+
     @cached_property
     def _workspace(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Parts, their lse, and how many programs of each tile have come; the kernel leaves that at 0.

@@ -1,4 +1,4 @@
-"""Kernels of decode steps compile for GPUs that are not here, and three of their programs share a processor of Hopper."""
+"""Decode kernels compile for GPUs that are not here, and three of their programs share a processor of Hopper."""
 
 from __future__ import annotations
 
