@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from tests.interpret.quick import quicken
 from tests.kernels import SMALL, check, check_gradients, drawn
 
 PATTERNS = {
@@ -88,4 +89,5 @@ def lengths() -> None:
 
 
 if __name__ == "__main__":
+    quicken()
     main()

@@ -29,7 +29,7 @@ def kernels(node: Node | str, shape: Shape, group: int, **options: Any) -> Any:
         assume(False)
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(patterns(depth=2), st.sampled_from(KINDS), shapes(), st.sampled_from([1, 2, 5, 7]), st.booleans(), st.data())
 def test_a_step_is_the_last_rows_of_a_call(
     node: Node, kind: str, shape: Shape, group: int, with_sinks: bool, data: st.DataObject
@@ -48,7 +48,7 @@ def test_a_step_is_the_last_rows_of_a_call(
     check(found, expected(node, requests, q, tensors, sinks), lens, shape.dtype)
 
 
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(st.sampled_from(RINGS), shapes(), st.sampled_from([1, 3]), st.integers(0, 2), st.data())
 def test_a_ring_answers_as_if_it_held_all_keys(
     text: str, shape: Shape, group: int, rollback: int, data: st.DataObject
