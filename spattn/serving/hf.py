@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from spattn.errors import ArgumentError, MissingDependencyError, UnsupportedError
-from spattn.serving.settings import Settings, check_window
+from spattn.serving.settings import attention_of, check_window, config_of
 
 NAME = "paged|eager"
 REFUSED = {
@@ -33,7 +33,7 @@ def apply(model: Any, pattern: str | None = None, **options: Any) -> None:
     Args:
         model: Of transformers.
         pattern: Of all layers; what the config has already if not given.
-        options: `bind`, `layers` and `backend`, as `config.spattn` has them.
+        options: `bind`, `layers` and whatever else `spattn.config` knows.
 
     Raises:
         MissingDependencyError: transformers is not installed.
@@ -45,15 +45,15 @@ def apply(model: Any, pattern: str | None = None, **options: Any) -> None:
     config = model.config.get_text_config()
     if pattern is not None:
         config.spattn = {"pattern": str(pattern), **options} if options else str(pattern)
-    settings = Settings.of(config)
-    if settings is None:
+    own = config_of(config)
+    if own is None:
         raise ArgumentError("E060", "the model has no pattern", hint='hf.apply(model, "causal & last(1024)")')
     if not model._can_set_attn_implementation():
         raise UnsupportedError("E061", f"{type(model).__name__} takes no attention functions of others")
     num_heads, num_kv_heads = config.num_attention_heads, getattr(config, "num_key_value_heads", None)
     for layer in range(config.num_hidden_layers):
-        own = settings.attention(layer, config.num_hidden_layers).pattern
-        check_window(own, window_of(config, layer), num_heads=num_heads, num_kv_heads=num_kv_heads or num_heads)
+        read = attention_of(own, layer, config.num_hidden_layers).pattern
+        check_window(read, window_of(config, layer), num_heads=num_heads, num_kv_heads=num_kv_heads or num_heads)
     _register()
     model.set_attn_implementation(NAME)
 
@@ -102,13 +102,13 @@ class PagedAttention:
         Raises:
             UnsupportedError: E061, the model asks for what is not served, or this is no continuous batching.
         """
-        settings = Settings.of(module.config)
-        if settings is None:
+        own = config_of(module.config)
+        if own is None:
             return self.other(module, query, key, value, attention_mask, scaling=scaling, **given)  # type: ignore[no-any-return]
         _refuse(given)
         softcap, sinks = given.get("softcap"), given.get("s_aux", getattr(module, "sinks", None))
         score = None if softcap is None else f"softcap({float(softcap)})"
-        attention = settings.attention(module.layer_idx, module.config.num_hidden_layers, score)
+        attention = attention_of(own, module.layer_idx, module.config.num_hidden_layers, score)
         ends, key_ends = given["cu_seq_lens_q"], given["cu_seq_lens_k"]
         positions: dict[str, Any] = {}
         if window_of(module.config, module.layer_idx) is not None:

@@ -3,90 +3,63 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-from spattn.attend import Attention, compile
-from spattn.errors import ArgumentError, UnsupportedError
+from spattn.attend import Attention
+from spattn.config.errors import ConfigError
+from spattn.config.schema import AttentionConfig
+from spattn.errors import UnsupportedError
 from spattn.expressions.nodes import FALSE
 from spattn.pattern import Pattern
-from spattn.scores.parser import names_of
 
 VARIABLE = "SPATTN_PATTERN"
-NAMES = "pattern", "bind", "layers", "backend"
-EXAMPLE = '{"pattern": "causal & last(w)", "bind": {"w": 1024}, "layers": {"0": "causal"}}'
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Patterns of a model.
+def config_of(model: Any) -> AttentionConfig | None:
+    """Patterns of a model whose config has `spattn`; None where nothing says a pattern.
 
-    Attributes:
-        pattern: Of all layers that have none of their own.
-        layers: (number, pattern) of those that do, from 0, or from -1 backwards.
-        bindings: (name, integer) for names in the patterns.
-        backend: "auto", or a backend's name.
+    SPATTN_PATTERN stands before it: the pattern of all layers.
+
+    Args:
+        model: Its config.
+
+    Raises:
+        ConfigError: `config.spattn` is no config of attention.
     """
-
-    pattern: str
-    layers: tuple[tuple[int, str], ...] = ()
-    bindings: tuple[tuple[str, int], ...] = ()
-    backend: str = "auto"
-
-    @classmethod
-    def of(cls, config: Any) -> Settings | None:
-        """Of a model whose config has `spattn`: a pattern, or its parts by name. None where nothing says a pattern.
-
-        SPATTN_PATTERN stands before it: the pattern of all layers.
-
-        Raises:
-            ArgumentError: E060, `config.spattn` is neither.
-        """
-        text = os.environ.get(VARIABLE)
-        given = text or getattr(config, "spattn", None)
-        if given is None or isinstance(given, cls):
-            return given
-        if isinstance(given, str):
-            return cls(given)
-        if not isinstance(given, Mapping) or not isinstance(given.get("pattern"), str) or set(given) - set(NAMES):
-            message = f"config.spattn is {given!r}; it is a pattern, or {', '.join(NAMES)} by name"
-            raise ArgumentError("E060", message, hint=f"spattn={EXAMPLE}")
-        layers = {_number(name): str(one) for name, one in given.get("layers", {}).items()}
-        return cls(
-            given["pattern"],
-            tuple(sorted(layers.items())),
-            tuple(sorted(given.get("bind", {}).items())),
-            given.get("backend", "auto"),
-        )
-
-    def attention(self, layer: int, num_layers: int, score: str | None = None) -> Attention:
-        """What a layer computes; the same object whenever it is asked for.
-
-        Args:
-            layer: Which, from 0.
-            num_layers: How many there are.
-            score: What becomes of its scores, as `compile` takes it.
-
-        Raises:
-            PatternError: A text is no pattern.
-            UnsupportedError: E061, the pattern reads tensors, which no engine gives.
-        """
-        return _attention(self, layer, num_layers, score)
+    given = os.environ.get(VARIABLE) or getattr(model, "spattn", None)
+    if given is None:
+        return None
+    try:
+        return AttentionConfig.of(given)
+    except ConfigError as error:
+        error.message = f"config.spattn: {error.message}"
+        raise
 
 
-@lru_cache(maxsize=1024)
-def _attention(settings: Settings, layer: int, num_layers: int, score: str | None) -> Attention:
-    own = dict(settings.layers)
-    text = own.get(layer, own.get(layer - num_layers, settings.pattern))
-    names = names_of(text)
-    bindings: dict[str, Any] = {name: value for name, value in settings.bindings if name in names}
-    attention = compile(text, backend=settings.backend, layer=layer, score=score, **bindings)
+def attention_of(config: AttentionConfig, layer: int, num_layers: int, score: str | None = None) -> Attention:
+    """What a layer computes in an engine; the same object for all layers that compute the same.
+
+    Args:
+        config: Of the model.
+        layer: Which, from 0.
+        num_layers: How many there are.
+        score: What the model does to its scores, as `compile` takes it.
+
+    Raises:
+        PatternError: A text is no pattern.
+        ConfigError: The config names layers that are not there.
+        UnsupportedError: E061, the pattern reads tensors, which no engine gives, or the config has a score.
+    """
+    if config.score is not None:
+        message = f"config.spattn has the score {config.score}, and scores in an engine are the model's own"
+        raise UnsupportedError("E061", message, hint="leave the score out; the model's soft cap and slopes are applied")
+    attention = config.of_layers(num_layers).attention(layer, score)
     read = sorted(attention.pattern.free_names)
     if read:
         hint = f'config.spattn = {{"pattern": .., "bind": {{"{read[0]}": 1024}}}} binds an integer'
-        raise UnsupportedError("E061", f"{text} reads {read[0]}, and an engine gives no tensors", hint=hint)
+        raise UnsupportedError(
+            "E061", f"{attention.pattern} reads {read[0]}, and an engine gives no tensors", hint=hint
+        )
     return attention
 
 
@@ -127,10 +100,3 @@ def check_window(pattern: str | Pattern, window: int | None, **heads: int) -> No
         f"the model's cache holds the last {window} keys of a layer, and {pattern} {wants}",
         hint="set sliding_window and layer_types of the model's config to what the pattern needs",
     )
-
-
-def _number(name: Any) -> int:
-    try:
-        return int(name)
-    except (TypeError, ValueError) as error:
-        raise ArgumentError("E060", f"config.spattn names layer {name!r}, which is no number") from error

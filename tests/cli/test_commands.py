@@ -39,6 +39,68 @@ class TestCheck:
         assert code in answer.err
 
 
+class TestCheckOfConfigs:
+    YAML = """\
+model: {layers: 4}
+spattn:
+  pattern: >-
+    causal & (last(w)
+      | snk(4) | lst(2))
+  layers: {0: "causal &"}
+  bind: {w: 1024}
+"""
+
+    def test_errors_where_they_stand(self, spattnc, tmp_path):
+        pytest.importorskip("yaml")
+        path = tmp_path / "model.yaml"
+        path.write_text(self.YAML)
+        answer = spattnc("check", str(path))
+        assert (answer.status, answer.out) == (1, "")
+        assert f"{path}:5:9: error E012: there is no pattern 'snk'\n      | snk(4)" in answer.err
+        assert f"{path}:5:18: error E012: there is no pattern 'lst'" in answer.err
+        assert f"{path}:6:24: error E004" in answer.err
+        errors = spattnc("check", str(path), "--json").json["errors"]
+        keys = [(error["code"], error["key"], error["line"], error["column"]) for error in errors]
+        assert keys == [
+            ("E012", "spattn.pattern", 5, 9),
+            ("E012", "spattn.pattern", 5, 18),
+            ("E004", "spattn.layers.0", 6, 24),
+        ]
+
+    def test_a_config(self, spattnc, tmp_path):
+        path = tmp_path / "model.toml"
+        path.write_text('pattern = "causal | anticausal"\nlayers = { "1:3" = "last(w)" }\nbind.w = 8')
+        answer = spattnc("check", str(path))
+        assert (answer.status, answer.out) == (0, "ok: pattern: causal | anticausal\nok: layers.1:3: last(8)\n")
+        assert answer.err.startswith(f"{path}:1:12: warning W002")
+        data = spattnc("check", str(path), "--json").json
+        assert (data["valid"], data["config"]["bind"], data["warnings"][0]["line"]) == (True, {"w": 8}, 1)
+
+    @pytest.mark.parametrize(
+        ("text", "place", "code"),
+        [
+            ('{"patern": "causal"}', "1:12", "E070"),
+            ('{"pattern":\n [0, 7]}', "2:2", "E071"),
+            ('{"pattern": "full", "num_layers": 2, "layers": {"2": "full"}}', "1:54", "E072"),
+            ('{"pattern": causal}', "1:13", "E070"),
+        ],
+    )
+    def test_no_config(self, spattnc, tmp_path, text, place, code):
+        path = tmp_path / "model.json"
+        path.write_text(text)
+        answer = spattnc("check", str(path))
+        assert answer.status == 1
+        assert answer.err.startswith(f"{path}:{place}: error {code}")
+        assert spattnc("check", str(path), "--json").json["errors"][0]["code"] == code
+
+    def test_usage(self, spattnc, tmp_path):
+        path = tmp_path / "model.json"
+        assert spattnc("check", str(path)).status == 2
+        path.write_text('{"pattern": "causal"}')
+        assert spattnc("check", str(path), "--set", "w=4").status == 2
+        assert spattnc("check", str(path), "--layer", "0").status == 2
+
+
 class TestEmit:
     def test_source_is_a_module(self, spattnc, tmp_path):
         path = tmp_path / "kernel.py"

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import spattn
+from spattn.config import AttentionConfig
 from spattn.errors import ArgumentError, NotDecodableError, UnsupportedError
-from spattn.serving.settings import Settings
 from spattn.serving.vllm.blocks import halves, stored_dtype, write
 from spattn.serving.vllm.layers import Layer, Limits, index_of
 from spattn.serving.vllm.step import StepMetadata
@@ -100,7 +100,7 @@ def run(layer: Layer, pattern: str, steps: list[list[int]], order: tuple[int, ..
     """All steps of three requests, each beside the answer of its own."""
     fp8 = layer.cache_dtype == "fp8"
     engine, scales = Engine(order, torch.uint8 if fp8 else torch.float32), ones()
-    decoders = layer.decoders(Settings(pattern), 0, LIMITS)
+    decoders = layer.decoders(AttentionConfig(pattern), 0, LIMITS)
     for new in steps:
         padding = 1 if sum(m > 0 for m in new) < 3 and 0 not in new else 0
         common = engine.step(new, padding)
@@ -149,7 +149,7 @@ def test_tokens_and_requests_that_pad_a_batch_write_nothing() -> None:
     changed = (before.nan_to_num(9.0) != engine.kv_cache.nan_to_num(9.0)).any(-1)
     assert int(changed.sum()) == 6 * KV_HEADS
     layer = replace(LAYER)
-    decoders = layer.decoders(Settings("causal"), 0, replace(LIMITS, max_batch=5))
+    decoders = layer.decoders(AttentionConfig("causal"), 0, replace(LIMITS, max_batch=5))
     out = torch.full((8, HEADS, DIM), 7.0)
     step = StepMetadata.of(common)
     layer.attend(torch.randn(8, HEADS, DIM), engine.kv_cache, step, decoders.serving(3), ones(), out)
@@ -158,9 +158,9 @@ def test_tokens_and_requests_that_pad_a_batch_write_nothing() -> None:
 
 
 def test_a_step_without_prompts_has_a_decoder_of_its_own() -> None:
-    decoders = LAYER.decoders(Settings("causal"), 0, replace(LIMITS, max_decode=3))
+    decoders = LAYER.decoders(AttentionConfig("causal"), 0, replace(LIMITS, max_decode=3))
     assert [decoders.serving(m).max_new for m in (1, 3, 4, 64)] == [3, 3, 64, 64]
-    alone = LAYER.decoders(Settings("causal"), 0, replace(LIMITS, max_new=1, max_decode=1))
+    alone = LAYER.decoders(AttentionConfig("causal"), 0, replace(LIMITS, max_new=1, max_decode=1))
     assert alone.serving(1).max_new == 1
 
 
@@ -184,12 +184,12 @@ def test_what_is_not_served_is_refused_by_name() -> None:
     with pytest.raises(ArgumentError, match="sinks has shape"):
         replace(LAYER, sinks=torch.zeros(3))
     with pytest.raises(UnsupportedError, match="needs the last 20"):
-        replace(LAYER, window=16).decoders(Settings("causal & last(20)"), 0, LIMITS)
+        replace(LAYER, window=16).decoders(AttentionConfig("causal & last(20)"), 0, LIMITS)
     nowhere = replace(LIMITS, device=torch.device("cuda"), dtype=torch.float64)
     with pytest.raises(UnsupportedError, match="backend 'triton'"):  # a graph cannot hold the torch backend
-        LAYER.decoders(Settings("causal"), 0, nowhere)
+        LAYER.decoders(AttentionConfig("causal"), 0, nowhere)
     with pytest.raises(NotDecodableError):
-        LAYER.decoders(Settings("full"), 0, LIMITS)
+        LAYER.decoders(AttentionConfig("full"), 0, LIMITS)
     common = Engine(ORDERS[0]).step([2, 1, 1])
     with pytest.raises(UnsupportedError, match="not causal"):
         StepMetadata.of(SimpleNamespace(**{**vars(common), "causal": False}))

@@ -17,9 +17,10 @@ from vllm.v1.attention.backend import (
     MultipleOf,
 )
 
+from spattn.config.schema import AttentionConfig
 from spattn.errors import ArgumentError
 from spattn.gpu.limits import MAX_HEAD_DIM
-from spattn.serving.settings import VARIABLE, Settings
+from spattn.serving.settings import VARIABLE, attention_of, config_of
 from spattn.serving.vllm.blocks import STORED, halves, stored_dtype, write
 from spattn.serving.vllm.layers import Decoders, Layer, Limits, index_of
 from spattn.serving.vllm.step import StepMetadata
@@ -78,21 +79,21 @@ class PatternBuilder(AttentionMetadataBuilder[StepMetadata]):
     def get_cudagraph_support(cls, vllm_config: Any, kv_cache_spec: Any) -> AttentionCGSupport:
         """Of all steps, but by the torch backend, which reads lengths on the host."""
         del kv_cache_spec
-        by_torch = settings_of(vllm_config).backend == "torch"
+        by_torch = attention_config(vllm_config).backend == "torch"
         return AttentionCGSupport.NEVER if by_torch else AttentionCGSupport.ALWAYS
 
     def __init__(self, kv_cache_spec: Any, layer_names: list[str], vllm_config: Any, device: torch.device) -> None:
         super().__init__(kv_cache_spec, layer_names, vllm_config, device)
-        settings = settings_of(vllm_config)
+        config = attention_config(vllm_config)
         limits = limits_of(vllm_config, device)
         made: dict[tuple[Any, ...], Decoders] = {}
         for name in layer_names:
             impl, index = vllm_config.compilation_config.static_forward_context[name].impl, index_of(name)
             layer: Layer = impl.layer
-            attention = settings.attention(index, limits.num_layers, layer.score)
+            attention = attention_of(config, index, limits.num_layers, layer.score)
             alike = attention, layer.num_q_heads, layer.num_kv_heads, layer.head_dim, layer.window
             if alike not in made:  # layers run one after the other, and share the decoder's workspace
-                made[alike] = layer.decoders(settings, index, limits)
+                made[alike] = layer.decoders(config, index, limits)
             impl.decoders = made[alike]
 
     def build(self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False) -> StepMetadata:
@@ -175,14 +176,14 @@ class PatternLayer(AttentionImpl[StepMetadata]):
         return output
 
 
-def settings_of(vllm_config: Any) -> Settings:
+def attention_config(vllm_config: Any) -> AttentionConfig:
     """Patterns of the model.
 
     Raises:
         ArgumentError: E060, it has none.
     """
     model = vllm_config.model_config
-    found = Settings.of(model.hf_text_config) or Settings.of(model.hf_config)
+    found = config_of(model.hf_text_config) or config_of(model.hf_config)
     if found is None:
         hint = f"hf_overrides={{'spattn': 'causal & last(1024)'}}, or the environment's {VARIABLE}"
         raise ArgumentError("E060", "the model has no pattern", hint=hint)

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spattn.config.schema import AttentionConfig
 from spattn.errors import ArgumentError, UnsupportedError
 from spattn.serving.decoder import Decoder
 from spattn.serving.paged import Paged
-from spattn.serving.settings import Settings, check_window
+from spattn.serving.settings import attention_of, check_window
 from spattn.serving.vllm.blocks import halves, stored_dtype
 from spattn.serving.vllm.step import StepMetadata
 
@@ -110,11 +111,11 @@ class Layer:
         words += ["alibi(slopes)"] if self.slopes is not None else []
         return " + ".join(words) or None
 
-    def decoders(self, settings: Settings, index: int, limits: Limits) -> Decoders:
+    def decoders(self, config: AttentionConfig, index: int, limits: Limits) -> Decoders:
         """What computes the layer.
 
         Args:
-            settings: Patterns of the model.
+            config: Patterns of the model.
             index: Which layer it is.
             limits: What a step may have.
 
@@ -122,9 +123,9 @@ class Layer:
             NotDecodableError: E062, decode steps cannot compute the pattern.
             UnsupportedError: E061, the cache drops keys that the pattern needs, or the decoder cannot serve it.
         """
-        if settings.backend == "auto" and limits.device.type != "cpu":
-            settings = replace(settings, backend="triton")  # graphs hold kernels alone: the torch backend reads lengths
-        attention = settings.attention(index, limits.num_layers, self.score)
+        if config.backend == "auto" and limits.device.type != "cpu":
+            config = replace(config, backend="triton")  # graphs hold kernels alone: the torch backend reads lengths
+        attention = attention_of(config, index, limits.num_layers, self.score)
         heads = {"num_heads": self.num_q_heads, "num_kv_heads": self.num_kv_heads}
         check_window(attention.pattern, self.window, **heads)
         made = {
