@@ -17,13 +17,22 @@ from spattn._version import __version__
 if TYPE_CHECKING:
     from spattn.attend import Attention, attention, compile
     from spattn.call.merge import merge
-    from spattn.errors import ArgumentError, BindError, NotDecodableError, PatternError, SpattnError, UnsupportedError
+    from spattn.errors import (
+        ArgumentError,
+        BindError,
+        ConfigError,
+        NotDecodableError,
+        PatternError,
+        SpattnError,
+        UnsupportedError,
+    )
     from spattn.pattern import Pattern, parse
 
 __all__ = [
     "ArgumentError",
     "Attention",
     "BindError",
+    "ConfigError",
     "NotDecodableError",
     "Pattern",
     "PatternError",
@@ -45,6 +54,7 @@ _HOMES = {
     "parse": "spattn.pattern",
     "ArgumentError": "spattn.errors",
     "BindError": "spattn.errors",
+    "ConfigError": "spattn.errors",
     "NotDecodableError": "spattn.errors",
     "PatternError": "spattn.errors",
     "SpattnError": "spattn.errors",
@@ -53,7 +63,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name in ("nn", "serving"):
+    if name in ("config", "nn", "serving"):
         return import_module(f"spattn.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'spattn' has no attribute {name!r}")

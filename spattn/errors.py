@@ -78,6 +78,30 @@ class ArgumentError(SpattnError):
     """Tensors or lengths do not fit each other or the pattern."""
 
 
+class ConfigError(ArgumentError):
+    """A config does not say what its schema lets it say.
+
+    Attributes:
+        path: The keys that lead to the place.
+        line: In the file, from 1, of what cannot be read at all; None elsewhere.
+        column: From 1.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        path: Sequence[str] = (),
+        hint: str = "",
+        line: int | None = None,
+        column: int | None = None,
+    ) -> None:
+        self.path = tuple(path)
+        self.line, self.column = line, column
+        super().__init__(code, message, hint=hint)
+
+
 class UnsupportedError(SpattnError):
     """A right request that no chosen backend can serve."""
 

@@ -41,16 +41,16 @@ class Place:
 
 
 def is_config(argument: str) -> bool:
-    """Is it the name of a config's file? No pattern ends like one."""
-    return argument.lower().endswith(SUFFIXES)
+    """Is it the name of a config's file? No pattern ends like one; @FILE is a file of one pattern."""
+    return argument.lower().endswith(SUFFIXES) and not argument.startswith("@")
 
 
 def check_config(file: str, as_json: bool) -> None:
     """Says whether the patterns of a config are patterns, and warns as of single ones; exit status 1 if one is none."""
     from spattn.config.document import Document
-    from spattn.config.errors import ConfigError
     from spattn.config.plain import section
     from spattn.config.schema import AttentionConfig
+    from spattn.errors import ConfigError
 
     try:
         document = Document.read(Path(file))

@@ -12,9 +12,8 @@ from types import ModuleType
 from typing import Any
 
 from spattn.config import json_places, toml_places, yaml_places
-from spattn.config.errors import ConfigError
 from spattn.config.scalars import place_in_scalar
-from spattn.errors import MissingDependencyError
+from spattn.errors import ConfigError, MissingDependencyError
 
 FORMS = {".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".json": "json"}
 """Form by suffix."""

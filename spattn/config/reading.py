@@ -8,10 +8,11 @@ from math import isfinite
 from reprlib import repr as short
 from typing import Any
 
-from spattn.config.errors import ConfigError, wrong
+from spattn.config.errors import wrong
 from spattn.config.layers import by_layer, selector
 from spattn.config.plain import plain, section
 from spattn.config.traps import text_at
+from spattn.errors import ConfigError
 from spattn.frontend.context import suggestion
 from spattn.pattern import Pattern
 from spattn.scores.parser import names_of
@@ -124,7 +125,7 @@ def _number(name: Any, value: Any) -> float:
 
 
 def _kind(data: Mapping[Any, Any], key: str, kind: type, default: Any, wanted: str) -> Any:
-    value = data.get(key, default)
+    value = default if data.get(key) is None else data[key]
     if not isinstance(value, kind):
         raise wrong((key,), f"{key} is {short(value)}; it is {wanted}")
     return value

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
+_SPACES = re.compile(r"\s*")
+_ESCAPED_SPACES = re.compile(r"(?:\s|\\[ntr \n])*")
+
 
 def place_in_scalar(file: str, begin: int, value: str, position: int) -> int:
     """The place in `file` of the character `position` of `value`.
 
-    Quotes, the marks of YAML's blocks, indentation and the ends of folded lines are passed over. Where the file writes
-    the text by escapes, the place is that of its beginning.
+    Quotes, the marks of YAML's blocks, indentation and the ends of folded lines are passed over, and escaped spaces.
+    Where the file writes the text by other escapes, the place is that of its beginning.
 
     Args:
         file: All of its text.
@@ -15,17 +20,17 @@ def place_in_scalar(file: str, begin: int, value: str, position: int) -> int:
         value: The text as it is read.
         position: A character of it, or its end.
     """
+    spaces = _ESCAPED_SPACES if file.startswith('"', begin) else _SPACES
     here = start = _opened(file, begin)
     for character in value[:position]:
+        here = _beyond(spaces, file, here)
         if character.isspace():
-            here = _beyond_spaces(file, here)
             continue
-        here = _beyond_spaces(file, here)
         if file[here : here + 1] != character:
             return start
         here += 1
     if position < len(value) and not value[position].isspace():
-        here = _beyond_spaces(file, here)
+        here = _beyond(spaces, file, here)
     return here
 
 
@@ -34,12 +39,11 @@ def _opened(file: str, begin: int) -> int:
     for quote in ('"""', "'''", '"', "'"):
         if file.startswith(quote, begin):
             return begin + len(quote)
-    if file[begin : begin + 1] in ("|", ">"):
+    if file.startswith(("|", ">"), begin):
         return file.find("\n", begin) + 1
     return begin
 
 
-def _beyond_spaces(file: str, here: int) -> int:
-    while here < len(file) and file[here].isspace():
-        here += 1
-    return here
+def _beyond(spaces: re.Pattern[str], file: str, here: int) -> int:
+    found = spaces.match(file, here)
+    return here if found is None else found.end()

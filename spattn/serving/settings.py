@@ -6,9 +6,8 @@ import os
 from typing import Any
 
 from spattn.attend import Attention
-from spattn.config.errors import ConfigError
 from spattn.config.schema import AttentionConfig
-from spattn.errors import UnsupportedError
+from spattn.errors import ConfigError, UnsupportedError
 from spattn.expressions.nodes import FALSE
 from spattn.pattern import Pattern
 

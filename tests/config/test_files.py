@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spattn.config import AttentionConfig
 from spattn.config.document import MAX_CHARACTERS, Document
-from spattn.config.errors import ConfigError
-from spattn.errors import MissingDependencyError
+from spattn.errors import ConfigError, MissingDependencyError
+from spattn.frontend.syntax import Node
+from tests.strategies import patterns
 
 YAML = """\
 model: {layers: 4}
@@ -48,11 +49,12 @@ pattern = "full"
 
 
 def places(form: str, text: str) -> None:
-    """Each character of each text is found where it stands."""
+    """The characters of each text, of a long one some, are found where they stand."""
     document = Document(text, form)
     lines = document.text.split("\n")
     for path, value in AttentionConfig.of(document.value).texts():
-        for position, character in enumerate(value):
+        for position in range(0, len(value), 1 + len(value) // 40 * 10):
+            character = value[position]
             line, column = document.place(("spattn", *path), value, position)
             if not character.isspace():
                 assert lines[line - 1][column - 1] == character
@@ -69,6 +71,14 @@ def test_places_in_yaml() -> None:
     assert document.place(("spattn", "layers", "0")) == (7, 8)
     assert document.place(("spattn", "layers", "7")) == document.place(("spattn", "layers")) == (7, 5)
     assert document.place(()) == (1, 1)
+
+
+@given(patterns(depth=1), st.sampled_from([None, "'", '"', "|", ">"]), st.integers(20, 90))
+@settings(max_examples=25)
+def test_places_in_drawn_yaml(pattern: Node, style: str | None, width: int) -> None:
+    yaml = pytest.importorskip("yaml")
+    data = {"a": 1, "spattn": {"layers": {"0": "causal & (local(3) |\n  sink(3))"}, "pattern": str(pattern)}}
+    places("yaml", yaml.safe_dump(data, default_style=style, width=width))
 
 
 def test_places_in_toml() -> None:
