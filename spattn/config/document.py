@@ -99,7 +99,7 @@ def _yaml(text: str) -> Any:
 def _toml(text: str) -> Any:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         place = re.search(r" \(at line ([0-9]+), column ([0-9]+)\)", str(error))
         line, column = (None, None) if place is None else (int(place[1]), int(place[2]))
         problem = str(error).partition(" (at ")[0]
@@ -109,9 +109,10 @@ def _toml(text: str) -> Any:
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
-        message = f"this is no JSON: {error.msg}"
-        raise ConfigError("E070", message, line=error.lineno, column=error.colno) from error
+    except ValueError as error:
+        message = f"this is no JSON: {getattr(error, 'msg', error)}"
+        line, column = getattr(error, "lineno", None), getattr(error, "colno", None)
+        raise ConfigError("E070", message, line=line, column=column) from error
 
 
 _READERS: dict[str, Callable[[str], Any]] = {"yaml": _yaml, "toml": _toml, "json": _json}

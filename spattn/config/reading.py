@@ -118,7 +118,7 @@ def _mapping(data: Mapping[Any, Any], key: str) -> Mapping[Any, Any]:
 def _number(name: Any, value: Any) -> float:
     if not isinstance(name, str) or not name.isidentifier():
         raise wrong(("bind", str(name)), f"bind has {name!r}, which is no name", "YAML reads on, off, yes, no as truth")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+    if isinstance(value, bool) or not (isinstance(value, int) or isinstance(value, float) and isfinite(value)):
         hint = "a number stands without quotes" if isinstance(value, str) else ""
         raise wrong(("bind", name), f"{name} is bound to {short(value)}, which is no number", hint)
     return value

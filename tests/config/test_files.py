@@ -126,6 +126,9 @@ def test_files(tmp_path: Path) -> None:
         ("toml", "a = 1\npattern = causal", (2, 11)),
         ("json", '{"pattern": causal}', (1, 13)),
         ("json", "[" * 100_000, (None, None)),
+        ("json", "9" * 5000, (None, None)),
+        ("toml", "a = " + "9" * 5000, (None, None)),
+        ("yaml", "a: " + "9" * 5000, (None, None)),
         ("json", " " * (MAX_CHARACTERS + 1), (None, None)),
     ],
 )

@@ -97,6 +97,7 @@ def test_what_yaml_makes_of_text_without_quotes(value: Any, says: str) -> None:
         ({"pattern": "last(w)", "bind": {"w": "8"}}, ("bind", "w"), "without quotes"),
         ({"pattern": "last(w)", "bind": {"w": True}}, ("bind", "w"), "no number"),
         ({"pattern": "last(window)", "bind": {"windw": 8}}, ("bind", "windw"), "did you mean 'window'?"),
+        ({"pattern": "last(w)", "bind": {"w": float("inf")}}, ("bind", "w"), "no number"),
         ({"pattern": "causal", "bind": [8]}, ("bind",), "names are needed"),
         ({"pattern": "causal", "layers": {"first": "full"}}, ("layers", "first"), "'first', which is no layer"),
         ({"pattern": "causal", "layers": {True: "full"}}, ("layers", "True"), "True, which is no layer"),
@@ -186,4 +187,6 @@ def test_errors_of_patterns() -> None:
         AttentionConfig("causal", backend="tritn").attention()
     with pytest.raises(BindError):
         AttentionConfig("last(w)", bind=(("w", 1.5),)).attention()
+    with pytest.raises(BindError):
+        AttentionConfig.of({"pattern": "last(w)", "bind": {"w": 10**400}}).attention()
     assert list(MADE.problems()) == []
