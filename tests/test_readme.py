@@ -12,6 +12,7 @@ README = Path(__file__).parent.parent / "README.md"
 
 def test_the_python_of_the_readme_gives_what_it_shows() -> None:
     pytest.importorskip("torch")
+    pytest.importorskip("transformers")
     failed, attempted = doctest.testfile(str(README), module_relative=False)
     assert attempted > 10
     assert failed == 0

@@ -9,17 +9,21 @@ packed rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from spattn.errors import ArgumentError, MissingDependencyError, UnsupportedError
+from spattn.pattern import Pattern
 from spattn.serving.settings import attention_of, check_window, config_of
 
 NAME = "paged|eager"
 REFUSED = {
     "position_bias": "a bias that the model computes",
+    "head_mask": "a factor of each head's weights",
+    "indices": "keys that the model chooses",
+    "block_indices": "blocks of keys that the model chooses",
     "output_attentions": "attention weights",
 }
 """Arguments of attention functions that are refused, and what they stand for."""
@@ -44,12 +48,11 @@ def apply(model: Any, pattern: str | None = None, **options: Any) -> None:
     """
     config = model.config.get_text_config()
     if pattern is not None:
-        config.spattn = {"pattern": str(pattern), **options} if options else str(pattern)
+        write(config, pattern, **options)
     own = config_of(config)
     if own is None:
         raise ArgumentError("E060", "the model has no pattern", hint='hf.apply(model, "causal & last(1024)")')
-    if not model._can_set_attn_implementation():
-        raise UnsupportedError("E061", f"{type(model).__name__} takes no attention functions of others")
+    check_model(model)
     num_heads, num_kv_heads = config.num_attention_heads, getattr(config, "num_key_value_heads", None)
     for layer in range(config.num_hidden_layers):
         read = attention_of(own, layer, config.num_hidden_layers).pattern
@@ -58,11 +61,28 @@ def apply(model: Any, pattern: str | None = None, **options: Any) -> None:
     model.set_attn_implementation(NAME)
 
 
+def write(config: Any, pattern: str | Pattern, **options: Any) -> None:
+    """Writes a pattern and its options to `config.spattn`, of the form that `config_of` reads and JSON holds."""
+    config.spattn = {"pattern": str(pattern), **options} if options else str(pattern)
+
+
+def check_model(model: Any) -> None:
+    """Refuses a model of a class that never asks which attention function is set.
+
+    Raises:
+        UnsupportedError: E061.
+    """
+    if not model._can_set_attn_implementation():
+        raise UnsupportedError("E061", f"{type(model).__name__} takes no attention functions of others")
+
+
 def window_of(config: Any, layer: int) -> int | None:
     """The sliding window of a layer's cache; None where it holds all keys."""
     types = getattr(config, "layer_types", None)
-    window: int | None = getattr(config, "sliding_window", None)
-    return window if types is None or types[layer] == "sliding_attention" else None
+    kind = "sliding_attention" if types is None else types[layer]
+    names = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
+    window: int | None = getattr(config, names.get(kind, ""), None)
+    return window
 
 
 class PagedAttention:
@@ -106,9 +126,7 @@ class PagedAttention:
         if own is None:
             return self.other(module, query, key, value, attention_mask, scaling=scaling, **given)  # type: ignore[no-any-return]
         _refuse(given)
-        softcap, sinks = given.get("softcap"), given.get("s_aux", getattr(module, "sinks", None))
-        score = None if softcap is None else f"softcap({float(softcap)})"
-        attention = attention_of(own, module.layer_idx, module.config.num_hidden_layers, score)
+        attention = attention_of(own, module.layer_idx, module.config.num_hidden_layers, score_of(given))
         ends, key_ends = given["cu_seq_lens_q"], given["cu_seq_lens_k"]
         positions: dict[str, Any] = {}
         if window_of(module.config, module.layer_idx) is not None:
@@ -119,7 +137,7 @@ class PagedAttention:
             cu_seqlens_k=key_ends,
             max_seqlen_q=given["max_length_q"],
             scale=scaling,
-            sinks=sinks,
+            sinks=sinks_of(module, given),
             **positions,
         )
         return out.unsqueeze(0).contiguous(), None
@@ -137,10 +155,32 @@ def _first_keys(position_ids: Tensor, ends: Tensor, key_ends: Tensor) -> Tensor:
     return last + 1 - (key_ends[1:] - key_ends[:-1])
 
 
-def _refuse(given: dict[str, Any]) -> None:
+def score_of(given: Mapping[str, Any]) -> str | None:
+    """What becomes of a model's scores, as `compile` takes it: its soft cap, if it has one."""
+    softcap = given.get("softcap")
+    return None if softcap is None else f"softcap({float(softcap)})"
+
+
+def sinks_of(module: Any, given: Mapping[str, Any]) -> Tensor | None:
+    """The learnt sinks of a layer's heads, if it has any: given, or a parameter of the layer."""
+    names = [name for name in ("s_aux", "sinks") if given.get(name) is not None]
+    sinks: Tensor | None = given[names[0]] if names else getattr(module, "sinks", None)
+    return sinks
+
+
+def refuse_arguments(given: Mapping[str, Any]) -> None:
+    """Refuses arguments of an attention function that change its answer in ways that no pattern has.
+
+    Raises:
+        UnsupportedError: E061.
+    """
     for name, meaning in REFUSED.items():
         if given.get(name) is not None and given[name] is not False:
             raise UnsupportedError("E061", f"{name} is given: {meaning}, which no pattern has")
+
+
+def _refuse(given: dict[str, Any]) -> None:
+    refuse_arguments(given)
     if given.get("dropout"):
         raise UnsupportedError("E061", "dropout is not served", hint="model.eval()")
     if not isinstance(given.get("cu_seq_lens_k"), Tensor):

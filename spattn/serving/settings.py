@@ -78,12 +78,16 @@ def cache_window(pattern: str | Pattern, **heads: int) -> int | None:
     return live.reach + 1 if live.kept == FALSE and live.reach is not None else None
 
 
-def check_window(pattern: str | Pattern, window: int | None, **heads: int) -> None:
+CURE = "set sliding_window and layer_types of the model's config to what the pattern needs"
+
+
+def check_window(pattern: str | Pattern, window: int | None, *, cure: str = CURE, **heads: int) -> None:
     """Refuses a pattern that decode steps cannot compute, or not over a cache with a sliding window.
 
     Args:
         pattern: What is computed over the cache.
         window: The last keys that the cache holds for a query, its own among them; None for all.
+        cure: What to do where the cache drops keys that the pattern needs.
         heads: As `Pattern.live` takes them.
 
     Raises:
@@ -97,5 +101,5 @@ def check_window(pattern: str | Pattern, window: int | None, **heads: int) -> No
     raise UnsupportedError(
         "E061",
         f"the model's cache holds the last {window} keys of a layer, and {pattern} {wants}",
-        hint="set sliding_window and layer_types of the model's config to what the pattern needs",
+        hint=cure,
     )

@@ -126,8 +126,8 @@ class Layer:
         if config.backend == "auto" and limits.device.type != "cpu":
             config = replace(config, backend="triton")  # graphs hold kernels alone: the torch backend reads lengths
         attention = attention_of(config, index, limits.num_layers, self.score)
-        heads = {"num_heads": self.num_q_heads, "num_kv_heads": self.num_kv_heads}
-        check_window(attention.pattern, self.window, **heads)
+        num_heads, num_kv_heads = self.num_q_heads, self.num_kv_heads
+        check_window(attention.pattern, self.window, num_heads=num_heads, num_kv_heads=num_kv_heads)
         made = {
             max_new: attention.decoder(
                 num_q_heads=self.num_q_heads,
