@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import re
 
-from spattn._version import __version__
-from spattn.codegen.boxes import BoxText
-from spattn.codegen.environment import code, comment
+from spattn.codegen.environment import code
 from spattn.codegen.helpers import Helpers
 from spattn.codegen.kernel_specs import DECODE, DECODE_CONSTANTS
 from spattn.codegen.kernel_text import COORDINATES, kernel_text, tensor_texts
 from spattn.codegen.languages.language import Language
-from spattn.codegen.model import KernelText, LoopText, TensorText
-from spattn.codegen.module import render, tidied
+from spattn.codegen.model import KernelText, LoopText
+from spattn.codegen.module import headed, render, standalone
 from spattn.codegen.parameters import BlockLists, DocumentBounds, DocumentIds, Parameters, Role
 from spattn.codegen.pruning import pruned
 from spattn.codegen.signature import Signature, decoding
 from spattn.expressions.algebra import symbols
 from spattn.expressions.frozen import frozen
 from spattn.expressions.nodes import Bool, Int, RandomTable
-from spattn.expressions.text import text
 from spattn.layout.describe import describe
 from spattn.layout.ir import Box, Layout
 from spattn.relation.lattice import Affine
@@ -56,8 +53,7 @@ class DecodeSource:
     @property
     def standalone(self) -> str:
         """The text with the functions written out that it imports."""
-        imported, inlined = self.helpers.imported(self.text), self.helpers.inlined(self.text)
-        return tidied(self.text.replace(imported, inlined)) if imported else self.text
+        return standalone(self.text, self.helpers)
 
 
 @frozen
@@ -81,7 +77,7 @@ def decode_source(layout: Layout, pattern: str, language: Language, score: Score
     tensors = tensor_texts(parameters)
     boxes = [box for kernel in kernels for box in kernel.boxes]
     passes = [
-        (kernel, [_loop(kernel, i, one, tensors, boxes, language.templates) for i, one in enumerate(kernel.loops)])
+        (kernel, [_loop(kernel, i, one, language.templates) for i, one in enumerate(kernel.loops)])
         for kernel in kernels
     ]
     numbers = ("batch_size", "q_len", "qk_scale")
@@ -94,19 +90,8 @@ def decode_source(layout: Layout, pattern: str, language: Language, score: Score
         tensors=tensors,
         signature=signature,
     )
-    body = pruned(body)
-    head = render(
-        f"{language.templates}/_head.py.jinja",
-        version=comment(__version__),
-        digest=comment(language.helpers.digest),
-        pattern=comment(pattern),
-        condition=comment(text(layout.condition)),
-        score=comment(str(score)) if score else None,
-        layout=[comment(line) for line in describe(layout, COORDINATES)],
-        helpers=language.helpers.imported(body),
-    )
     return DecodeSource(
-        text=tidied(head + body),
+        text=headed(pruned(body), describe(layout, COORDINATES), layout, pattern, language, score),
         helpers=language.helpers,
         roles=tuple(parameters.roles),
         boxes=tuple(one.box for one in boxes),
@@ -134,29 +119,22 @@ def _of_heads(role: Role) -> bool:
     return isinstance(role, BlockLists) and isinstance(role.table, RandomTable)
 
 
-def _loop(
-    kernel: KernelText,
-    number: int,
-    one: LoopText,
-    tensors: tuple[TensorText, ...],
-    boxes: list[BoxText],
-    templates: str,
-) -> LoopFunctions:
+def _loop(kernel: KernelText, number: int, one: LoopText, templates: str) -> LoopFunctions:
     known = {"one": one, "walk": one.walks[0], "kind": kernel.kind, "side": kernel.side}
     body = render(f"{templates}/_loop.py.jinja", **known).rstrip("\n")
     count = render(f"{templates}/_tile_count.py.jinja", **known).rstrip("\n")
     names, constants = _spoken(kernel, body)
     count_names, count_constants = _spoken(kernel, count)
-    local = [line for line in ("    REQUESTS: tl.constexpr = True\n",) if "REQUESTS" in count]
+    local = "    REQUESTS: tl.constexpr = True\n" if "REQUESTS" in count else ""
     return LoopFunctions(
         code(f"{kernel.name}_loop_{number}"),
         one.title,
         names,
         constants,
-        code("".join(local) + body),
+        code(local + body),
         count_names,
         count_constants,
-        code("".join(local) + count),
+        code(local + count),
     )
 
 

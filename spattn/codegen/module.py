@@ -79,8 +79,7 @@ class ModuleSource:
     @property
     def standalone(self) -> str:
         """The text with the functions written out that it imports; few ask for it."""
-        imported, inlined = self.helpers.imported(self.text), self.helpers.inlined(self.text)
-        return tidied(self.text.replace(imported, inlined)) if imported else self.text
+        return standalone(self.text, self.helpers)
 
     @property
     def roles(self) -> tuple[Role, ...]:
@@ -151,6 +150,13 @@ def _module(
     score: Score | None,
 ) -> ModuleSource:
     body = pruned("".join(_kernel(kernel, language.templates) for kernel in kernels))
+    return ModuleSource(
+        headed(body, lines, layout, pattern, language, score), language.helpers, tuple(map(_pass_source, kernels))
+    )
+
+
+def headed(body: str, lines: list[str], layout: Layout, pattern: str, language: Language, score: Score | None) -> str:
+    """Kernels below a head that says what they compute, and imports what they call; `lines` are of the layout."""
     names = {
         "version": comment(__version__),
         "digest": comment(language.helpers.digest),
@@ -160,8 +166,13 @@ def _module(
         "layout": [comment(line) for line in lines],
         "helpers": language.helpers.imported(body),
     }
-    head = render(f"{language.templates}/_head.py.jinja", **names)
-    return ModuleSource(tidied(head + body), language.helpers, tuple(map(_pass_source, kernels)))
+    return tidied(render(f"{language.templates}/_head.py.jinja", **names) + body)
+
+
+def standalone(source: str, helpers: Helpers) -> str:
+    """A text with the functions written out that it imports."""
+    imported, inlined = helpers.imported(source), helpers.inlined(source)
+    return tidied(source.replace(imported, inlined)) if imported else source
 
 
 def _kernel(kernel: KernelText, templates: str) -> str:
